@@ -1,0 +1,1 @@
+//! Configuration of Xen domains: libxl's JSON, template stores, and retrieve.

@@ -1,0 +1,1 @@
+//! Runs Debian's stock Xenstore daemons without a hypervisor, for tests and benches.

@@ -1,0 +1,1 @@
+//! The Xenstore protocol: vocabulary, messages, decoder and the transport trait; no I/O.

@@ -1,0 +1,1 @@
+//! Xenstore client: pipelined, typed, with deadlines, on any transport.

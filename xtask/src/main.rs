@@ -1,0 +1,2 @@
+//! What the project runs on itself: test, bench, fuzz.
+fn main() {}
