@@ -291,7 +291,7 @@ fn payloads_that_do_not_fit_their_operation_are_refused() {
         "end of the transaction is not one of T, F"
     );
     assert_eq!(
-        decode(MessageType::INTRODUCE, b"70000\01\02\0"),
+        decode(MessageType::INTRODUCE, b"70000\x001\x002\0"),
         "domain id is not a decimal number in range"
     );
     assert_eq!(decode(MessageType::SET_PERMS, b"/a\0"), "permission list without an owner");
