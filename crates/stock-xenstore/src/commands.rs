@@ -12,8 +12,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::Unavailable;
 
-/// How much of a program's output an error quotes: enough for apt-get's complaint about each package.
+/// How many octets of a program's output are kept for an error.
 const QUOTED_OUTPUT: u64 = 2000;
+/// How many lines of a failed helper's output an error quotes: apt-get ends with the reason and a summary.
+const QUOTED_LINES: usize = 2;
 
 /// Runs `command`, discarding what it prints unless it fails.
 pub(crate) fn run(
@@ -34,7 +36,7 @@ pub(crate) fn run(
         Ok(Ended::TooSlow) => Err(Unavailable::ToolTooSlow { tool, needed_to, limit }),
         Ok(Ended::In(status, _)) if status.success() => Ok(()),
         Ok(Ended::In(status, output)) => {
-            let output = tail(output);
+            let output = last_lines(&tail(output));
             Err(Unavailable::ToolFailed { tool, needed_to, status, output })
         }
     }
@@ -59,7 +61,7 @@ pub(crate) fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<Ex
     }
 }
 
-/// The end of a file that a program printed to, as one line's worth of an error message.
+/// The end of a file that a program printed to.
 pub(crate) fn tail(mut printed: File) -> String {
     let length = printed.metadata().map_or(0, |metadata| metadata.len());
     let mut end = Vec::new();
@@ -70,6 +72,12 @@ pub(crate) fn tail(mut printed: File) -> String {
         Ok(_) => String::from_utf8_lossy(&end).trim().to_owned(),
         Err(error) => format!("(its output cannot be read: {error})"),
     }
+}
+
+/// In one line, so that the reason of a skipped test is one.
+fn last_lines(output: &str) -> String {
+    let lines: Vec<_> = output.lines().collect();
+    lines[lines.len().saturating_sub(QUOTED_LINES)..].join("; ")
 }
 
 enum Ended {

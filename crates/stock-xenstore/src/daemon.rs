@@ -87,11 +87,13 @@ const SOCKET: &str = "socket"; // the daemons' own choice
 const LOG: &str = "stock-xenstore.log";
 const CONFIGURATION: &str = "oxenstored.conf";
 
-/// The paths are as the daemon sees them. Quotas: see the crate's documentation.
+/// The paths are as the daemon sees them; those in /proc are the stand-in's.
 const CONFIGURATION_TEXT: &str = "\
+    xenstored-port = /proc/xen/xsd_port\n\
+    xenstored-kva = /proc/xen/xsd_kva\n\
     pid-file = /var/run/xenstored/oxenstored.pid\n\
     persistent = false\n\
-    quota-activate = false\n\
+    quota-activate = true\n\
     xenstored-log-file = /var/run/xenstored/oxenstored.log\n";
 
 impl Kind {
@@ -119,7 +121,7 @@ impl StockDaemon {
         StockDaemon::start_with(kind, packages, [] as [&OsStr; 0])
     }
 
-    /// As [`StockDaemon::start`], with more `arguments` than the daemon needs, such as quotas.
+    /// As [`StockDaemon::start`], with `arguments` after those that the daemon needs.
     pub fn start_with(
         kind: Kind,
         packages: &Packages,
@@ -149,7 +151,7 @@ impl StockDaemon {
                 let file = directory.path().join(CONFIGURATION);
                 fs::write(file, CONFIGURATION_TEXT).map_err(scratch)?;
                 command
-                    .args(["--no-fork", "--no-access-log", "--no-domain-init", "--config-file"])
+                    .args(["--no-fork", "--no-access-log", "--config-file"])
                     .arg(Path::new("/var/run/xenstored").join(CONFIGURATION));
                 Some(OwnRunDirectory::new(directory.path(), "xenstored").map_err(scratch)?)
             }

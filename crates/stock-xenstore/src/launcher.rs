@@ -39,12 +39,15 @@ pub(crate) struct OwnRunDirectory {
 pub(crate) fn spawn(mut command: Command, place: Option<OwnRunDirectory>) -> io::Result<Child> {
     let parent = getpid();
     let prepare = move || {
-        let die_with_parent = set_parent_process_death_signal(Some(Signal::KILL));
-        step(c"ask to die with the parent", die_with_parent)?;
+        if let Some(place) = &place {
+            place.enter()?;
+        }
+        // Last, because a change of credentials, as in a new user namespace, may undo it.
+        set_parent_process_death_signal(Some(Signal::KILL))?;
         if getppid() != Some(parent) {
             return Err(Errno::SRCH.into()); // it died before that call
         }
-        place.as_ref().map_or(Ok(()), OwnRunDirectory::enter)
+        Ok(())
     };
     #[expect(unsafe_code, reason = "no other way to act between fork and exec")]
     // SAFETY: the closure only makes system calls, on memory allocated before the fork; rustix makes them directly and

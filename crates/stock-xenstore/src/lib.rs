@@ -18,11 +18,14 @@
 //!
 //! # The stand-in hypervisor
 //!
-//! Both daemons believe that every domain they ask about exists and runs, so nodes of any owner stay, SET_PERMS accepts
-//! any domid and INTRODUCE works; a domain's ring is a page that nobody else sees, and no event ever arrives. No domain
-//! ever dies. oxenstored keeps its socket under /var/run/xenstored whatever it is told, so it gets a mount namespace in
-//! which its scratch directory lies there; that takes root, or a kernel that lets others create user namespaces.
-//! oxenstored's quotas are off: it applies them to what dom0 writes for a guest, which the C daemon does not do.
+//! Both daemons believe that every domain they ask about exists and runs. So nodes of any owner stay, SET_PERMS accepts
+//! any domid, and INTRODUCE, SET_TARGET and RELEASE work, and so does the live update of the C daemon; as on a host,
+//! RELEASE deletes the domain's nodes. A domain's ring is a page that nobody else sees, and no event ever arrives: no
+//! domain dies, and whoever needs a guest's requests has to be dom0 on a socket. Quotas are the daemons' defaults; they
+//! do not bind dom0's number of nodes.
+//!
+//! oxenstored keeps its socket in /var/run/xenstored whatever it is told, so it gets a mount namespace in which its
+//! scratch directory lies there; that takes root, or a kernel that lets others create user namespaces.
 //!
 //! # Example
 //!

@@ -1,6 +1,8 @@
 //! Starting, answering, stopping.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +10,7 @@ use std::{env, fs, thread};
 
 use stock_xenstore::{Client, Kind, StartError, StockDaemon};
 
-use crate::{KINDS, output, packages, start};
+use crate::started::{KINDS, output, packages, start};
 
 #[test]
 fn a_daemon_answers_the_stock_tools() {
@@ -106,6 +108,63 @@ fn a_daemon_that_ends_at_once_is_quoted() {
     let error = StockDaemon::start_with(Kind::C, packages, ["one-argument-too-many"]).unwrap_err();
     let StartError::Ended { log, .. } = &error else { panic!("{error}") };
     assert!(log.contains("arguments"), "{log}");
+}
+
+#[test]
+fn a_domain_comes_and_goes_and_the_nodes_of_others_stay() {
+    const TEST: &str = "a_domain_comes_and_goes_and_the_nodes_of_others_stay";
+    let Some(packages) = packages(TEST) else { return };
+    for kind in KINDS {
+        let Some(daemon) = start(TEST, kind, packages) else { continue };
+        daemon.fill("/of-7 = \"\"   (n7)\n/of-5 = \"\"   (n5,r7)\n").unwrap();
+        let mut connection = UnixStream::connect(daemon.socket()).unwrap();
+        connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut ask = |operation: u32, payload: &[u8]| {
+            let length = u32::try_from(payload.len()).unwrap();
+            let header = [operation, 0, 0, length].map(u32::to_ne_bytes).concat();
+            connection.write_all(&[&header, payload].concat()).unwrap();
+            let mut header = [0; 16];
+            connection.read_exact(&mut header).unwrap();
+            let mut reply = vec![0; header[12].into()]; // all of them are short
+            connection.read_exact(&mut reply).unwrap();
+            String::from_utf8(reply).unwrap()
+        };
+        const INTRODUCE: u32 = 8;
+        const RELEASE: u32 = 9;
+        const IS_DOMAIN_INTRODUCED: u32 = 17;
+        assert_eq!(ask(IS_DOMAIN_INTRODUCED, b"7\0"), "F\0", "{kind:?}");
+        assert_eq!(ask(INTRODUCE, b"7\x001\x002\x00"), "OK\0", "{kind:?}");
+        assert_eq!(ask(IS_DOMAIN_INTRODUCED, b"7\0"), "T\0", "{kind:?}");
+        output(daemon.client(Client::Exists).args(["/of-7", "/of-5"]));
+        assert_eq!(ask(RELEASE, b"7\0"), "OK\0", "{kind:?}");
+        assert_eq!(ask(IS_DOMAIN_INTRODUCED, b"7\0"), "F\0", "{kind:?}");
+        assert_eq!(daemon.client(Client::Exists).arg("/of-7").status().unwrap().code(), Some(1));
+        output(daemon.client(Client::Exists).arg("/of-5"));
+    }
+}
+
+#[test]
+fn the_c_daemon_updates_itself_live() {
+    const TEST: &str = "the_c_daemon_updates_itself_live";
+    let Some(packages) = packages(TEST) else { return };
+    let Some(daemon) = start(TEST, Kind::C, packages) else { return };
+    output(daemon.client(Client::Write).args(["/kept", "value"]));
+    // A script in place of the new daemon keeps what the old one left for it.
+    let directory = daemon.directory();
+    let script = directory.join("new-xenstored");
+    let kept = directory.join("kept_state_dump");
+    let lines = format!(
+        "#!/bin/sh\ncp {}/state_dump {} && exec {}/usr/lib/xen-4.17/bin/xenstored \"$@\"\n",
+        directory.display(),
+        kept.display(),
+        packages.root().display()
+    );
+    fs::write(&script, lines).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let update = ["live-update", "-c", "-N -I", "-t", "2", "-F"];
+    output(daemon.client(Client::Control).args(update).arg(&script));
+    assert_eq!(output(daemon.client(Client::Read).arg("/kept")), "value\n");
+    assert!(fs::read(&kept).unwrap().windows(5).any(|part| part == b"/kept"));
 }
 
 /// The variable by which the test below, run in a process of its own, knows that it is the one to be killed.

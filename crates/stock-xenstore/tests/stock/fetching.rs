@@ -6,7 +6,7 @@ use std::{fs, thread};
 
 use stock_xenstore::{Packages, Tools, Unavailable};
 
-use crate::packages;
+use crate::started::packages;
 
 #[test]
 fn an_absent_tool_is_named_before_anything_is_downloaded() {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use stock_xenstore::{Client, FillError, Kind, ListedNode, Listing, StockDaemon};
 
-use crate::{KINDS, output, packages, start};
+use crate::started::{KINDS, output, packages, start};
 
 #[test]
 fn a_filled_daemon_lists_what_the_real_host_listed() {
