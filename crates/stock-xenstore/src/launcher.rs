@@ -28,8 +28,8 @@ pub(crate) struct OwnRunDirectory {
     shown: CString,
     run: CString,
     at: CString,
-    /// For a process that is not root: the files that make it root in a new user namespace, with what to write there.
-    root_maps: Option<[(&'static CStr, Vec<u8>); 3]>,
+    /// The files that make a process root in its new user namespace, with what to write there.
+    root_maps: [(&'static CStr, Vec<u8>); 3],
 }
 
 /// Starts `command`; the kernel kills the child when this process ends.
@@ -64,14 +64,12 @@ impl OwnRunDirectory {
     /// Shows the directory `shown` as /var/run/`name`.
     pub(crate) fn new(shown: &Path, name: &str) -> io::Result<OwnRunDirectory> {
         let run = fs::canonicalize("/var/run")?; // a link to /run, mostly
-        let root_maps = (!geteuid().is_root()).then(|| {
-            let map = |id: u32| format!("0 {id} 1").into_bytes();
-            [
-                (c"/proc/self/setgroups", b"deny".to_vec()),
-                (c"/proc/self/uid_map", map(geteuid().as_raw())),
-                (c"/proc/self/gid_map", map(getegid().as_raw())),
-            ]
-        });
+        let map = |id: u32| format!("0 {id} 1").into_bytes();
+        let root_maps = [
+            (c"/proc/self/setgroups", b"deny".to_vec()),
+            (c"/proc/self/uid_map", map(geteuid().as_raw())),
+            (c"/proc/self/gid_map", map(getegid().as_raw())),
+        ];
         Ok(OwnRunDirectory {
             shown: c_string(shown)?,
             at: c_string(&run.join(name))?,
@@ -82,18 +80,9 @@ impl OwnRunDirectory {
 
     /// Runs between fork and exec: no allocation.
     fn enter(&self) -> io::Result<()> {
-        let mut flags = UnshareFlags::NEWNS;
-        if self.root_maps.is_some() {
-            flags |= UnshareFlags::NEWUSER;
-        }
-        #[expect(unsafe_code, reason = "unshare is unsafe for the sake of CLONE_FILES")]
-        // SAFETY: neither flag unshares the table of file descriptors.
-        let unshared = unsafe { rustix::thread::unshare_unsafe(flags) };
-        step(c"unshare the mount namespace", unshared)?;
-        for (file, content) in self.root_maps.iter().flatten() {
-            let written = open(*file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-                .and_then(|file| write(file, content));
-            step(file, written)?;
+        match unshare(UnshareFlags::NEWNS) {
+            Err(Errno::PERM) => self.enter_as_root_of_a_user_namespace()?,
+            unshared => step(c"unshare the mount namespace", unshared)?,
         }
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         step(c"make the mounts private", mount_change(c"/", private))?;
@@ -106,6 +95,26 @@ impl OwnRunDirectory {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         let moved = move_mount(shown, c"", CWD, &*self.at, flags);
         step(c"mount the scratch directory", moved)
+    }
+
+    /// For a process without the right to unshare its mounts: not root, or root in a container.
+    fn enter_as_root_of_a_user_namespace(&self) -> io::Result<()> {
+        let unshared = unshare(UnshareFlags::NEWNS | UnshareFlags::NEWUSER);
+        step(c"unshare the user namespace", unshared)?;
+        for (file, content) in &self.root_maps {
+            let written = open(*file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                .and_then(|file| write(file, content));
+            step(file, written)?;
+        }
+        Ok(())
+    }
+}
+
+fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
+    #[expect(unsafe_code, reason = "unshare is unsafe for the sake of CLONE_FILES")]
+    // SAFETY: no caller asks to unshare the table of file descriptors.
+    unsafe {
+        rustix::thread::unshare_unsafe(flags)
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) fn fill(socket: &Path, nodes: &[ListedNode]) -> Result<(), FillError>
             let (reply, payload) = connection.receive().map_err(broken)?;
             if reply == ERROR {
                 let operation = if request == WRITE { "write" } else { "set the permissions of" };
-                let errno = payload.trim_ascii_end().strip_suffix(b"\0").unwrap_or(&payload);
+                let errno = payload.strip_suffix(b"\0").unwrap_or(&payload);
                 let errno = String::from_utf8_lossy(errno).into_owned();
                 return Err(FillError::Refused { operation, path: path.to_owned(), errno });
             }
