@@ -1,4 +1,4 @@
-//! Running a helper program to its end, with a deadline.
+//! Running a program to its end, with a deadline.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,7 +14,7 @@ use crate::Unavailable;
 
 /// How many octets of a program's output are kept for an error.
 const QUOTED_OUTPUT: u64 = 2000;
-/// How many lines of a failed helper's output an error quotes: apt-get ends with the reason and a summary.
+/// How many lines of a failed program's output an error quotes: apt-get ends with the reason and a summary.
 const QUOTED_LINES: usize = 2;
 
 /// Runs `command`, discarding what it prints unless it fails.
