@@ -1,1 +1,3 @@
 //! Configuration of Xen domains: libxl's JSON, template stores, and retrieve.
+
+pub mod template;
