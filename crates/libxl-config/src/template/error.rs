@@ -49,6 +49,16 @@ pub enum LoadError {
         /// What is in the way.
         at: String,
     },
+    /// What the store gives back is not what was put into it.
+    #[error(
+        "template of {key}: {at} gives back other octets than were stored; forget the template and create it again"
+    )]
+    Damaged {
+        /// Whose template.
+        key: TemplateKey,
+        /// Where it is stored.
+        at: String,
+    },
     /// The store failed.
     #[error("template of {key}: cannot be read")]
     Store {

@@ -25,6 +25,11 @@ impl Revision {
     pub fn of(octets: &[u8]) -> Self {
         Revision(*blake3::hash(octets).as_bytes())
     }
+
+    /// The digest, for stores that keep it beside the template.
+    pub(super) fn as_octets(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Display for Revision {
