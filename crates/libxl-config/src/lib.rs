@@ -31,10 +31,14 @@
 //! Upstream, the schema is `tools/libs/light/libxl_types.idl` and its JSON is generated from that
 //! (<https://xenbits.xen.org/gitweb/?p=xen.git;a=tree;f=tools/libs/light>).
 
+#![forbid(unsafe_code)]
+
 mod finding;
 pub mod json;
 pub mod model;
 mod read;
+pub mod retrieve;
+pub mod template;
 mod write;
 
 pub use finding::{Finding, FindingKind, Mode, Position, ReadError, Severity, SyntaxProblem};

@@ -7,6 +7,23 @@ use crate::model::{DefBool, Disk, DiskBackend, DiskFormat, DiskSpecification, Di
 use crate::retrieve::report::{BadValue, DeviceClass};
 use crate::retrieve::vdev;
 
+/// A text that is written for COLO only.
+macro_rules! colo_rule {
+    ($key:literal, $field:ident) => {
+        Rule {
+            key: $key,
+            field: stringify!($field),
+            expected: |disk: &Disk, _| colo(disk, disk.$field.as_deref()),
+            take: |disk, live, _| {
+                disk.colo_enable = DefBool::True;
+                disk.$field = Some(live.to_owned());
+                Ok(())
+            },
+            absent: Absence::Keep,
+        }
+    };
+}
+
 pub(in crate::retrieve) struct Disks;
 
 impl Class for Disks {
@@ -207,28 +224,20 @@ impl Class for Disks {
             },
             absent: Absence::Keep,
         },
-        colo_text("colo-host", "colo_host", |disk| &mut disk.colo_host, |disk, _| colo(disk, disk.colo_host.as_deref())),
+        colo_rule!("colo-host", colo_host),
         Rule {
             key: "colo-port",
             field: "colo_port",
-            expected: |disk, _| {
-                if disk.colo_enable == DefBool::True { Expected::text(disk.colo_port) } else { Expected::Nothing }
-            },
+            expected: |disk, _| colo(disk, Some(&disk.colo_port.to_string())),
             take: |disk, live, _| {
                 disk.colo_port = number(live)?;
                 Ok(())
             },
             absent: Absence::Keep,
         },
-        colo_text("colo-export", "colo_export", |disk| &mut disk.colo_export, |disk, _| {
-            colo(disk, disk.colo_export.as_deref())
-        }),
-        colo_text("active-disk", "active_disk", |disk| &mut disk.active_disk, |disk, _| {
-            colo(disk, disk.active_disk.as_deref())
-        }),
-        colo_text("hidden-disk", "hidden_disk", |disk| &mut disk.hidden_disk, |disk, _| {
-            colo(disk, disk.hidden_disk.as_deref())
-        }),
+        colo_rule!("colo-export", colo_export),
+        colo_rule!("active-disk", active_disk),
+        colo_rule!("hidden-disk", hidden_disk),
     ];
 
     fn list(config: &DomainConfig) -> &Vec<Disk> {
@@ -310,13 +319,4 @@ fn take_params(disk: &mut Disk, value: &str, live: &Live<'_>) -> Result<(), BadV
 
 fn colo(disk: &Disk, field: Option<&str>) -> Expected {
     if disk.colo_enable == DefBool::True { Expected::optional(field) } else { Expected::Nothing }
-}
-
-const fn colo_text(
-    key: &'static str,
-    field: &'static str,
-    _slot: fn(&mut Disk) -> &mut Option<String>,
-    expected: fn(&Disk, &Live<'_>) -> Expected,
-) -> Rule<Disk> {
-    Rule { key, field, expected, take: |_, _, _| Ok(()), absent: Absence::Keep }
 }

@@ -217,6 +217,26 @@ impl Expected {
     }
 }
 
+/// A key that holds the text of a field, and is there only if the field is set.
+macro_rules! text_rule {
+    ($device:ty, $key:literal, $field:ident) => {
+        text_rule!($device, $key, $field, $key)
+    };
+    ($device:ty, $key:literal, $field:ident, $name:literal) => {
+        Rule {
+            key: $key,
+            field: $name,
+            expected: |device: &$device, _| Expected::optional(device.$field.as_deref()),
+            take: |device, live, _| {
+                device.$field = Some(live.to_owned());
+                Ok(())
+            },
+            absent: Absence::Clear(|device| device.$field = None),
+        }
+    };
+}
+use text_rule;
+
 /// What it means that an expected key is not there.
 pub(super) enum Absence<D> {
     /// Nothing: not every version writes it.
@@ -254,4 +274,9 @@ pub(super) fn flag(text: &str) -> Result<bool, BadValue> {
         "1" => Ok(true),
         _ => Err(BadValue::not_a(text, "0 or 1")),
     }
+}
+
+/// The number that names a device's directory.
+pub(super) fn directory_number(live: &Live<'_>) -> Result<u32, BadValue> {
+    live.device.number().ok_or_else(|| BadValue::not_a(&live.device.devid, "the number of a device"))
 }
