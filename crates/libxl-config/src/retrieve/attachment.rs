@@ -21,7 +21,7 @@ pub(super) fn judge(device: &SeenDevice, is_hvm: bool) -> Attachment {
     if gone {
         return half_detached(None);
     }
-    let Some(state) = state(device.backend_key("state")) else { return Attachment::Unknown };
+    let Some(state) = backend_state(device) else { return Attachment::Unknown };
     let frontend = state_number(device.frontend_key("state"));
     let unplugging = device.backend_key("online") == Some("0");
     match state {
@@ -32,7 +32,9 @@ pub(super) fn judge(device: &SeenDevice, is_hvm: bool) -> Attachment {
         BackendState(1) => half_attached(state, Missing::BackendDriver),
         BackendState(2) => match script_missing(device) {
             Some(missing) => half_attached(state, missing),
-            None if frontend >= Some(FRONTEND_INITIALISED) => half_attached(state, Missing::BackendConnection),
+            None if frontend >= Some(FRONTEND_INITIALISED) => {
+                half_attached(state, Missing::BackendConnection)
+            }
             None => Attachment::WaitingForFrontend,
         },
         BackendState(3) => half_attached(state, Missing::BackendConnection),
@@ -46,6 +48,11 @@ fn half_attached(backend_state: BackendState, missing: Missing) -> Attachment {
 
 fn half_detached(backend_state: Option<BackendState>) -> Attachment {
     Attachment::HalfDetached { backend_state }
+}
+
+/// The state of a device's backend; `None` if it shows none.
+pub(super) fn backend_state(device: &SeenDevice) -> Option<BackendState> {
+    state(device.backend_key("state"))
 }
 
 fn state(text: Option<&str>) -> Option<BackendState> {
@@ -64,9 +71,9 @@ fn script_missing(device: &SeenDevice) -> Option<Missing> {
     }
     match device.backend_key("hotplug-status") {
         Some("connected") => None,
-        Some("error") => {
-            Some(Missing::ScriptFailed(device.backend_key("hotplug-error").unwrap_or_default().to_owned()))
-        }
+        Some("error") => Some(Missing::ScriptFailed(
+            device.backend_key("hotplug-error").unwrap_or_default().to_owned(),
+        )),
         _ => Some(Missing::Script),
     }
 }
@@ -78,7 +85,10 @@ mod tests {
     use crate::retrieve::view::{Keys, SeenBackend, Text};
 
     fn keys(pairs: &[(&str, &str)]) -> Keys {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), Text::Good((*value).to_owned()))).collect()
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), Text::Good((*value).to_owned())))
+            .collect()
     }
 
     fn disk(kind: &str, backend: &[(&str, &str)], frontend: &[(&str, &str)]) -> SeenDevice {
@@ -101,14 +111,20 @@ mod tests {
     fn each_step_of_attaching_and_detaching_is_told_apart() {
         let script = half_attached(BackendState(2), Missing::Script);
         let failed = half_attached(BackendState(2), Missing::ScriptFailed("no loop device".into()));
-        let error = [("state", "2"), ("hotplug-status", "error"), ("hotplug-error", "no loop device")];
+        let error =
+            [("state", "2"), ("hotplug-status", "error"), ("hotplug-error", "no loop device")];
         let driver = half_attached(BackendState(1), Missing::BackendDriver);
         let connection = half_attached(BackendState(2), Missing::BackendConnection);
         for (kind, backend, frontend, expected) in [
             ("vbd", &[("state", "4"), ("online", "1")][..], "4", Attachment::Connected),
             ("vbd", &[("state", "2"), ("online", "1")], "3", script),
             ("vbd", &error, "1", failed),
-            ("vbd", &[("state", "2"), ("hotplug-status", "connected")], "1", Attachment::WaitingForFrontend),
+            (
+                "vbd",
+                &[("state", "2"), ("hotplug-status", "connected")],
+                "1",
+                Attachment::WaitingForFrontend,
+            ),
             ("vbd", &[("state", "2"), ("hotplug-status", "connected")], "3", connection.clone()),
             ("qdisk", &[("state", "2")], "1", Attachment::WaitingForFrontend),
             ("qdisk", &[("state", "2")], "3", connection),

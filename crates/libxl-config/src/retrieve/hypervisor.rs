@@ -16,7 +16,10 @@ pub trait HypervisorView {
     /// # Errors
     ///
     /// Whatever keeps it from answering; it goes into the report as text.
-    fn domain(&self, domid: DomId) -> Result<Option<HypervisorDomain>, Box<dyn Error + Send + Sync>>;
+    fn domain(
+        &self,
+        domid: DomId,
+    ) -> Result<Option<HypervisorDomain>, Box<dyn Error + Send + Sync>>;
 
     /// Bus and address of the host's USB device that Linux calls `bus_id` (`1-1.2`); `None` if there is none or nobody
     /// can tell. Xenstore holds only the former, configurations only the latter.

@@ -7,7 +7,8 @@ use super::class::{self, Absence, Class, ClassInfo, Expected, Identity, Live};
 use super::hypervisor::HypervisorView;
 use super::knobs;
 use super::report::{
-    Attachment, DeviceClass, DeviceNote, DeviceReport, FieldChange, KnobReport, Presence, Problem, Unseen,
+    Attachment, DeviceClass, DeviceNote, DeviceReport, FieldChange, KnobReport, Presence, Problem,
+    Unseen,
 };
 use super::view::{DomainView, SeenDevice, Text};
 use super::{HypervisorDomain, Policy};
@@ -44,7 +45,11 @@ pub(super) fn merge(template: Option<DomainConfig>, views: Views<'_>) -> Merged 
         unseen.push(Unseen::NoToolstackTree);
     }
     unseen.extend(
-        views.view.unknown_kinds.iter().map(|(kind, devices)| Unseen::UnknownKind { kind: kind.clone(), devices: *devices }),
+        views
+            .view
+            .unknown_kinds
+            .iter()
+            .map(|(kind, devices)| Unseen::UnknownKind { kind: kind.clone(), devices: *devices }),
     );
     let knobs = knobs::merge(&mut config, from_template, views);
     let mut devices = Devices { views, is_hvm: is_hvm(&config), reports: Vec::new() };
@@ -83,7 +88,7 @@ impl Devices<'_> {
             .devices
             .iter()
             .filter(|device| !self.is_leftover(device))
-            .flat_map(|device| C::entries(device, self.views.hypervisor))
+            .flat_map(|device| C::entries(device))
             .map(|live| Some((live, C::live_identity(&live))))
             .collect();
         let unseen = self.is_unseen(C::INFO);
@@ -91,7 +96,9 @@ impl Devices<'_> {
         let mut kept = Vec::with_capacity(entries.len());
         for (position, mut entry) in entries.into_iter().enumerate() {
             let identity = C::identity(&entry, position);
-            let met = live.iter_mut().find(|slot| slot.as_ref().is_some_and(|(_, id)| id.key == identity.key));
+            let met = live
+                .iter_mut()
+                .find(|slot| slot.as_ref().is_some_and(|(_, id)| id.key == identity.key));
             if let Some((live, _)) = met.and_then(Option::take) {
                 let report = self.both::<C>(&mut entry, &live, identity);
                 self.reports.push(report);
@@ -104,9 +111,9 @@ impl Devices<'_> {
                 _ => DeviceNote::Kept,
             };
             let in_configuration = note != DeviceNote::LeftOut;
-            let attachment = self.leftover_of::<C>(&identity).map_or(Attachment::Absent, |device| {
-                attachment::judge(device, self.is_hvm)
-            });
+            let attachment = self
+                .leftover_of::<C>(&identity)
+                .map_or(Attachment::Absent, |device| attachment::judge(device, self.is_hvm));
             self.reports.push(DeviceReport {
                 presence: Presence::TemplateOnly,
                 in_configuration,
@@ -123,7 +130,12 @@ impl Devices<'_> {
         *C::list_mut(config) = kept;
     }
 
-    fn both<C: Class>(&self, entry: &mut C::Device, live: &Live<'_>, identity: Identity) -> DeviceReport {
+    fn both<C: Class>(
+        &self,
+        entry: &mut C::Device,
+        live: &Live<'_>,
+        identity: Identity,
+    ) -> DeviceReport {
         let mut report = DeviceReport {
             presence: Presence::Both,
             in_configuration: true,
@@ -138,9 +150,16 @@ impl Devices<'_> {
         report
     }
 
-    fn xenstore_only<C: Class>(&mut self, live: &Live<'_>, identity: Identity, config: &DomainConfig) -> Option<C::Device> {
-        let mut report =
-            DeviceReport { presence: Presence::XenstoreOnly, ..report::<C>(identity, self.judge::<C>(live)) };
+    fn xenstore_only<C: Class>(
+        &mut self,
+        live: &Live<'_>,
+        identity: Identity,
+        config: &DomainConfig,
+    ) -> Option<C::Device> {
+        let mut report = DeviceReport {
+            presence: Presence::XenstoreOnly,
+            ..report::<C>(identity, self.judge::<C>(live))
+        };
         let made = if C::is_made_by_libxl(live, config) {
             report.note = Some(DeviceNote::MadeByLibxl);
             None
@@ -176,13 +195,15 @@ impl Devices<'_> {
     ///
     /// PCI devices have no entry in the toolstack's tree, nor has any device where there is no such tree.
     fn is_leftover(&self, device: &SeenDevice) -> bool {
-        !self.views.view.toolstack.is_empty() && device.toolstack.is_none() && device.info.class != DeviceClass::Pci
+        !self.views.view.toolstack.is_empty()
+            && device.toolstack.is_none()
+            && device.info.class != DeviceClass::Pci
     }
 
     fn leftover_of<C: Class>(&self, identity: &Identity) -> Option<&SeenDevice> {
         let leftovers = self.views.view.devices.iter().filter(|device| self.is_leftover(device));
         leftovers.filter(|device| device.info.class == C::INFO.class).find(|device| {
-            C::entries(device, None).iter().any(|live| C::live_identity(live).key == identity.key)
+            C::entries(device).iter().any(|live| C::live_identity(live).key == identity.key)
         })
     }
 
@@ -191,7 +212,9 @@ impl Devices<'_> {
         let refused = |path: &Path| {
             let names: Vec<&str> = path.components().collect();
             match names[..] {
-                ["libxl", _] | ["libxl", _, "device"] | ["local", "domain", _, "device" | "backend"] => true,
+                ["libxl", _]
+                | ["libxl", _, "device"]
+                | ["local", "domain", _, "device" | "backend"] => true,
                 ["libxl", _, "device", kind, ..] => info.kinds.contains(&kind),
                 ["local", "domain", _, "device", kind] => info.kinds.contains(&kind),
                 ["local", "domain", _, "backend", kind, ..] => info.backend_kinds.contains(&kind),
@@ -213,10 +236,13 @@ impl Devices<'_> {
             } else if self.is_leftover(device) {
                 let attachment = match attachment::judge(device, self.is_hvm) {
                     half @ Attachment::HalfDetached { .. } => half,
-                    _ => Attachment::HalfDetached { backend_state: attachment::backend_state(device) },
+                    _ => Attachment::HalfDetached {
+                        backend_state: attachment::backend_state(device),
+                    },
                 };
                 let id = class::label_of(device);
-                let known = self.reports.iter_mut().find(|report| report.class == class && report.id == id);
+                let known =
+                    self.reports.iter_mut().find(|report| report.class == class && report.id == id);
                 match known {
                     Some(report) => report.attachment = attachment,
                     None => self.reports.push(DeviceReport {
@@ -273,7 +299,12 @@ fn apply<C: Class>(entry: &mut C::Device, live: &Live<'_>, report: &mut DeviceRe
         match outcome {
             Ok(()) => {
                 let live = text.map(str::to_owned);
-                report.changes.push(FieldChange { field: rule.field, key, template: expected.shown(), live });
+                report.changes.push(FieldChange {
+                    field: rule.field,
+                    key,
+                    template: expected.shown(),
+                    live,
+                });
             }
             Err(bad) => report.problems.push(Problem::new(key, bad)),
         }

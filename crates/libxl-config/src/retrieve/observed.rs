@@ -73,19 +73,24 @@ impl Observed {
     }
 
     /// The values that were read at or below a directory, by their path from there.
-    pub(super) fn values_below<'a>(&'a self, directory: &'a Path) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    pub(super) fn values_below<'a>(
+        &'a self,
+        directory: &'a Path,
+    ) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         let from = Ask::Value(directory.clone());
-        self.0.range(from..).map_while(move |(ask, answer)| match ask {
-            Ask::Value(path) => {
-                // Neighbours such as DIRECTORY-x sort between DIRECTORY and DIRECTORY/x.
-                path.as_str().starts_with(directory.as_str()).then_some((path, answer))
-            }
-            Ask::Children(_) => None,
-        })
-        .filter_map(move |(path, answer)| match answer {
-            Answer::Value(Ok(value)) => Some((path.below(directory)?, value.as_slice())),
-            _ => None,
-        })
+        self.0
+            .range(from..)
+            .map_while(move |(ask, answer)| match ask {
+                Ask::Value(path) => {
+                    // Neighbours such as DIRECTORY-x sort between DIRECTORY and DIRECTORY/x.
+                    path.as_str().starts_with(directory.as_str()).then_some((path, answer))
+                }
+                Ask::Children(_) => None,
+            })
+            .filter_map(move |(path, answer)| match answer {
+                Answer::Value(Ok(value)) => Some((path.below(directory)?, value.as_slice())),
+                _ => None,
+            })
     }
 
     /// Every answer in the order of the paths: the same for the same view of the store.
@@ -127,7 +132,10 @@ mod tests {
         let mut observed = Observed::default();
         observed.insert(Ask::Value(path("/l/7/name")), Answer::Value(Ok(b"a".to_vec())));
         observed.insert(Ask::Value(path("/l/7/vm")), Answer::Value(Err(Errno::ENOENT)));
-        observed.insert(Ask::Children(path("/l/7/device")), Answer::Children(Ok(vec!["vbd".parse().unwrap()])));
+        observed.insert(
+            Ask::Children(path("/l/7/device")),
+            Answer::Children(Ok(vec!["vbd".parse().unwrap()])),
+        );
         observed.insert(Ask::Children(path("/x/7")), Answer::Children(Err(Errno::ENOENT)));
         observed
     }
@@ -136,19 +144,21 @@ mod tests {
     fn an_event_touches_what_it_may_have_changed_and_nothing_else() {
         let observed = observed();
         for touching in [
-            "/l/7/name",          // written
-            "/l/7",               // the whole subtree removed
-            "/l/7/vm",            // created
-            "/l/7/vm/sub",        // created by implication
-            "/l/7/device",        // removed or written
-            "/l/7/device/vbd",    // the child removed or written
-            "/l/7/device/vif/0",  // a new child by implication
-            "/x/7/51712/state",   // a missing directory appears
+            "/l/7/name",         // written
+            "/l/7",              // the whole subtree removed
+            "/l/7/vm",           // created
+            "/l/7/vm/sub",       // created by implication
+            "/l/7/device",       // removed or written
+            "/l/7/device/vbd",   // the child removed or written
+            "/l/7/device/vif/0", // a new child by implication
+            "/x/7/51712/state",  // a missing directory appears
             "/",
         ] {
             assert!(observed.is_touched_by(&path(touching)), "{touching}");
         }
-        for other in ["/l/7/data", "/l/7/name/below", "/l/7/device/vbd/51712/state", "/l/70/name", "/x/70"] {
+        for other in
+            ["/l/7/data", "/l/7/name/below", "/l/7/device/vbd/51712/state", "/l/70/name", "/x/70"]
+        {
             assert!(!observed.is_touched_by(&path(other)), "{other}");
         }
     }

@@ -173,7 +173,9 @@ pub(super) fn devices(trees: &Trees, seen: &Observed) -> Vec<Place> {
             if found.iter().any(|place| place.backend.as_ref() == Some(&path)) {
                 continue;
             }
-            let kind = info.and_then(|info| info.kinds.first()?.parse().ok()).unwrap_or_else(|| backend_kind.clone());
+            let kind = info
+                .and_then(|info| info.kinds.first()?.parse().ok())
+                .unwrap_or_else(|| backend_kind.clone());
             let place = entry(&mut found, &kind, devid);
             if place.backend.is_none() {
                 place.backend = Some(path);
@@ -190,25 +192,31 @@ fn order(place: &Place) -> (&str, u64, &str) {
 }
 
 fn entry<'a>(found: &'a mut Vec<Place>, kind: &Name, devid: &Name) -> &'a mut Place {
-    let at = found.iter().position(|place| place.kind == *kind && place.devid == *devid).unwrap_or_else(|| {
-        let (kind, devid) = (kind.clone(), devid.clone());
-        let info = class::of_kind(kind.as_str());
-        found.push(Place { kind, devid, info, toolstack: None, frontend: None, backend: None });
-        found.len() - 1
-    });
+    let at = found
+        .iter()
+        .position(|place| place.kind == *kind && place.devid == *devid)
+        .unwrap_or_else(|| {
+            let (kind, devid) = (kind.clone(), devid.clone());
+            let info = class::of_kind(kind.as_str());
+            found.push(Place { kind, devid, info, toolstack: None, frontend: None, backend: None });
+            found.len() - 1
+        });
     &mut found[at]
 }
 
 /// Where the backend of a device is: what the toolstack's tree says; else what dom0's backend directory shows; else what
 /// the guest says, if that can only be a backend of this device.
 fn backend_of(trees: &Trees, seen: &Observed, place: &Place) -> Option<Path> {
-    let pointer = |directory: &Path| Path::from_octets(seen.value(&directory.join("backend").ok()?)?).ok();
+    let pointer =
+        |directory: &Path| Path::from_octets(seen.value(&directory.join("backend").ok()?)?).ok();
     if let Some(told) = place.toolstack.as_ref().and_then(pointer) {
         return Some(told);
     }
     let listed = place.info.iter().flat_map(|info| info.backend_kinds).find_map(|kind| {
         let of_domain = under(&trees.backends, &format!("{kind}/{}", trees.domid));
-        seen.children(&of_domain).contains(&place.devid).then(|| under(&of_domain, place.devid.as_str()))
+        seen.children(&of_domain)
+            .contains(&place.devid)
+            .then(|| under(&of_domain, place.devid.as_str()))
     });
     listed.or_else(|| {
         let told = place.frontend.as_ref().and_then(pointer)?;
@@ -233,10 +241,12 @@ pub(super) struct BackendPlace<'a> {
 impl<'a> BackendPlace<'a> {
     pub(super) fn of(path: &'a Path) -> Option<Self> {
         let names: Vec<&str> = path.components().collect();
-        let ["local", "domain", backend_domid, "backend", kind, frontend_domid, devid] = names[..] else {
+        let ["local", "domain", backend_domid, "backend", kind, frontend_domid, devid] = names[..]
+        else {
             return None;
         };
-        let (backend_domid, frontend_domid) = (backend_domid.parse().ok()?, frontend_domid.parse().ok()?);
+        let (backend_domid, frontend_domid) =
+            (backend_domid.parse().ok()?, frontend_domid.parse().ok()?);
         Some(Self { backend_domid, kind, frontend_domid, devid })
     }
 }

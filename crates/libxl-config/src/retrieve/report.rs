@@ -296,7 +296,9 @@ impl fmt::Display for Attachment {
             Self::HalfAttached { backend_state, missing } => {
                 write!(f, "half attached, backend state {backend_state}: {missing}")
             }
-            Self::HalfDetached { backend_state: Some(state) } => write!(f, "half detached, backend state {state}"),
+            Self::HalfDetached { backend_state: Some(state) } => {
+                write!(f, "half detached, backend state {state}")
+            }
             Self::HalfDetached { backend_state: None } => f.write_str("half detached, no backend"),
             Self::Absent => f.write_str("not attached"),
             Self::Unknown => f.write_str("state not known"),
@@ -362,6 +364,8 @@ pub enum DeviceNote {
     NotAsked,
     /// In Xenstore only, and left out: libxl makes it by itself.
     MadeByLibxl,
+    /// In Xenstore only, and left out: the toolstack has removed it, and one of the ends has not gone yet.
+    Leftover,
     /// In Xenstore only, and left out: its keys do not say enough for an entry.
     TooLittleKnown,
 }
@@ -375,6 +379,7 @@ impl fmt::Display for DeviceNote {
             Self::Built => "in Xenstore only, built from it",
             Self::NotAsked => "in Xenstore only, left out as asked",
             Self::MadeByLibxl => "made by libxl itself, not part of a configuration",
+            Self::Leftover => "left over from a device that the toolstack has removed",
             Self::TooLittleKnown => "in Xenstore only, left out: too little is known for an entry",
         })
     }
@@ -423,6 +428,11 @@ pub enum Unseen {
     /// There is no `/libxl/DOMID`, so devices were found by their frontends and backends, which others than the
     /// toolstack can write.
     NoToolstackTree,
+    /// Not read: it came to light only on the last level, because the tree changed shape meanwhile.
+    Unread {
+        /// What.
+        path: String,
+    },
     /// The hypervisor could not be asked.
     HypervisorFailed {
         /// Why.

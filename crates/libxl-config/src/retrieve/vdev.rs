@@ -64,7 +64,9 @@ fn plain(text: &str) -> Option<u32> {
 fn letters_and_partition(text: &str) -> Option<(u32, u32)> {
     let end = text.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(text.len());
     let (letters, partition) = text.split_at(end);
-    let disk = letters.bytes().try_fold(0_u32, |n, c| n.checked_mul(26)?.checked_add(u32::from(c - b'a') + 1))?;
+    let disk = letters
+        .bytes()
+        .try_fold(0_u32, |n, c| n.checked_mul(26)?.checked_add(u32::from(c - b'a') + 1))?;
     let partition = if partition.is_empty() { 0 } else { plain(partition)? };
     Some((disk.checked_sub(1)?, partition))
 }
@@ -100,7 +102,18 @@ mod tests {
 
     #[test]
     fn what_is_no_vdev_has_no_number() {
-        for vdev in ["", "xvd", "hde", "sdq", "d0", "xvda-", "vda", "99999999999", "xvdzzzzzzzzzzz", "d1p256"] {
+        for vdev in [
+            "",
+            "xvd",
+            "hde",
+            "sdq",
+            "d0",
+            "xvda-",
+            "vda",
+            "99999999999",
+            "xvdzzzzzzzzzzz",
+            "d1p256",
+        ] {
             assert_eq!(number(vdev), None, "{vdev}");
         }
     }

@@ -56,7 +56,9 @@ impl Text {
         }
         match str::from_utf8(octets) {
             Err(_) => Self::Bad(BadText::NotUtf8 { shown: shown() }),
-            Ok(text) if text.contains(char::is_control) => Self::Bad(BadText::Control { shown: shown() }),
+            Ok(text) if text.contains(char::is_control) => {
+                Self::Bad(BadText::Control { shown: shown() })
+            }
             Ok(text) => Self::Good(text.to_owned()),
         }
     }
@@ -126,6 +128,11 @@ impl SeenDevice {
         good(self.frontend.as_ref()?.get(key))
     }
 
+    /// The console that libxl gives every domain, whose frontend is not among the devices.
+    pub(super) fn is_main_console(&self) -> bool {
+        self.kind == "console" && self.devid == "0"
+    }
+
     /// The number that names the device, where its name is one.
     pub(super) fn number(&self) -> Option<u32> {
         self.devid.parse().ok()
@@ -143,7 +150,9 @@ impl DomainView {
     pub(super) fn of(trees: &Trees, seen: &Observed) -> Self {
         let mut view = Self {
             exists: seen.value(&trees.domain).is_some() || seen.is_directory(&trees.frontends),
-            knobs: keys_below(seen, &trees.domain, |key| !key.starts_with("device/") && !key.starts_with("backend/")),
+            knobs: keys_below(seen, &trees.domain, |key| {
+                !key.starts_with("device/") && !key.starts_with("backend/")
+            }),
             toolstack: keys_below(seen, &trees.toolstack, |key| !key.starts_with("device/")),
             refused: seen.refused().map(|(path, errno)| (path.clone(), errno.clone())).collect(),
             ..Self::default()
@@ -168,7 +177,12 @@ impl DomainView {
     }
 }
 
-fn seen_device(trees: &Trees, seen: &Observed, info: &'static ClassInfo, place: &Place) -> Option<SeenDevice> {
+fn seen_device(
+    trees: &Trees,
+    seen: &Observed,
+    info: &'static ClassInfo,
+    place: &Place,
+) -> Option<SeenDevice> {
     let keys = |path: &Path| keys_below(seen, path, |_| true);
     let backend = place.backend.as_ref().map(|path| {
         let told = BackendPlace::of(path);
@@ -201,7 +215,10 @@ fn names_back(trees: &Trees, backend: &SeenBackend) -> bool {
 /// All values read below a directory, by their path from there.
 fn keys_below(seen: &Observed, directory: &Path, wanted: impl Fn(&str) -> bool) -> Keys {
     let values = seen.values_below(directory);
-    values.filter(|(key, _)| !key.is_empty() && wanted(key)).map(|(key, value)| (key.to_owned(), Text::of(value))).collect()
+    values
+        .filter(|(key, _)| !key.is_empty() && wanted(key))
+        .map(|(key, value)| (key.to_owned(), Text::of(value)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -213,6 +230,9 @@ mod tests {
         assert_eq!(Text::of(b"/tmp/a"), Text::Good("/tmp/a".into()));
         assert!(matches!(Text::of(b"\xff\xfe"), Text::Bad(BadText::NotUtf8 { .. })));
         assert!(matches!(Text::of(b"a\0b"), Text::Bad(BadText::Control { .. })));
-        assert!(matches!(Text::of(&[b'x'; VALUE_LEN_MAX + 1]), Text::Bad(BadText::TooLong { len: 4097 })));
+        assert!(matches!(
+            Text::of(&[b'x'; VALUE_LEN_MAX + 1]),
+            Text::Bad(BadText::TooLong { len: 4097 })
+        ));
     }
 }

@@ -3,7 +3,10 @@
 use super::{Absence, Class, ClassInfo, Expected, Identity, Layout, Live, Rule};
 use super::{expected_script, flag, number, script_name};
 use crate::DomainConfig;
-use crate::model::{DefBool, Disk, DiskBackend, DiskFormat, DiskSpecification, DiskTransport};
+use crate::model::{
+    ConfigDomid, DefBool, Disk, DiskBackend, DiskFormat, DiskSpecification, DiskTransport,
+};
+use crate::retrieve::hypervisor::HypervisorView;
 use crate::retrieve::report::{BadValue, DeviceClass};
 use crate::retrieve::vdev;
 
@@ -34,9 +37,25 @@ impl Class for Disks {
         kinds: &["vbd", "virtio_disk"],
         backend_kinds: &["vbd", "vbd3", "qdisk", "virtio_disk"],
         keys: &[
-            "params", "type", "script", "removable", "mode", "device-type", "dev", "direct-io-safe", "discard-enable",
-            "specification", "transport", "base", "irq", "grant_usage", "colo-host", "colo-port", "colo-export",
-            "active-disk", "hidden-disk",
+            "params",
+            "type",
+            "script",
+            "removable",
+            "mode",
+            "device-type",
+            "dev",
+            "direct-io-safe",
+            "discard-enable",
+            "specification",
+            "transport",
+            "base",
+            "irq",
+            "grant_usage",
+            "colo-host",
+            "colo-port",
+            "colo-export",
+            "active-disk",
+            "hidden-disk",
         ],
         frontend_keys: &[],
         layout: Layout::Flat,
@@ -58,7 +77,12 @@ impl Class for Disks {
                     "qdisk" => DiskBackend::Qdisk,
                     "tap" | "vbd3" => DiskBackend::Tap,
                     "standalone" => DiskBackend::Standalone,
-                    _ => return Err(BadValue::not_a(live, "one of phy, qdisk, tap, vbd3, standalone")),
+                    _ => {
+                        return Err(BadValue::not_a(
+                            live,
+                            "one of phy, qdisk, tap, vbd3, standalone",
+                        ));
+                    }
                 };
                 Ok(())
             },
@@ -84,7 +108,10 @@ impl Class for Disks {
             expected: |disk, live| match live.text("type") {
                 Some("phy") => expected_script(disk.script.as_deref(), "block"),
                 Some("tap" | "vbd3") => expected_script(disk.script.as_deref(), "block-tap"),
-                _ => disk.script.as_deref().map_or(Expected::Anything, |script| expected_script(Some(script), "")),
+                _ => disk
+                    .script
+                    .as_deref()
+                    .map_or(Expected::Anything, |script| expected_script(Some(script), "")),
             },
             take: |disk, live, _| {
                 disk.script = Some(script_name(live));
@@ -133,7 +160,9 @@ impl Class for Disks {
         Rule {
             key: "direct-io-safe",
             field: "direct_io_safe",
-            expected: |disk, _| if disk.direct_io_safe { Expected::text(1) } else { Expected::Nothing },
+            expected: |disk, _| {
+                if disk.direct_io_safe { Expected::text(1) } else { Expected::Nothing }
+            },
             take: |disk, live, _| {
                 disk.direct_io_safe = flag(live)?;
                 Ok(())
@@ -193,7 +222,9 @@ impl Class for Disks {
             key: "irq",
             field: "irq",
             // 0 leaves the choice to libxl, which is then the domain's own and no part of a template.
-            expected: |disk, _| if disk.irq == 0 { Expected::Anything } else { Expected::text(disk.irq) },
+            expected: |disk, _| {
+                if disk.irq == 0 { Expected::Anything } else { Expected::text(disk.irq) }
+            },
             take: |disk, live, _| {
                 disk.irq = number(live)?;
                 Ok(())
@@ -203,7 +234,9 @@ impl Class for Disks {
         Rule {
             key: "base",
             field: "base",
-            expected: |disk, _| if disk.base == 0 { Expected::Anything } else { Expected::text(disk.base) },
+            expected: |disk, _| {
+                if disk.base == 0 { Expected::Anything } else { Expected::text(disk.base) }
+            },
             take: |disk, live, _| {
                 disk.base = number(live)?;
                 Ok(())
@@ -260,9 +293,13 @@ impl Class for Disks {
         Identity { key: live.device.devid.clone(), label }
     }
 
-    fn new(live: &Live<'_>) -> Result<Disk, BadValue> {
+    fn new(live: &Live<'_>, _hypervisor: Option<&dyn HypervisorView>) -> Result<Disk, BadValue> {
         let vdev = Some(Self::live_identity(live).label);
         Ok(Disk { vdev, format: DiskFormat::Raw, ..Disk::default() })
+    }
+
+    fn backend_domid(disk: &mut Disk) -> Option<(&mut ConfigDomid, bool)> {
+        Some((&mut disk.backend_domid, disk.backend_domname.is_some()))
     }
 }
 
@@ -303,7 +340,8 @@ fn take_params(disk: &mut Disk, value: &str, live: &Live<'_>) -> Result<(), BadV
         disk.pdev_path = Some(value.to_owned());
         return Ok(());
     }
-    let (format, path) = value.split_once(':').ok_or_else(|| BadValue::not_a(value, "FORMAT:PATH"))?;
+    let (format, path) =
+        value.split_once(':').ok_or_else(|| BadValue::not_a(value, "FORMAT:PATH"))?;
     disk.format = match format {
         "aio" if path.is_empty() => DiskFormat::Empty,
         "aio" => DiskFormat::Raw,

@@ -7,9 +7,12 @@
 mod disk;
 mod nic;
 
-use super::report::{BadValue, DeviceClass};
+use super::hypervisor::HypervisorView;
+use super::merge::Pass;
+use super::report::{Attachment, BadValue, DeviceClass};
 use super::view::{SeenDevice, Text};
 use crate::DomainConfig;
+use crate::model::{ConfigDomid, DevId};
 
 pub(super) use disk::Disks;
 pub(super) use nic::Nics;
@@ -47,12 +50,30 @@ pub(super) enum Layout {
 
 impl ClassInfo {
     pub(super) fn reads(&self, key: &str) -> bool {
-        let numbered = |stem: &str| key.strip_prefix(stem).is_some_and(|n| n.bytes().all(|c| c.is_ascii_digit()));
-        self.keys.iter().any(|wanted| if wanted.ends_with('-') { numbered(wanted) } else { *wanted == key })
+        let numbered = |stem: &str| {
+            key.strip_prefix(stem).is_some_and(|n| n.bytes().all(|c| c.is_ascii_digit()))
+        };
+        self.keys
+            .iter()
+            .any(|wanted| if wanted.ends_with('-') { numbered(wanted) } else { *wanted == key })
     }
 }
 
 const ALL: &[&ClassInfo] = &[Disks::INFO, Nics::INFO];
+
+/// Merges every class, in the order of the configuration.
+pub(super) fn for_each(pass: &mut Pass<'_, '_>) {
+    pass.class::<Disks>();
+    pass.class::<Nics>();
+}
+
+/// What people call a device that is only known by its directory.
+pub(super) fn label_of(device: &SeenDevice) -> String {
+    match device.info.class {
+        DeviceClass::Disk => Disks::live_identity(&Live::whole(device)).label,
+        _ => device.devid.clone(),
+    }
+}
 
 /// The class whose devices are in a directory of that name.
 pub(super) fn of_kind(kind: &str) -> Option<&'static ClassInfo> {
@@ -67,7 +88,7 @@ pub(super) fn of_backend_kind(kind: &str) -> Option<&'static ClassInfo> {
 /// How entries of the template and devices in Xenstore meet.
 pub(super) trait Class {
     /// The entry in the configuration.
-    type Device: Clone + Default + PartialEq;
+    type Device: Clone + Default + PartialEq + 'static;
 
     const INFO: &'static ClassInfo;
     /// Key by key, in the order of the configuration.
@@ -81,14 +102,30 @@ pub(super) trait Class {
 
     /// The devices of this class in one directory of Xenstore: most often one.
     fn entries(seen: &SeenDevice) -> Vec<Live<'_>> {
-        if Self::INFO.kinds.contains(&seen.kind.as_str()) { vec![Live::whole(seen)] } else { Vec::new() }
+        if Self::INFO.kinds.contains(&seen.kind.as_str()) {
+            vec![Live::whole(seen)]
+        } else {
+            Vec::new()
+        }
     }
 
     /// What a device in Xenstore is called.
     fn live_identity(live: &Live<'_>) -> Identity;
 
     /// An entry for a device that only Xenstore knows, before the rules are applied.
-    fn new(live: &Live<'_>) -> Result<Self::Device, BadValue>;
+    fn new(
+        live: &Live<'_>,
+        hypervisor: Option<&dyn HypervisorView>,
+    ) -> Result<Self::Device, BadValue>;
+
+    /// The field that says which domain has the backend, and whether the entry names that domain besides; `None` for
+    /// classes without it.
+    fn backend_domid(device: &mut Self::Device) -> Option<(&mut ConfigDomid, bool)>;
+
+    /// How far attaching has come, for classes that tell it otherwise than by the states of both ends.
+    fn judge(_live: &Live<'_>) -> Option<Attachment> {
+        None
+    }
 
     /// Whether libxl makes such a device by itself, so that it is no part of a configuration.
     fn is_made_by_libxl(_live: &Live<'_>, _config: &DomainConfig) -> bool {
@@ -96,7 +133,11 @@ pub(super) trait Class {
     }
 
     /// Takes over what is no single key: lists inside a device. Says what changed.
-    fn take_lists(_device: &mut Self::Device, _live: &Live<'_>, _changes: &mut Vec<ListChange>) -> Result<(), BadValue> {
+    fn take_lists(
+        _device: &mut Self::Device,
+        _live: &Live<'_>,
+        _changes: &mut Vec<ListChange>,
+    ) -> Result<(), BadValue> {
         Ok(())
     }
 }
@@ -116,8 +157,8 @@ impl Identity {
     }
 
     /// A device with a number, or with the number that libxl gives it for its place in the list.
-    pub(super) fn devid(devid: Option<u32>, position: usize) -> Self {
-        devid.map_or_else(|| Self::plain(position), Self::plain)
+    pub(super) fn devid(devid: DevId, position: usize) -> Self {
+        devid.get().map_or_else(|| Self::plain(position), Self::plain)
     }
 }
 
@@ -203,7 +244,9 @@ impl Expected {
         match (self, live) {
             (Self::Anything, _) | (Self::Nothing, None) => true,
             (Self::Text(text), Some(live)) => text == live,
-            (Self::Script(name), Some(live)) => live == name || live.rsplit('/').next() == Some(name),
+            (Self::Script(name), Some(live)) => {
+                live == name || live.rsplit('/').next() == Some(name)
+            }
             _ => false,
         }
     }
@@ -247,7 +290,10 @@ pub(super) enum Absence<D> {
 
 /// A path to a hotplug script as the template would have it: the bare name, if libxl's directory completes it.
 pub(super) fn script_name(live: &str) -> String {
-    live.strip_prefix(SCRIPT_DIRECTORY).filter(|name| !name.contains('/')).unwrap_or(live).to_owned()
+    live.strip_prefix(SCRIPT_DIRECTORY)
+        .filter(|name| !name.contains('/'))
+        .unwrap_or(live)
+        .to_owned()
 }
 
 /// Where libxl looks for scripts that are given without a path, unless built otherwise.
@@ -277,6 +323,9 @@ pub(super) fn flag(text: &str) -> Result<bool, BadValue> {
 }
 
 /// The number that names a device's directory.
-pub(super) fn directory_number(live: &Live<'_>) -> Result<u32, BadValue> {
-    live.device.number().ok_or_else(|| BadValue::not_a(&live.device.devid, "the number of a device"))
+pub(super) fn directory_number(live: &Live<'_>) -> Result<DevId, BadValue> {
+    let number = live.device.devid.parse().ok().filter(|number| *number >= 0);
+    number
+        .map(DevId::new)
+        .ok_or_else(|| BadValue::not_a(&live.device.devid, "the number of a device"))
 }

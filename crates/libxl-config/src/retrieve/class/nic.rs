@@ -1,9 +1,10 @@
 //! Network cards: `vif`.
 
 use super::{Absence, Class, ClassInfo, Expected, Identity, Layout, Live, Rule};
-use super::{expected_script, number, script_name, text_rule};
+use super::{directory_number, expected_script, number, script_name, text_rule};
 use crate::DomainConfig;
-use crate::model::{DevId, Mac, Nic, NicType};
+use crate::model::{ConfigDomid, Mac, Nic, NicType};
+use crate::retrieve::hypervisor::HypervisorView;
 use crate::retrieve::report::{BadValue, DeviceClass};
 
 pub(in crate::retrieve) struct Nics;
@@ -21,7 +22,68 @@ impl Class for Nics {
         class: DeviceClass::Nic,
         kinds: &["vif"],
         backend_kinds: &["vif"],
-        keys: &["script", "vifname", "mac", "ip", "gatewaydev", "rate", "mtu", "vlan", "bridge", "handle", "type", "forwarddev", "colo_sock_mirror_id", "colo_sock_mirror_ip", "colo_sock_mirror_port", "colo_sock_compare_pri_in_id", "colo_sock_compare_pri_in_ip", "colo_sock_compare_pri_in_port", "colo_sock_compare_sec_in_id", "colo_sock_compare_sec_in_ip", "colo_sock_compare_sec_in_port", "colo_sock_compare_notify_id", "colo_sock_compare_notify_ip", "colo_sock_compare_notify_port", "colo_sock_redirector0_id", "colo_sock_redirector0_ip", "colo_sock_redirector0_port", "colo_sock_redirector1_id", "colo_sock_redirector1_ip", "colo_sock_redirector1_port", "colo_sock_redirector2_id", "colo_sock_redirector2_ip", "colo_sock_redirector2_port", "colo_filter_mirror_queue", "colo_filter_mirror_outdev", "colo_filter_redirector0_queue", "colo_filter_redirector0_indev", "colo_filter_redirector0_outdev", "colo_filter_redirector1_queue", "colo_filter_redirector1_indev", "colo_filter_redirector1_outdev", "colo_compare_pri_in", "colo_compare_sec_in", "colo_compare_out", "colo_compare_notify_dev", "colo_sock_sec_redirector0_id", "colo_sock_sec_redirector0_ip", "colo_sock_sec_redirector0_port", "colo_sock_sec_redirector1_id", "colo_sock_sec_redirector1_ip", "colo_sock_sec_redirector1_port", "colo_filter_sec_redirector0_queue", "colo_filter_sec_redirector0_indev", "colo_filter_sec_redirector0_outdev", "colo_filter_sec_redirector1_queue", "colo_filter_sec_redirector1_indev", "colo_filter_sec_redirector1_outdev", "colo_filter_sec_rewriter0_queue", "colo_checkpoint_host", "colo_checkpoint_port",],
+        keys: &[
+            "script",
+            "vifname",
+            "mac",
+            "ip",
+            "gatewaydev",
+            "rate",
+            "mtu",
+            "vlan",
+            "bridge",
+            "handle",
+            "type",
+            "forwarddev",
+            "colo_sock_mirror_id",
+            "colo_sock_mirror_ip",
+            "colo_sock_mirror_port",
+            "colo_sock_compare_pri_in_id",
+            "colo_sock_compare_pri_in_ip",
+            "colo_sock_compare_pri_in_port",
+            "colo_sock_compare_sec_in_id",
+            "colo_sock_compare_sec_in_ip",
+            "colo_sock_compare_sec_in_port",
+            "colo_sock_compare_notify_id",
+            "colo_sock_compare_notify_ip",
+            "colo_sock_compare_notify_port",
+            "colo_sock_redirector0_id",
+            "colo_sock_redirector0_ip",
+            "colo_sock_redirector0_port",
+            "colo_sock_redirector1_id",
+            "colo_sock_redirector1_ip",
+            "colo_sock_redirector1_port",
+            "colo_sock_redirector2_id",
+            "colo_sock_redirector2_ip",
+            "colo_sock_redirector2_port",
+            "colo_filter_mirror_queue",
+            "colo_filter_mirror_outdev",
+            "colo_filter_redirector0_queue",
+            "colo_filter_redirector0_indev",
+            "colo_filter_redirector0_outdev",
+            "colo_filter_redirector1_queue",
+            "colo_filter_redirector1_indev",
+            "colo_filter_redirector1_outdev",
+            "colo_compare_pri_in",
+            "colo_compare_sec_in",
+            "colo_compare_out",
+            "colo_compare_notify_dev",
+            "colo_sock_sec_redirector0_id",
+            "colo_sock_sec_redirector0_ip",
+            "colo_sock_sec_redirector0_port",
+            "colo_sock_sec_redirector1_id",
+            "colo_sock_sec_redirector1_ip",
+            "colo_sock_sec_redirector1_port",
+            "colo_filter_sec_redirector0_queue",
+            "colo_filter_sec_redirector0_indev",
+            "colo_filter_sec_redirector0_outdev",
+            "colo_filter_sec_redirector1_queue",
+            "colo_filter_sec_redirector1_indev",
+            "colo_filter_sec_redirector1_outdev",
+            "colo_filter_sec_rewriter0_queue",
+            "colo_checkpoint_host",
+            "colo_checkpoint_port",
+        ],
         frontend_keys: &[],
         layout: Layout::Flat,
         compared: true,
@@ -47,9 +109,12 @@ impl Class for Nics {
         Rule {
             key: "mac",
             field: "mac",
-            expected: |nic, _| if nic.mac == Mac::default() { Expected::Anything } else { Expected::text(nic.mac) },
+            expected: |nic, _| {
+                if nic.mac == Mac::UNSET { Expected::Anything } else { Expected::text(nic.mac) }
+            },
             take: |nic, live, _| {
-                nic.mac = live.parse().map_err(|_| BadValue::not_a(live, "a MAC address"))?;
+                nic.mac =
+                    Mac::parse_text(live).ok_or_else(|| BadValue::not_a(live, "a MAC address"))?;
                 Ok(())
             },
             absent: Absence::Keep,
@@ -106,7 +171,10 @@ impl Class for Nics {
                 if nic.rate_interval_usecs == 0 {
                     return Expected::Nothing;
                 }
-                Expected::text(format!("{},{}", nic.rate_bytes_per_interval, nic.rate_interval_usecs))
+                Expected::text(format!(
+                    "{},{}",
+                    nic.rate_bytes_per_interval, nic.rate_interval_usecs
+                ))
             },
             take: |nic, live, _| {
                 let wanted = || BadValue::not_a(live, "OCTETS,MICROSECONDS");
@@ -115,7 +183,9 @@ impl Class for Nics {
                 (nic.rate_bytes_per_interval, nic.rate_interval_usecs) = (octets, interval);
                 Ok(())
             },
-            absent: Absence::Clear(|nic| (nic.rate_bytes_per_interval, nic.rate_interval_usecs) = (0, 0)),
+            absent: Absence::Clear(|nic| {
+                (nic.rate_bytes_per_interval, nic.rate_interval_usecs) = (0, 0)
+            }),
         },
         text_rule!(Nic, "gatewaydev", gatewaydev),
         text_rule!(Nic, "forwarddev", coloft_forwarddev, "coloft_forwarddev"),
@@ -178,14 +248,18 @@ impl Class for Nics {
     }
 
     fn identity(nic: &Nic, position: usize) -> Identity {
-        Identity::devid(nic.devid.number(), position)
+        Identity::devid(nic.devid, position)
     }
 
     fn live_identity(live: &Live<'_>) -> Identity {
         Identity::plain(&live.device.devid)
     }
 
-    fn new(live: &Live<'_>) -> Result<Nic, BadValue> {
-        Ok(Nic { devid: DevId::of_directory(live)?, ..Nic::default() })
+    fn new(live: &Live<'_>, _hypervisor: Option<&dyn HypervisorView>) -> Result<Nic, BadValue> {
+        Ok(Nic { devid: directory_number(live)?, ..Nic::default() })
+    }
+
+    fn backend_domid(nic: &mut Nic) -> Option<(&mut ConfigDomid, bool)> {
+        Some((&mut nic.backend_domid, nic.backend_domname.is_some()))
     }
 }
