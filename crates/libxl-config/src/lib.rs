@@ -31,13 +31,18 @@
 //! Upstream, the schema is `tools/libs/light/libxl_types.idl` and its JSON is generated from that
 //! (<https://xenbits.xen.org/gitweb/?p=xen.git;a=tree;f=tools/libs/light>).
 
+mod diff;
 mod finding;
 pub mod json;
 pub mod model;
 mod read;
+mod stability;
 mod write;
 
+pub use diff::{Change, diff};
 pub use finding::{Finding, FindingKind, Mode, Position, ReadError, Severity, SyntaxProblem};
 pub use json::{JsonPath, Layout};
 pub use model::DomainConfig;
 pub use read::ReadConfig;
+#[doc(hidden)]
+pub use stability::{Unstable, check_stability};

@@ -148,12 +148,12 @@ macro_rules! keyed_union {
             }
         }
 
-        keyed_union!(@field $name);
+        keyed_union!(@field $name $schema);
     };
-    (@field $name:ident) => {
+    (@field $name:ident $schema:literal) => {
         impl $crate::model::field::Field for $name {
             fn schema_type() -> String {
-                "keyed-union".to_owned()
+                concat!("keyed-union of ", $schema).to_owned()
             }
 
             /// A union has no value without its key.
