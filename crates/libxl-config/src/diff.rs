@@ -60,18 +60,14 @@ fn compare(path: &JsonPath, a: Option<&Value>, b: Option<&Value>, changes: &mut 
     if a == b {
         return;
     }
+    if let (Some(a), Some(b)) = (records(a), records(b))
+        && !(a.is_empty() && b.is_empty())
+    {
+        return compare_records(path, a, b, changes);
+    }
     match (a, b) {
         (Some(Value::Object(a)), Some(Value::Object(b))) if distinct(a) && distinct(b) => {
             compare_objects(path, a, b, changes);
-        }
-        (Some(Value::Array(a)), Some(Value::Array(b))) if records(a) && records(b) => {
-            compare_records(path, a, b, changes)
-        }
-        (Some(Value::Array(list)), None) if records(list) => {
-            compare_records(path, list, &[], changes)
-        }
-        (None, Some(Value::Array(list))) if records(list) => {
-            compare_records(path, &[], list, changes)
         }
         _ => changes.push(Change { path: path.clone(), before: a.cloned(), after: b.cloned() }),
     }
@@ -157,8 +153,10 @@ fn identity(list: &str, index: usize, record: &Value) -> Step {
     }
 }
 
-fn records(list: &[Value]) -> bool {
-    !list.is_empty() && list.iter().all(|element| element.as_object().is_some())
+/// A list of objects; one that is not there is an empty one.
+fn records(value: Option<&Value>) -> Option<&[Value]> {
+    let Some(value) = value else { return Some(&[]) };
+    value.as_array().filter(|list| list.iter().all(|element| element.as_object().is_some()))
 }
 
 fn distinct(object: &Object) -> bool {

@@ -1,8 +1,8 @@
 //! The entry point of the fuzz target: reading and writing must agree with themselves on any octets.
 
-use crate::finding::Mode;
 use crate::json::{Layout, MAX_SIZE};
 use crate::model::DomainConfig;
+use crate::read::Mode;
 
 /// Reads octets leniently, writes what was read in both layouts, and reads that again.
 ///
