@@ -199,7 +199,9 @@ fn unknown_members(value: &Value, found: &mut Vec<String>) {
             }
         }
         Value::Array(elements) => {
-            elements.iter().for_each(|element| unknown_members(element, found))
+            for element in elements {
+                unknown_members(element, found);
+            }
         }
         _ => {}
     }

@@ -1,5 +1,9 @@
 //! The tables of this crate against the schema as it was taken from xen.git: everything is there, and nothing else.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot read its schema must fail")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot read its schema must fail"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
