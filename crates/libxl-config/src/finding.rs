@@ -1,18 +1,8 @@
-//! What a read has to say about a text: findings, their severity and place, and the errors that end a read.
+//! What a read has to say about a text: findings, their severity and place.
 
 use std::fmt;
 
-use crate::json::{JsonPath, MAX_FINDINGS, Place};
-
-/// How much a read puts up with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Any deviation is an error that carries all of them.
-    Strict,
-    /// What libxl reads, and what libxl writes but cannot read, is read; deviations are findings beside the result.
-    #[default]
-    Lenient,
-}
+use crate::json::JsonPath;
 
 /// One thing about a text that its writer should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,9 +126,7 @@ pub enum FindingKind {
     #[error("no NUL at the end, which libxl's userdata reader requires")]
     MissingNul,
     /// The document is no object.
-    #[error(
-        "{found} instead of an object: libxl takes this for a configuration of nothing but defaults"
-    )]
+    #[error("{found} instead of an object: libxl takes it for one with nothing but defaults")]
     NotAnObject {
         /// What it is.
         found: &'static str,
@@ -304,7 +292,7 @@ pub enum FindingKind {
     /// More findings than are kept.
     #[error("more than {limit} findings; the rest is not listed")]
     TooMany {
-        /// [`MAX_FINDINGS`].
+        /// [`MAX_FINDINGS`](crate::json::MAX_FINDINGS).
         limit: usize,
     },
 }
@@ -354,146 +342,4 @@ impl FindingKind {
             | TwoVariants { .. } => Severity::Error,
         }
     }
-}
-
-/// Why a text could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadError {
-    /// There is nothing to read. libxl leaves such a file behind when the host crashes during a write.
-    #[error(
-        "the text is empty; a host that crashed during a write leaves such a file, restore it from elsewhere"
-    )]
-    Empty,
-    /// Larger than [`MAX_SIZE`](crate::json::MAX_SIZE).
-    #[error("the text has {size} octets, more than the {limit} this reader takes")]
-    TooLarge {
-        /// Octets there are.
-        size: usize,
-        /// Octets allowed.
-        limit: usize,
-    },
-    /// Nested deeper than [`MAX_DEPTH`](crate::json::MAX_DEPTH).
-    #[error("{position}: nested more than {limit} levels deep")]
-    TooDeep {
-        /// Where.
-        position: Position,
-        /// Levels allowed.
-        limit: usize,
-    },
-    /// No JSON, by either of libxl's readers.
-    #[error("{position}: {problem}")]
-    Syntax {
-        /// Where.
-        position: Position,
-        /// What is wrong.
-        problem: SyntaxProblem,
-    },
-    /// Strict mode: it can be read, but deviates.
-    #[error("{}", deviations(findings))]
-    Deviations {
-        /// All findings, notes included, in the order of the text.
-        findings: Vec<Finding>,
-    },
-}
-
-/// What is wrong with a text that is no JSON.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SyntaxProblem {
-    /// The text ends too early.
-    #[error("the text ends where {expected} should be")]
-    End {
-        /// What should be there.
-        expected: &'static str,
-    },
-    /// Something else stands there.
-    #[error("'{}' where {expected} should be", octet.escape_ascii())]
-    Unexpected {
-        /// What stands there.
-        octet: u8,
-        /// What should be there.
-        expected: &'static str,
-    },
-    /// A backslash that starts no escape.
-    #[error("a backslash that starts no escape")]
-    BadEscape,
-}
-
-fn deviations(findings: &[Finding]) -> String {
-    let mut deviations = findings.iter().filter(|finding| finding.is_deviation());
-    let rest = deviations.clone().count().saturating_sub(1);
-    match (deviations.next(), rest) {
-        (None, _) => "no deviation".to_owned(),
-        (Some(first), 0) => first.to_string(),
-        (Some(first), rest) => format!("{first} (and {rest} more)"),
-    }
-}
-
-/// Where findings go while reading, or nowhere.
-pub(crate) struct Sink {
-    list: Option<Vec<Finding>>,
-}
-
-impl Sink {
-    pub(crate) fn collecting() -> Sink {
-        Sink { list: Some(Vec::new()) }
-    }
-
-    /// For reading a value a second time.
-    pub(crate) fn quiet() -> Sink {
-        Sink { list: None }
-    }
-
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.list.is_none()
-    }
-
-    /// `position` is filled in with the offset only; [`Sink::finish`] completes it.
-    pub(crate) fn note(&mut self, place: &Place<'_>, kind: FindingKind) {
-        let Some(list) = &mut self.list else { return };
-        let position = Some(Position { offset: place.offset as usize, line: 0, column: 0 });
-        match list.len() {
-            0..MAX_FINDINGS => list.push(Finding { path: place.path(), kind, position }),
-            MAX_FINDINGS => {
-                let kind = FindingKind::TooMany { limit: MAX_FINDINGS };
-                list.push(Finding { path: JsonPath::root(), kind, position });
-            }
-            _ => {}
-        }
-    }
-
-    /// The findings in the order of the text, with lines and columns if there is one.
-    pub(crate) fn finish(self, text: Option<&[u8]>) -> Vec<Finding> {
-        let mut list = self.list.unwrap_or_default();
-        let Some(text) = text else {
-            for finding in &mut list {
-                finding.position = None;
-            }
-            return list;
-        };
-        list.sort_by_key(|finding| finding.position.map(|position| position.offset));
-        let mut here = Position { offset: 0, line: 1, column: 1 };
-        for finding in &mut list {
-            let Some(position) = &mut finding.position else { continue };
-            here = advance(here, text, position.offset);
-            *position = here;
-        }
-        list
-    }
-}
-
-/// The position of an octet, counted on from an earlier one.
-pub(crate) fn advance(from: Position, text: &[u8], offset: usize) -> Position {
-    let mut here = from;
-    for octet in text.iter().take(offset).skip(from.offset) {
-        if *octet == b'\n' {
-            here.line += 1;
-            here.column = 1;
-        } else {
-            here.column += 1;
-        }
-    }
-    here.offset = offset;
-    here
 }

@@ -33,15 +33,23 @@
 
 #![forbid(unsafe_code)]
 
+mod diff;
 mod finding;
 pub mod json;
 pub mod model;
 mod read;
+mod read_error;
 pub mod retrieve;
+mod sink;
+mod stability;
 pub mod template;
 mod write;
 
-pub use finding::{Finding, FindingKind, Mode, Position, ReadError, Severity, SyntaxProblem};
+pub use diff::{Change, diff};
+pub use finding::{Finding, FindingKind, Position, Severity};
 pub use json::{JsonPath, Layout};
 pub use model::DomainConfig;
-pub use read::ReadConfig;
+pub use read::{Mode, ReadConfig};
+pub use read_error::{ReadError, SyntaxProblem};
+#[doc(hidden)]
+pub use stability::{Unstable, check_stability};

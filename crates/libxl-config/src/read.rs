@@ -1,9 +1,21 @@
 //! Reading a configuration: the text, the fields, and what only shows when they are seen together.
 
-use crate::finding::{Finding, FindingKind, Mode, ReadError, Sink};
+use crate::finding::{Finding, FindingKind};
 use crate::json::{self, Object, Place, Value};
 use crate::model::field::Field;
 use crate::model::{BuildKind, DomainConfig};
+use crate::read_error::ReadError;
+use crate::sink::Sink;
+
+/// How much a read puts up with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Any deviation is an error that carries all of them.
+    Strict,
+    /// What libxl reads, and what libxl writes but cannot read, is read; deviations are findings beside the result.
+    #[default]
+    Lenient,
+}
 
 /// A configuration that was read, and what there is to say about its text.
 #[derive(Clone, Debug, PartialEq, Eq)]

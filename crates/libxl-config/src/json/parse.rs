@@ -1,9 +1,10 @@
 //! The parser: plain JSON, and what json-c reads beyond it.
 
 use super::{MAX_DEPTH, MAX_SIZE, Member, Number, Object, Place, Value};
-use crate::finding::{
-    Finding, FindingKind, Mode, Position, ReadError, Sink, SyntaxProblem, advance,
-};
+use crate::finding::{Finding, FindingKind, Position};
+use crate::read::Mode;
+use crate::read_error::{ReadError, SyntaxProblem};
+use crate::sink::{Sink, advance};
 
 /// Reads a JSON document from text.
 ///

@@ -100,6 +100,11 @@ impl<'a> Place<'a> {
         Place { offset, ..*self }
     }
 
+    /// Whether this is the whole document.
+    pub(crate) fn is_root(&self) -> bool {
+        self.parent.is_none()
+    }
+
     /// Whether this is an element of an array.
     pub(crate) fn is_element(&self) -> bool {
         matches!(self.step, Some(StepRef::Index(_)))

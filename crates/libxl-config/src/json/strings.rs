@@ -2,7 +2,8 @@
 
 use super::parse::Parser;
 use super::{Place, Text};
-use crate::finding::{FindingKind, ReadError, SyntaxProblem};
+use crate::finding::FindingKind;
+use crate::read_error::{ReadError, SyntaxProblem};
 
 impl Parser<'_> {
     /// A string, its opening quote included. What is odd about it is noted at `place`, or by the caller for a key.

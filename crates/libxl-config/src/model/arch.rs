@@ -1,8 +1,8 @@
 //! What only one processor architecture has.
 
 use super::enumeration::enumerations;
-use super::record::records;
 use super::scalar::DefBool;
+use super::table::records;
 
 records! {
     /// What only a guest on Arm has.

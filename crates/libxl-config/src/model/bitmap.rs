@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::field::{Field, Style, array, integer, lexeme};
-use crate::finding::{FindingKind, Sink};
+use crate::finding::FindingKind;
 use crate::json::{Place, Value};
+use crate::sink::Sink;
 
 /// A set of bit numbers.
 ///

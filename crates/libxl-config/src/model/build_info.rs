@@ -5,8 +5,8 @@ use super::bitmap::Bitmap;
 use super::cpuid::CpuidPolicy;
 use super::enumeration::enumerations;
 use super::guest::BuildKind;
-use super::record::records;
 use super::scalar::{DefBool, MemKb, StringList};
+use super::table::records;
 
 records! {
     /// What a domain is built from: processors, memory, kernel, firmware.

@@ -8,8 +8,8 @@ use super::enumeration::enumerations;
 use super::nic::Nic;
 use super::other_devices::{Channel, P9, Pvcallsif, Virtio, Vtpm};
 use super::pci::{Dtdev, Pci, Rdm};
-use super::record::records;
 use super::sound::Vsnd;
+use super::table::records;
 use super::usb::{Usbctrl, Usbdev};
 
 records! {

@@ -2,8 +2,8 @@
 
 use super::field::{Field, Style, array, string, unsigned32, wrong_type};
 use crate::finding::FindingKind;
-use crate::finding::Sink;
 use crate::json::{Object, Place, Value};
+use crate::sink::Sink;
 
 /// CPUID and MSR policy.
 ///

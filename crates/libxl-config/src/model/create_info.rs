@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::enumeration::enumerations;
-use super::record::records;
 use super::scalar::{ConfigDomid, DefBool, KeyValueList};
+use super::table::records;
 
 records! {
     /// What a domain is: kind, name, identity.

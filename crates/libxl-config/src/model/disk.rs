@@ -1,8 +1,8 @@
 //! Disks.
 
 use super::enumeration::enumerations;
-use super::record::records;
 use super::scalar::{ConfigDomid, DefBool};
+use super::table::records;
 
 records! {
     /// One virtual disk, identified by `vdev`.

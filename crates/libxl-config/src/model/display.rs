@@ -1,8 +1,8 @@
 //! Screens, keyboards and pointers.
 
 use super::enumeration::enumerations;
-use super::record::records;
 use super::scalar::{ConfigDomid, DefBool, DevId};
+use super::table::records;
 
 records! {
     /// The emulated graphics card.

@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::field::string;
 use super::schema::EnumInfo;
-use crate::finding::{FindingKind, Sink};
+use crate::finding::FindingKind;
 use crate::json::{Place, Value, shorten};
+use crate::sink::Sink;
 
 /// A name that this release's enumeration does not have, kept as it was read.
 ///
@@ -130,7 +131,7 @@ macro_rules! enumerations {
             fn parse(
                 raw: &$crate::json::Value,
                 place: &$crate::json::Place<'_>,
-                sink: &mut $crate::finding::Sink,
+                sink: &mut $crate::sink::Sink,
             ) -> Option<$name> {
                 $crate::model::enumeration::parse(raw, place, sink)
             }

@@ -1,7 +1,8 @@
 //! What a field of the schema can do: be read from a JSON value, be written as one, be left out.
 
-use crate::finding::{FindingKind, Sink};
+use crate::finding::FindingKind;
 use crate::json::{Place, Value};
+use crate::sink::Sink;
 
 /// A type that fields of the schema have.
 pub(crate) trait Field: Clone + PartialEq + Sized {
@@ -197,7 +198,25 @@ macro_rules! integers {
 integers! {
     u8 "u8" u64;
     i32 "i32" i64;
-    u64 "u64" u64;
+}
+
+impl Field for u64 {
+    fn schema_type() -> String {
+        "u64".to_owned()
+    }
+
+    fn parse(raw: &Value, place: &Place<'_>, sink: &mut Sink) -> Option<u64> {
+        let value = integer(raw, place, sink)?;
+        let value = in_range(u64::try_from(value).ok(), "u64", raw, place, sink)?;
+        if value > i64::MAX.cast_unsigned() {
+            sink.note(place, FindingKind::BeyondI64 { lexeme: lexeme(raw) });
+        }
+        Some(value)
+    }
+
+    fn emit(&self, _raw: Option<&Value>, _style: Style) -> Value {
+        (*self).into()
+    }
 }
 
 impl Field for u32 {
@@ -244,9 +263,6 @@ pub(crate) fn integer(raw: &Value, place: &Place<'_>, sink: &mut Sink) -> Option
         return None;
     }
     let value = number.integer();
-    if value.is_some_and(|value| value > i128::from(i64::MAX)) {
-        sink.note(place, FindingKind::BeyondI64 { lexeme: lexeme(raw) });
-    }
     in_range(value, "any integer", raw, place, sink)
 }
 

@@ -6,8 +6,8 @@ use super::display::{Sdl, Spice, Vga, Vnc};
 use super::enumeration::enumerations;
 use super::keyed_union::keyed_union;
 use super::pci::RdmReserve;
-use super::record::records;
 use super::scalar::{DefBool, MemKb, StringList, VmGenId};
+use super::table::records;
 
 records! {
     /// What only an HVM guest has.

@@ -2,8 +2,9 @@
 
 use super::field::{How, Style};
 use super::schema::EnumInfo;
-use crate::finding::{FindingKind, Sink};
+use crate::finding::FindingKind;
 use crate::json::{Object, Place, Value};
+use crate::sink::Sink;
 
 /// A keyed union of the schema. Implemented by the [`keyed_union!`] table.
 pub(crate) trait KeyedUnion: Clone + PartialEq + Default {
@@ -125,7 +126,7 @@ macro_rules! keyed_union {
                 name: &str,
                 object: &$crate::json::Value,
                 place: &$crate::json::Place<'_>,
-                sink: &mut $crate::finding::Sink,
+                sink: &mut $crate::sink::Sink,
             ) -> Option<$name> {
                 match name {
                     $( $text => keyed_union!(@parse $name $variant $($payload)?, object, place, sink), )*
@@ -148,16 +149,16 @@ macro_rules! keyed_union {
             }
         }
 
-        keyed_union!(@field $name);
+        keyed_union!(@field $name $schema);
     };
-    (@field $name:ident) => {
+    (@field $name:ident $schema:literal) => {
         impl $crate::model::field::Field for $name {
             fn schema_type() -> String {
-                "keyed-union".to_owned()
+                concat!("keyed-union of ", $schema).to_owned()
             }
 
             /// A union has no value without its key.
-            fn parse(_: &$crate::json::Value, _: &$crate::json::Place<'_>, _: &mut $crate::finding::Sink) -> Option<$name> {
+            fn parse(_: &$crate::json::Value, _: &$crate::json::Place<'_>, _: &mut $crate::sink::Sink) -> Option<$name> {
                 None
             }
 
@@ -173,7 +174,7 @@ macro_rules! keyed_union {
                 key: &str,
                 raw: &$crate::json::Value,
                 place: &$crate::json::Place<'_>,
-                sink: &mut $crate::finding::Sink,
+                sink: &mut $crate::sink::Sink,
             ) -> Option<$name> {
                 $crate::model::keyed_union::parse_member(key, raw, place, sink)
             }

@@ -23,6 +23,7 @@ pub(crate) mod record;
 mod scalar;
 mod schema;
 mod sound;
+mod table;
 mod usb;
 
 pub use arch::{ArchArm, ArchX86, ArmSci, ArmSciType, GicVersion, SveType, VuartType};

@@ -1,8 +1,8 @@
 //! Network cards.
 
 use super::enumeration::enumerations;
-use super::record::records;
 use super::scalar::{ConfigDomid, DefBool, DevId, Mac};
+use super::table::records;
 
 records! {
     /// One network card, identified by `devid`.

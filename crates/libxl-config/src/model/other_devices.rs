@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::enumeration::enumerations;
 use super::keyed_union::keyed_union;
-use super::record::records;
 use super::scalar::{ConfigDomid, DefBool, DevId};
+use super::table::records;
 
 records! {
     /// One virtio device, identified by `devid`.

@@ -1,7 +1,7 @@
 //! Devices of the host passed through, and the memory they reserve.
 
 use super::enumeration::enumerations;
-use super::record::records;
+use super::table::records;
 
 records! {
     /// One PCI function passed through, identified by its address on the host.

@@ -7,8 +7,9 @@ use uuid::Uuid;
 use super::field::{
     Field, Style, array, in_range, integer, lexeme, string, unsigned32, wrong_type,
 };
-use crate::finding::{FindingKind, Sink};
+use crate::finding::FindingKind;
 use crate::json::{Object, Place, Value, shorten};
+use crate::sink::Sink;
 
 /// A boolean that may be left to libxl.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

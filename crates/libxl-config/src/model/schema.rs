@@ -27,7 +27,8 @@ impl StructInfo {
 pub struct FieldInfo {
     /// Its JSON key; of a keyed union, the part before the dot.
     pub name: &'static str,
-    /// Its type's name in libxl's schema; of a list, that of the elements in brackets; of a keyed union, `keyed-union`.
+    /// Its type's name in libxl's schema; of a list, that of the elements in brackets; of a keyed union, `keyed-union of` its
+    /// enumeration.
     pub schema_type: String,
     /// The value that is left out, spelled out; `null` where that is a string or a struct that is not there.
     pub default: Value,
@@ -39,7 +40,8 @@ impl FieldInfo {
     pub(crate) fn of<T: Field>(name: &'static str, default: &T, new: bool) -> FieldInfo {
         let how = How { style: Style::Canonical, fresh: false, new };
         debug_assert!(
-            default.write(default, None, how).is_none() || T::schema_type() == "keyed-union"
+            default.write(default, None, how).is_none()
+                || T::schema_type().starts_with("keyed-union")
         );
         let default = if T::NESTED { Value::Null } else { default.emit(None, Style::Canonical) };
         FieldInfo { name, schema_type: T::schema_type(), default, absent_in_4_17: new }

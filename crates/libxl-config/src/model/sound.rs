@@ -1,8 +1,8 @@
 //! Sound cards.
 
 use super::enumeration::enumerations;
-use super::record::records;
 use super::scalar::{ConfigDomid, DevId};
+use super::table::records;
 
 records! {
     /// One paravirtual sound card, identified by `devid`.

@@ -2,8 +2,8 @@
 
 use super::enumeration::enumerations;
 use super::keyed_union::keyed_union;
-use super::record::records;
 use super::scalar::{ConfigDomid, DevId};
+use super::table::records;
 
 records! {
     /// One USB controller, identified by `devid`.
