@@ -7,6 +7,8 @@
 //! value:  piece 0: revision (32) | octets      other pieces: octets
 //! ```
 //!
+//! One more entry, [`LAST_CHANGE`], counts the changes (8, big-endian); its key starts with no domain's id.
+//!
 //! In pieces, because the database writes what is over 128 KiB, a page with its up to 17 or so entries, into a file of
 //! its own, which it neither syncs nor removes in an order that a crash could not spoil. With pieces of 4 KiB no page
 //! comes near that, however large a template is, and everything is in the one file that is synced here.
@@ -17,6 +19,9 @@ use crate::template::{DomId, Revision, Template, TemplateKey};
 
 /// Name of the tree; another layout gets another name.
 pub(super) const TREE: &[u8] = b"templates/1";
+
+/// Key of the entry with the number of the last change.
+pub(super) const LAST_CHANGE: &[u8] = b"\xff\xfflast change";
 
 /// Octets of a template in one entry.
 const PIECE: usize = 4096;
