@@ -40,6 +40,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("no update is lost", no_update_is_lost),
     ("one of many creators wins", one_of_many_creators_wins),
     ("readers see whole templates", readers_see_whole_templates),
+    ("readers do not see the middle of a change", readers_do_not_see_the_middle_of_a_change),
     ("many are created in order", many_are_created_in_order),
 ];
 
@@ -285,6 +286,28 @@ pub fn readers_see_whole_templates(store: &dyn TemplateStore) {
         }
         done.store(true, Ordering::Relaxed);
         readers.into_iter().for_each(|reader| reader.join().expect("no mixture"));
+    });
+}
+
+/// What a holder stored before it was done is nobody's business: a reader sees the template as it was when nobody held it.
+pub fn readers_do_not_see_the_middle_of_a_change(store: &dyn TemplateStore) {
+    let (key, done) = (key(6, 6), AtomicBool::new(false));
+    create(store, &key, &text("whole"), later()).expect("created");
+    thread::scope(|scope| {
+        let reading = || {
+            while !done.load(Ordering::Relaxed) {
+                let octets = octets(store, &key).expect("there");
+                assert_ne!(octets, b"half", "a reader came between two steps of a holder");
+            }
+        };
+        let readers = [scope.spawn(reading), scope.spawn(reading)];
+        for round in 0..60 {
+            let mut held = store.lock(&WritePermit::new(), &key, later()).expect("locked");
+            held.store(&text("half"), later()).expect("stored");
+            held.store(&text(format!("whole {round}")), later()).expect("stored");
+        }
+        done.store(true, Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().expect("nothing in between"));
     });
 }
 

@@ -8,10 +8,9 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    DomId, SledStore, TemplateKey, TemplateStore, TemplateText, UserdataDir, WritePermit,
-    crash_points::DIE_AFTER,
-    create,
+    DomId, SledStore, TemplateKey, TemplateStore, TemplateText, UserdataDir, WritePermit, create,
     processes::{Player, await_parent, role, tell},
+    steps::DIE_AFTER,
 };
 
 /// The test that the killed writers are.

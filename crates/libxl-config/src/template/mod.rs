@@ -15,7 +15,6 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-mod crash_points;
 #[cfg(test)]
 mod crashes;
 mod error;
@@ -28,6 +27,7 @@ mod memory;
 mod processes;
 mod revision;
 mod sled;
+mod steps;
 mod store;
 #[cfg(test)]
 mod suite;

@@ -65,6 +65,7 @@ macro_rules! suite {
             no_update_is_lost
             one_of_many_creators_wins
             readers_see_whole_templates
+            readers_do_not_see_the_middle_of_a_change
             many_are_created_in_order
         })*
     };

@@ -17,7 +17,7 @@ use std::{
 use thiserror::Error;
 
 use super::{entries, open::sync_directory};
-use crate::template::{DomId, StoreFault, TemplateKey, TemplateText, crash_points};
+use crate::template::{DomId, StoreFault, TemplateKey, TemplateText, steps};
 
 /// Memory for the database's page cache, in octets. Enough to keep the templates of some thousand domains at hand; the
 /// database's own default is a gigabyte, too much for a library inside somebody else's daemon.
@@ -153,11 +153,11 @@ impl Database {
                 *last += 1;
                 *last
             };
-            crash_points::reached("sled: applied");
+            steps::reached("sled: applied");
             open.db.flush()?;
-            crash_points::reached("sled: flushed");
+            steps::reached("sled: flushed");
             self.sync.wait()?;
-            crash_points::reached("sled: synced");
+            steps::reached("sled: synced");
             Ok(number)
         })
         .inspect_err(|_| self.failed.store(true, Ordering::Release))

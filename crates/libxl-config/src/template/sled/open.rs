@@ -22,8 +22,9 @@ use std::{
 use thiserror::Error;
 
 use crate::template::{
-    Holder, StoreFault, crash_points,
+    Holder, StoreFault,
     flock::{self, Wait},
+    steps,
 };
 
 /// The file whose lock is the ownership of the directory.
@@ -133,7 +134,7 @@ impl Opened {
         DirBuilder::new().mode(0o700).create(&unfinished).map_err(directory)?;
         create(&unfinished)
             .map_err(|source| OpenStoreError::Database { path: self.path.clone(), source })?;
-        crash_points::reached("sled: created");
+        steps::reached("sled: created");
         fs::rename(&unfinished, &finished).map_err(directory)?;
         sync_directory(&self.path).map_err(directory)
     }

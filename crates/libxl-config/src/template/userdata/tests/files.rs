@@ -12,8 +12,8 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::{key, later, names, names_in, open, text};
 use crate::template::{
-    CreateError, LoadError, LockError, MAX_TEMPLATE_LEN, TemplateStore, WriteError, WritePermit,
-    create, forget,
+    CreateError, HeldTemplate, LoadError, LockError, MAX_TEMPLATE_LEN, TemplateStore, UserdataDir,
+    WriteError, WritePermit, create, forget, steps,
 };
 
 /// Puts something where a file should be.
@@ -188,4 +188,33 @@ fn a_reader_finds_a_dead_holders_lock_free_and_leaves_it() {
         Vec::<String>::new(),
         "a writer took the lock over and removed it"
     );
+}
+
+/// Locks, stores, and keeps the lock, from another thread's point of view in no time.
+fn hold_and_store(directory: &Path, octets: &str) -> Box<dyn HeldTemplate> {
+    let store: &'static UserdataDir = Box::leak(Box::new(open(directory)));
+    let mut held = store.lock(&WritePermit::new(), &key(), later()).unwrap();
+    held.store(&text(octets), later()).unwrap();
+    held
+}
+
+#[test]
+fn a_reader_that_found_no_lock_does_not_return_what_a_holder_stored_since() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    create(&store, &key(), &text("old"), later()).unwrap();
+    let path = directory.path().to_owned();
+    steps::at("userdata: reader waited for the lock", move || {
+        let mut held = hold_and_store(&path, "half");
+        steps::at("userdata: reader read", move || {
+            held.store(&text("whole"), later()).unwrap();
+        });
+    });
+    assert_eq!(store.load(&key(), later()).unwrap().unwrap().octets, b"whole");
+
+    let path = directory.path().to_owned();
+    steps::at("userdata: reader waited for the lock", move || {
+        std::mem::forget(hold_and_store(&path, "half"));
+    });
+    assert!(matches!(store.load(&key(), Instant::now()), Err(LoadError::Locked { .. })));
 }
