@@ -48,7 +48,7 @@ fn later() -> Instant {
 }
 
 fn key() -> TemplateKey {
-    TemplateKey::new(DomId::try_from(5).unwrap(), Uuid::from_u128(5))
+    TemplateKey::new(DomId::new(5), Uuid::from_u128(5))
 }
 
 #[derive(Clone, Copy)]

@@ -35,7 +35,7 @@ mod text;
 mod userdata;
 
 pub use error::{Holder, ListError, LoadError, LockError, StoreFault, SwapError, WriteError};
-pub use key::{DomId, Domid, DomidError, TemplateKey};
+pub use key::TemplateKey;
 pub use lifecycle::{CreateError, CreateManyError, ForgetError, create, create_many, forget};
 pub use memory::MemoryStore;
 pub use revision::{Revision, RevisionError};
@@ -43,3 +43,4 @@ pub use sled::{OpenStoreError, SledStore};
 pub use store::{HeldTemplate, Template, TemplateStore, WritePermit};
 pub use text::{MAX_TEMPLATE_LEN, TemplateText, TextError};
 pub use userdata::{OpenDirError, UserdataDir};
+pub use xsclient::DomId;

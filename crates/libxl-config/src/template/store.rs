@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::{
-    ListError, LoadError, LockError, Revision, SwapError, TemplateKey, TemplateText, WriteError,
-    key::DomId, lifecycle::CreateManyError,
+    DomId, ListError, LoadError, LockError, Revision, SwapError, TemplateKey, TemplateText,
+    WriteError, lifecycle::CreateManyError,
 };
 
 /// A template as it was read.

@@ -101,7 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn key(number: u16) -> TemplateKey {
-    TemplateKey::new(DomId::try_from(number / 2).unwrap(), Uuid::from_u128(number.into()))
+    TemplateKey::new(DomId::new(number / 2), Uuid::from_u128(number.into()))
 }
 
 /// A text for each content, of quite different lengths.

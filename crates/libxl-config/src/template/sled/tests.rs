@@ -22,7 +22,7 @@ fn later() -> Instant {
 }
 
 fn key(number: u16) -> TemplateKey {
-    TemplateKey::new(DomId::try_from(number).unwrap(), Uuid::from_u128(number.into()))
+    TemplateKey::new(DomId::new(number), Uuid::from_u128(number.into()))
 }
 
 fn text(octets: impl Into<Vec<u8>>) -> TemplateText {

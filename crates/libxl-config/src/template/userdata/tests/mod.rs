@@ -18,10 +18,7 @@ fn later() -> Instant {
 }
 
 fn key() -> TemplateKey {
-    TemplateKey::new(
-        DomId::try_from(7).unwrap(),
-        Uuid::from_u128(0x0a79_8968_36a5_f495_ab64_f114_38bc_e7d6),
-    )
+    TemplateKey::new(DomId::new(7), Uuid::from_u128(0x0a79_8968_36a5_f495_ab64_f114_38bc_e7d6))
 }
 
 fn text(octets: impl Into<Vec<u8>>) -> TemplateText {
