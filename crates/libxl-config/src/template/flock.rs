@@ -25,6 +25,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// network file system, or a user out of inotify instances. Ten tries a second cost nothing that could be measured.
 const LAST_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often the kernel's list is asked for a holder. It is read a page at a time, and loses lines when locks of others go
+/// away between the pages.
+const LISTINGS: usize = 5;
+
 /// Room for a few dozen inotify events. What they say does not matter, and what does not fit wakes the next poll.
 const EVENTS_LEN: usize = 1024;
 
@@ -68,8 +72,12 @@ pub(super) fn wait(file: &OwnedFd, exclusive: bool, deadline: Instant) -> io::Re
 
 /// Who holds the lock on this file, by the kernel's own list.
 pub(super) fn holder(file: &Stat) -> Holder {
+    (0..LISTINGS).find_map(|_| listed_holder(file)).unwrap_or(Holder::Unknown)
+}
+
+fn listed_holder(file: &Stat) -> Option<Holder> {
     // One line for each lock in the system, about 50 octets; read from the kernel, not from a user.
-    let Ok(locks) = std::fs::read_to_string("/proc/locks") else { return Holder::Unknown };
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let inode = file.st_ino.to_string();
     let device = format!("{:02x}:{:02x}", fs::major(file.st_dev), fs::minor(file.st_dev));
     let holders = || locks.lines().filter_map(|line| parse_lock(line, &inode));
@@ -77,15 +85,13 @@ pub(super) fn holder(file: &Stat) -> Holder {
     let found = holders().find(|lock| lock.device == device).or_else(|| {
         let mut all = holders();
         all.next().filter(|_| all.next().is_none())
-    });
-    match found {
-        Some(lock) if lock.pid == std::process::id() => Holder::ThisProcess,
-        // A process that this process's pid namespace does not show is listed as 0.
-        Some(lock) if lock.pid != 0 => {
-            Holder::Process { pid: lock.pid, program: program(lock.pid) }
-        }
-        Some(_) | None => Holder::Unknown,
-    }
+    })?;
+    Some(match found.pid {
+        pid if pid == std::process::id() => Holder::ThisProcess,
+        // A process that this process's pid namespace does not show.
+        0 => Holder::Unknown,
+        pid => Holder::Process { pid, program: program(pid) },
+    })
 }
 
 fn try_lock(file: &OwnedFd, operation: FlockOperation) -> io::Result<bool> {

@@ -15,15 +15,19 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-mod crash_points;
+#[cfg(test)]
+mod crashes;
 mod error;
 mod flock;
 mod key;
 mod key_locks;
 mod lifecycle;
 mod memory;
+#[cfg(test)]
+mod processes;
 mod revision;
 mod sled;
+mod steps;
 mod store;
 #[cfg(test)]
 mod suite;

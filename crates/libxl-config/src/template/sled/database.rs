@@ -17,7 +17,7 @@ use std::{
 use thiserror::Error;
 
 use super::{entries, open::sync_directory};
-use crate::template::{DomId, StoreFault, TemplateKey, TemplateText, crash_points};
+use crate::template::{DomId, StoreFault, TemplateKey, TemplateText, steps};
 
 /// Memory for the database's page cache, in octets. Enough to keep the templates of some thousand domains at hand; the
 /// database's own default is a gigabyte, too much for a library inside somebody else's daemon.
@@ -35,6 +35,8 @@ pub(super) struct Database {
     open: Option<Open>,
     failed: AtomicBool,
     sync: Sync,
+    /// The number of the last change; locked while a change is made, so that they are made in the order of their numbers.
+    last_change: Mutex<u64>,
 }
 
 struct Open {
@@ -51,6 +53,8 @@ enum Failure {
     Sync(#[from] io::Error),
     #[error("the database panicked: {message}")]
     Panicked { message: String },
+    #[error("the number of the last change is not a number: {found:?}")]
+    ChangeNumber { found: Vec<u8> },
     #[error("an earlier write failed, so that memory and disk may differ; open the store again")]
     FailedBefore,
     #[error("the database is closed")]
@@ -75,7 +79,18 @@ impl Database {
         })
         .map_err(fault)?;
         let sync = Sync::new(path).map_err(|error| fault(Failure::Sync(error)))?;
-        Ok(Database { open: Some(open), failed: AtomicBool::new(false), sync })
+        let last_change = guarded(|| read_last_change(&open.tree)).map_err(fault)?;
+        Ok(Database {
+            open: Some(open),
+            failed: AtomicBool::new(false),
+            sync,
+            last_change: Mutex::new(last_change),
+        })
+    }
+
+    /// The number of the last change that the database knows of; they are numbered from 1.
+    pub(super) fn last_change(&self) -> u64 {
+        *self.last_change.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The values of a template's entries, joined in order; `None` if there are none.
@@ -111,11 +126,11 @@ impl Database {
         })
     }
 
-    /// Makes these changes in one step, and returns when they are on the disk.
+    /// Makes these changes in one step, and returns its number when they are on the disk.
     pub(super) fn apply<'t>(
         &self,
         changes: impl IntoIterator<Item = Change<'t>>,
-    ) -> Result<(), StoreFault> {
+    ) -> Result<u64, StoreFault> {
         self.call("write to the database", |open| {
             let mut batch = sled::Batch::default();
             for change in changes {
@@ -131,13 +146,19 @@ impl Database {
                     batch.insert(&entries::piece_key(&key, number), value);
                 }
             }
-            open.tree.apply_batch(batch)?;
-            crash_points::reached("sled: applied");
+            let number = {
+                let mut last = self.last_change.lock().unwrap_or_else(PoisonError::into_inner);
+                batch.insert(entries::LAST_CHANGE, &(*last + 1).to_be_bytes());
+                open.tree.apply_batch(batch)?;
+                *last += 1;
+                *last
+            };
+            steps::reached("sled: applied");
             open.db.flush()?;
-            crash_points::reached("sled: flushed");
+            steps::reached("sled: flushed");
             self.sync.wait()?;
-            crash_points::reached("sled: synced");
-            Ok(())
+            steps::reached("sled: synced");
+            Ok(number)
         })
         .inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
@@ -179,6 +200,13 @@ impl Drop for Database {
     }
 }
 
+fn read_last_change(tree: &sled::Tree) -> Result<u64, Failure> {
+    let Some(found) = tree.get(entries::LAST_CHANGE)? else { return Ok(0) };
+    let number = <[u8; 8]>::try_from(found.as_ref())
+        .map_err(|_| Failure::ChangeNumber { found: found.to_vec() })?;
+    Ok(u64::from_be_bytes(number))
+}
+
 /// Makes the database's file durable, once for all callers that wait at the same time.
 ///
 /// Everything is in one file: pieces are small enough (see [`entries`]) that the database never writes the others,
@@ -200,9 +228,15 @@ struct SyncOutcome {
 
 impl Sync {
     fn new(database: &Path) -> io::Result<Self> {
-        let file = File::open(database.join("db"))?;
-        file.sync_all()?;
+        // What else the database wrote on opening, of which it syncs only some.
+        for entry in database.read_dir()? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                File::open(entry.path())?.sync_all()?;
+            }
+        }
         sync_directory(database)?;
+        let file = File::open(database.join("db"))?;
         let outcome = Mutex::new(SyncOutcome { last_success: 0, failed: false });
         Ok(Sync { file, started: AtomicU64::new(0), outcome })
     }

@@ -5,6 +5,7 @@ mod entries;
 mod open;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::{collections::HashSet, path::Path, time::Instant};
 
@@ -12,10 +13,12 @@ pub use self::open::OpenStoreError;
 use self::{
     database::{Change, Database},
     open::Opened,
+    witness::Witness,
 };
 use super::{
     CreateError, CreateManyError, DomId, HeldTemplate, Holder, ListError, LoadError, LockError,
-    Revision, Template, TemplateKey, TemplateStore, TemplateText, WriteError, WritePermit,
+    Revision, StoreFault, Template, TemplateKey, TemplateStore, TemplateText, WriteError,
+    WritePermit,
     key_locks::{Busy, KeyGuard, KeyLocks},
 };
 
@@ -37,6 +40,7 @@ pub struct SledStore {
     locks: KeyLocks,
     /// Before `opened`, so that it is closed before the ownership of the directory ends.
     database: Database,
+    witness: Witness,
     opened: Opened,
 }
 
@@ -46,7 +50,7 @@ impl SledStore {
     /// # Errors
     /// If there is no store there, if another process owned it until the deadline, or if it is damaged.
     pub fn open(path: impl AsRef<Path>, deadline: Instant) -> Result<Self, OpenStoreError> {
-        Self::own(Opened::existing(path.as_ref(), deadline)?)
+        Self::own(Opened::existing(path.as_ref(), deadline)?, deadline)
     }
 
     /// Opens the store in this directory, and creates it if there is none.
@@ -57,7 +61,9 @@ impl SledStore {
         path: impl AsRef<Path>,
         deadline: Instant,
     ) -> Result<Self, OpenStoreError> {
-        Self::own(Opened::or_create(path.as_ref(), deadline)?)
+        let opened = Opened::or_create(path.as_ref(), deadline)?;
+        opened.create_database(|path| Database::open(path).map(drop))?;
+        Self::own(opened, deadline)
     }
 
     /// The directory, as it was opened.
@@ -66,11 +72,33 @@ impl SledStore {
         self.opened.path()
     }
 
-    fn own(opened: Opened) -> Result<Self, OpenStoreError> {
+    fn own(opened: Opened, deadline: Instant) -> Result<Self, OpenStoreError> {
+        opened.await_database(deadline)?;
         let database = Database::open(&opened.database_path()).map_err(|source| {
             OpenStoreError::Database { path: opened.path().to_owned(), source }
         })?;
-        Ok(SledStore { locks: KeyLocks::default(), database, opened })
+        let witness = Witness::open(opened.path()).map_err(|source| OpenStoreError::Directory {
+            path: opened.path().to_owned(),
+            source,
+        })?;
+        let (known, found) = (witness.noted(), database.last_change());
+        if found < known {
+            let count_file = Witness::path(opened.path());
+            return Err(OpenStoreError::ChangesLost {
+                path: opened.path().to_owned(),
+                known,
+                found,
+                count_file,
+            });
+        }
+        Ok(SledStore { locks: KeyLocks::default(), database, witness, opened })
+    }
+
+    /// Makes changes in one step; every change goes through here, so that its number is noted.
+    fn apply<'t>(&self, changes: impl IntoIterator<Item = Change<'t>>) -> Result<(), StoreFault> {
+        let number = self.database.apply(changes)?;
+        self.witness.note(number);
+        Ok(())
     }
 
     fn at(&self) -> String {
@@ -119,8 +147,7 @@ impl SledStore {
             }
         }
         let changes = batch.iter().map(|(key, text)| Change::Store(*key, text));
-        self.database
-            .apply(changes)
+        self.apply(changes)
             .map_err(|source| (0, WriteError::Store { key: batch[0].0, source }.into()))
     }
 }
@@ -202,10 +229,7 @@ impl HeldTemplate for Held<'_> {
 
     fn store(&mut self, text: &TemplateText, _deadline: Instant) -> Result<Revision, WriteError> {
         let change = Change::Store(self.key, text);
-        self.store
-            .database
-            .apply([change])
-            .map_err(|source| WriteError::Store { key: self.key, source })?;
+        self.store.apply([change]).map_err(|source| WriteError::Store { key: self.key, source })?;
         Ok(text.revision())
     }
 
@@ -213,7 +237,7 @@ impl HeldTemplate for Held<'_> {
         let failed = |source| WriteError::Store { key: self.key, source };
         let existed = self.store.database.contains(&self.key).map_err(failed)?;
         if existed {
-            self.store.database.apply([Change::Remove(self.key)]).map_err(failed)?;
+            self.store.apply([Change::Remove(self.key)]).map_err(failed)?;
         }
         Ok(existed)
     }

@@ -25,7 +25,7 @@ use self::{
 use super::{
     CreateManyError, HeldTemplate, Holder, ListError, LoadError, LockError, MAX_TEMPLATE_LEN,
     Revision, StoreFault, Template, TemplateKey, TemplateStore, TemplateText, WriteError,
-    WritePermit, crash_points,
+    WritePermit, steps,
 };
 
 /// The directory in which libxl keeps the templates of a host's domains, shared with `xl` and everything else on libxl.
@@ -148,7 +148,9 @@ impl TemplateStore for UserdataDir {
         for tries in 1_usize.. {
             let lock = lock::acquire_read(&self.directory, key, deadline)
                 .map_err(|e| e.for_load(&self.directory, key))?;
+            steps::reached("userdata: reader waited for the lock");
             let read = self.read(key)?;
+            steps::reached("userdata: reader read");
             if lock.is_some() {
                 return read.content;
             }
@@ -187,7 +189,7 @@ impl TemplateStore for UserdataDir {
     ) -> Result<Box<dyn HeldTemplate + 's>, LockError> {
         let lock = WriteLock::acquire(&self.directory, key, deadline)
             .map_err(|error| error.for_lock(&self.directory, key))?;
-        crash_points::reached("userdata: locked");
+        steps::reached("userdata: locked");
         Ok(Box::new(Held { store: self, key: *key, lock }))
     }
 
@@ -261,9 +263,9 @@ impl Held<'_> {
     fn replace(&self, text: &TemplateText) -> Result<(), WriteError> {
         let next = names::next(&self.key);
         let file = self.write_next(text)?;
-        crash_points::reached("userdata: next written");
+        steps::reached("userdata: next written");
         file.sync_all().map_err(|error| self.failed("sync", &next, error))?;
-        crash_points::reached("userdata: next synced");
+        steps::reached("userdata: next synced");
         self.rename_next()
     }
 }
@@ -280,9 +282,9 @@ impl HeldTemplate for Held<'_> {
     fn store(&mut self, text: &TemplateText, _deadline: Instant) -> Result<Revision, WriteError> {
         self.check_lock()?;
         self.replace(text).inspect_err(|_| self.discard_next())?;
-        crash_points::reached("userdata: renamed");
+        steps::reached("userdata: renamed");
         self.sync_names()?;
-        crash_points::reached("userdata: names synced");
+        steps::reached("userdata: names synced");
         Ok(text.revision())
     }
 
@@ -294,7 +296,7 @@ impl HeldTemplate for Held<'_> {
             .directory
             .remove(&data)
             .map_err(|error| self.failed("remove", &data, error))?;
-        crash_points::reached("userdata: removed");
+        steps::reached("userdata: removed");
         self.discard_next();
         self.sync_names()?;
         Ok(existed)
