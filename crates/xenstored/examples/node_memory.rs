@@ -49,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         black_box(keep);
     }
 
-    let paths: Vec<Path> = store.nodes().map(|node| node.path).step_by(NODES / BIG_TRANSACTION).collect();
+    let paths: Vec<Path> =
+        store.nodes().map(|node| node.path).step_by(NODES / BIG_TRANSACTION).collect();
     let start = Instant::now();
     let mut changed = store.clone();
     for path in &paths {
@@ -120,6 +121,7 @@ fn host(nodes: usize) -> Result<Store, Box<dyn Error>> {
 fn resident() -> Result<usize, Box<dyn Error>> {
     const PAGE: usize = 4096;
     let statm = std::fs::read_to_string("/proc/self/statm")?;
-    let pages: usize = statm.split(' ').nth(1).ok_or("no second number in /proc/self/statm")?.parse()?;
+    let pages: usize =
+        statm.split(' ').nth(1).ok_or("no second number in /proc/self/statm")?.parse()?;
     Ok(pages * PAGE)
 }

@@ -199,7 +199,7 @@ fn escape(value: &[u8], text: &mut String) {
             b'\n' => text.write_str("\\n"),
             b'\r' => text.write_str("\\r"),
             b' '..=b'~' => text.write_char(char::from(octet)),
-            0..8 => write!(text, "\\{octet:03o}"),
+            0..=7 => write!(text, "\\{octet:03o}"),
             _ => write!(text, "\\x{octet:02x}"),
         };
     }

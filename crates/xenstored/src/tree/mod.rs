@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use xenstore_proto::Perms;
 
-pub(crate) use dir::Dir;
+use dir::Dir;
 
 /// Octets in front of a node's name that say how long it is.
 const NAME_LEN: usize = 2;
@@ -61,10 +61,6 @@ impl Node {
 
     pub(crate) fn set_perms(&mut self, perms: Arc<Perms>) -> Arc<Perms> {
         std::mem::replace(&mut self.perms, perms)
-    }
-
-    pub(crate) fn dir(&self) -> Option<&Dir> {
-        self.dir.as_deref()
     }
 
     pub(crate) fn child(&self, name: &str) -> Option<&Self> {
