@@ -52,6 +52,15 @@ impl Change {
         }
     }
 
+    pub(crate) fn into_path(self) -> Path {
+        match self {
+            Self::Write { path, .. }
+            | Self::Mkdir { path }
+            | Self::Remove { path }
+            | Self::SetPerms { path, .. } => path,
+        }
+    }
+
     /// Octets that remembering the change takes, roughly.
     pub(crate) fn octets(&self) -> usize {
         let more = match self {

@@ -19,6 +19,8 @@ use crate::tree::Node;
 ///   is still the same, by content: what was changed and changed back does not conflict;
 /// - its changes, made again on the current store, come out the same.
 ///
+/// One that changed nothing has read one state of the store, the one it started from, and always succeeds.
+///
 /// Where that leaves a choice: of two blind writes to a node, or a removal and changes below it, the later commit wins, so that a
 /// guest that keeps writing cannot hold up a toolstack; but what a transaction wrote to must not have been removed meanwhile,
 /// lest half a device come back.
@@ -104,6 +106,9 @@ impl Transaction {
 
     /// Makes the transaction's changes to `current`, or answers EAGAIN and changes nothing.
     pub(crate) fn commit(self, current: &mut Store, subject: &Subject) -> Result<Committed, Errno> {
+        if !self.changes.iter().any(|(_, outcome)| is_effective(outcome)) {
+            return Ok(Committed { old: current.clone(), changed: Vec::new() });
+        }
         let mut new =
             if current.is_same(&self.base) { self.view } else { self.merge(current, subject)? };
         new.stamp = new.stamp.max(current.stamp);
@@ -209,22 +214,17 @@ impl Outcome {
     }
 }
 
-fn changed(changes: Vec<(Change, Result<Outcome, Errno>)>) -> Vec<Changed> {
-    let is_removal = |change: &Change| matches!(change, Change::Remove { .. });
-    let effective = |(change, outcome): &(Change, Result<Outcome, Errno>)| {
-        let removed = is_removal(change);
-        matches!(outcome, Ok(outcome) if !matches!(outcome, Outcome::Nothing)).then_some(removed)
-    };
-    let removed: HashSet<Path> = (changes.iter())
-        .filter(|entry| effective(entry) == Some(true))
-        .map(|(change, _)| change.path().clone())
-        .collect();
+fn is_effective(outcome: &Result<Outcome, Errno>) -> bool {
+    matches!(outcome, Ok(outcome) if !matches!(outcome, Outcome::Nothing))
+}
+
+fn changed(mut changes: Vec<(Change, Result<Outcome, Errno>)>) -> Vec<Changed> {
+    changes.retain(|(_, outcome)| is_effective(outcome));
+    let removals = changes.iter().filter(|(change, _)| matches!(change, Change::Remove { .. }));
+    let removed: HashSet<Path> = removals.map(|(change, _)| change.path().clone()).collect();
     let mut seen = HashSet::new();
-    (changes.into_iter())
-        .filter(|entry| effective(entry).is_some() && seen.insert(entry.0.path().clone()))
-        .map(|(change, _)| {
-            let path = change.path().clone();
-            Changed { removed: removed.contains(&path), path }
-        })
+    let paths = changes.into_iter().map(|(change, _)| change.into_path());
+    (paths.filter(|path| seen.insert(path.clone())))
+        .map(|path| Changed { removed: removed.contains(&path), path })
         .collect()
 }
