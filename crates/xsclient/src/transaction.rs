@@ -50,6 +50,21 @@ impl Client {
         Ok(Transaction { client: self, tx_id, open: true })
     }
 
+    /// Starts a transaction in the same round trip as a batch of requests outside of it.
+    ///
+    /// # Errors
+    ///
+    /// If the server refuses to start one, or the batch fails as [`Nodes::run`] does.
+    pub fn transaction_with(
+        &mut self,
+        mut batch: Batch,
+    ) -> Result<(Transaction<'_>, Replies), OperationError> {
+        let started = batch.push::<TxId>(Request::TransactionStart);
+        let mut replies = self.run_in(batch, TxId::NONE)?;
+        let tx_id = replies.take(started)?;
+        Ok((Transaction { client: self, tx_id, open: true }, replies))
+    }
+
     /// Takes a detached transaction up again.
     ///
     /// # Errors
@@ -133,6 +148,26 @@ impl Transaction<'_> {
         match self.end(true) {
             Ok(()) => Ok(Commit::Committed),
             Err(error) if error.errno() == Some(&Errno::EAGAIN) => Ok(Commit::Conflict),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs a last batch and commits, in one round trip.
+    ///
+    /// The batch must not list directories that need more than one reply: the parts could only be read after the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::commit`] and [`Nodes::run`].
+    pub fn commit_with(mut self, mut batch: Batch) -> Result<(Commit, Replies), OperationError> {
+        let end = batch.push::<()>(Request::TransactionEnd { commit: true });
+        let run = self.client.run_in(batch, self.tx_id);
+        // Whether the end was sent cannot be told from a batch that failed; an abort of what has ended does no harm.
+        let mut replies = run?;
+        self.open = false;
+        match replies.take(end) {
+            Ok(()) => Ok((Commit::Committed, replies)),
+            Err(error) if error.errno() == Some(&Errno::EAGAIN) => Ok((Commit::Conflict, replies)),
             Err(error) => Err(error),
         }
     }
