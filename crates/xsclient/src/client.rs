@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use xenstore_proto::{Errno, Manner, Reply, Request, RequestId, Transport, TxId};
 
-use crate::connection::{Abandoned, SubmitError};
+use crate::connection::{Abandoned, Incoming, SubmitError};
 use crate::endpoint::{Endpoint, OpenError, ReconnectError};
 use crate::error::{ConnectionLost, Failure, OperationError};
 use crate::link::{Link, Step};
@@ -77,7 +77,7 @@ impl Client {
     ///
     /// If no server can be reached there within [`Options::timeout`].
     pub fn open(endpoint: Endpoint, options: Options) -> Result<Self, OpenError> {
-        let transport = endpoint.connect(Instant::now() + options.timeout)?;
+        let transport = endpoint.connect(after(options.timeout))?;
         let mut client = Self::over(transport, options);
         client.endpoint = Some(endpoint);
         Ok(client)
@@ -125,7 +125,7 @@ impl Client {
     pub fn reconnect(&mut self, deadline: Instant) -> Result<Reconnected, ReconnectError> {
         let endpoint = self.endpoint.as_ref().ok_or(ReconnectError::NoEndpoint)?;
         let transport = endpoint.connect(deadline)?;
-        let statistics = self.link.statistics;
+        let statistics = self.statistics();
         self.link = Link::new(transport);
         self.link.statistics = statistics;
         self.epoch = Epoch::next();
@@ -134,8 +134,9 @@ impl Client {
 
     /// What the client has done so far.
     pub fn statistics(&self) -> Statistics {
-        let late_replies = self.link.connection.late_replies();
-        Statistics { late_replies, ..self.link.statistics }
+        let mut statistics = self.link.statistics;
+        statistics.late_replies += self.link.connection.late_replies();
+        statistics
     }
 
     /// How the transport frames messages and orders events.
@@ -154,7 +155,7 @@ impl Client {
 
     /// When a call that starts now has to end.
     pub(crate) fn deadline(&self) -> Instant {
-        self.deadline.unwrap_or_else(|| Instant::now() + self.options.timeout)
+        self.deadline.unwrap_or_else(|| after(self.options.timeout))
     }
 
     /// The earlier of `instant` and what [`Client::with_deadline`] says.
@@ -175,6 +176,9 @@ impl Client {
     ) -> Result<Vec<Result<Reply, Failure>>, OperationError> {
         let Some(first) = requests.first() else { return Ok(Vec::new()) };
         self.link.check().map_err(|lost| OperationError::new(first, Failure::Lost(lost)))?;
+        if Instant::now() >= deadline {
+            return Err(OperationError::new(first, Failure::Timeout { sent: false }));
+        }
         let mut exchange = Exchange::new(requests, tx_id);
         while exchange.answered < requests.len() {
             exchange.fill_window(self);
@@ -182,8 +186,7 @@ impl Client {
                 break;
             }
             let step = self.link.step(deadline);
-            self.take_events();
-            exchange.take_replies(self);
+            self.take_incoming(Some(&mut exchange));
             let failure = match step {
                 Err(lost) if exchange.answered < requests.len() => Failure::Lost(lost),
                 Ok(Step::DeadlinePassed) => exchange.time_out(self),
@@ -199,13 +202,28 @@ impl Client {
             exchange.forget_watches(self);
             return Err(OperationError::new(&requests[unanswered], failure));
         }
+        // A late reply may have left something to close. If that cannot be sent, the next call says so.
+        if self.link.connection.poll_transmit().is_some() {
+            self.link
+                .flush()
+                .unwrap_or_else(|lost| tracing::debug!(%lost, "nothing left to close"));
+        }
         Ok(exchange.results.into_iter().flatten().collect())
     }
 
-    /// Moves events from the connection to the watches they are of.
-    pub(crate) fn take_events(&mut self) {
-        while let Some(event) = self.link.connection.poll_event() {
-            self.watches.deliver(event, &mut self.link.statistics);
+    /// Gives what has come to those it is for. Outside an exchange nobody waits for a reply.
+    pub(crate) fn take_incoming(&mut self, mut exchange: Option<&mut Exchange<'_>>) {
+        while let Some(incoming) = self.link.connection.poll_incoming() {
+            match incoming {
+                Incoming::Event(event) => {
+                    self.watches.deliver(event, &mut self.link.statistics);
+                }
+                Incoming::Reply { request_id, reply } => {
+                    if let Some(exchange) = &mut exchange {
+                        exchange.take_reply(request_id, reply, &mut self.watches);
+                    }
+                }
+            }
         }
     }
 }
@@ -256,7 +274,7 @@ pub struct Reconnected {
 }
 
 /// A batch of requests on its way.
-struct Exchange<'r> {
+pub(crate) struct Exchange<'r> {
     requests: &'r [Request],
     tx_id: TxId,
     results: Vec<Option<Result<Reply, Failure>>>,
@@ -303,16 +321,14 @@ impl<'r> Exchange<'r> {
         Ok(())
     }
 
-    fn take_replies(&mut self, client: &mut Client) {
-        while let Some((id, reply)) = client.link.connection.poll_reply() {
-            let Some(at) = self.in_flight.remove(&id) else { continue };
-            client.watches.after_reply(&self.requests[at], &reply);
-            let result = match reply {
-                Reply::Error(errno) => Err(Failure::Refused(errno)),
-                reply => Ok(reply),
-            };
-            self.settle(at, result);
-        }
+    fn take_reply(&mut self, id: RequestId, reply: Reply, watches: &mut WatchRegistry) {
+        let Some(at) = self.in_flight.remove(&id) else { return };
+        watches.after_reply(&self.requests[at], &reply);
+        let result = match reply {
+            Reply::Error(errno) => Err(Failure::Refused(errno)),
+            reply => Ok(reply),
+        };
+        self.settle(at, result);
     }
 
     fn settle(&mut self, at: usize, result: Result<Reply, Failure>) {
@@ -353,6 +369,13 @@ impl<'r> Exchange<'r> {
         }
         client.unwatch_unheard(&set);
     }
+}
+
+/// The instant so long from now; a time so long that there is no such instant is as good as thirty years.
+pub(crate) fn after(time: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or_else(|| now + FAR)
 }
 
 /// The reply's error name, if it refuses.

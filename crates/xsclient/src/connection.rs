@@ -14,8 +14,7 @@ use xenstore_proto::{
 /// 1. [`Connection::submit`] any number of requests;
 /// 2. while [`Connection::poll_transmit`] gives octets and the transport takes them, [`Connection::transmitted`];
 /// 3. give what arrives to [`Connection::handle_octets`];
-/// 4. take all of [`Connection::poll_reply`] and of [`Connection::poll_event`], in either order: neither queue is bounded
-///    but by what step 3 was given;
+/// 4. take all of [`Connection::poll_incoming`]: the queue is bounded by nothing but what step 3 was given;
 /// 5. go to 2, since step 3 may have found something to send (an abandoned transaction to close).
 ///
 /// Replies are matched by request id and may come in any order. Events may come at any point between messages. A server
@@ -30,10 +29,23 @@ pub struct Connection {
     submitted: u64,
     pending: HashMap<RequestId, Pending>,
     outgoing: Outgoing,
-    replies: VecDeque<(RequestId, Reply)>,
-    events: VecDeque<WatchEvent>,
+    incoming: VecDeque<Incoming>,
     failed: Option<ProtocolError>,
     late_replies: u64,
+}
+
+/// What the server sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// The reply to a request.
+    Reply {
+        /// The request.
+        request_id: RequestId,
+        /// What it was answered; [`Reply::Error`] if it was refused.
+        reply: Reply,
+    },
+    /// An event of a watch.
+    Event(WatchEvent),
 }
 
 /// A request that waits for its reply.
@@ -75,8 +87,7 @@ impl Connection {
             submitted: 0,
             pending: HashMap::new(),
             outgoing: Outgoing::default(),
-            replies: VecDeque::new(),
-            events: VecDeque::new(),
+            incoming: VecDeque::new(),
             failed: None,
             late_replies: 0,
         }
@@ -127,10 +138,9 @@ impl Connection {
         if let Some(pending) = self.pending.get_mut(&id) {
             pending.wanted = false;
         }
-        // It may have come already, unlooked at.
-        if let Some(at) = self.replies.iter().position(|(of, _)| *of == id) {
-            self.replies.remove(at);
-        }
+        // It may have come already.
+        self.incoming
+            .retain(|it| !matches!(it, Incoming::Reply { request_id, .. } if *request_id == id));
     }
 
     /// What is to be sent next: with [`Framing::MessagePerSend`] one message, else everything there is.
@@ -162,14 +172,9 @@ impl Connection {
         result
     }
 
-    /// The next reply that has come.
-    pub fn poll_reply(&mut self) -> Option<(RequestId, Reply)> {
-        self.replies.pop_front()
-    }
-
-    /// The next event that has come.
-    pub fn poll_event(&mut self) -> Option<WatchEvent> {
-        self.events.pop_front()
+    /// The next reply or event that has come, in the server's order.
+    pub fn poll_incoming(&mut self) -> Option<Incoming> {
+        self.incoming.pop_front()
     }
 
     /// Why the connection has failed, if it has.
@@ -197,7 +202,7 @@ impl Connection {
             if message.ty == MessageType::WATCH_EVENT {
                 let event = WatchEvent::decode(&message)
                     .map_err(|source| ProtocolError::MalformedEvent { source })?;
-                self.events.push_back(event);
+                self.incoming.push_back(Incoming::Event(event));
             } else {
                 self.take_reply(&message)?;
             }
@@ -215,7 +220,7 @@ impl Connection {
             ProtocolError::WrongReply { request_id: id, asked: pending.asked, source }
         })?;
         if pending.wanted {
-            self.replies.push_back((id, reply));
+            self.incoming.push_back(Incoming::Reply { request_id: id, reply });
         } else {
             self.late_replies += 1;
             self.undo(pending.undo, &reply);

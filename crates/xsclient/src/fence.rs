@@ -93,8 +93,7 @@ impl Client {
     fn wait_until_begun(&mut self, watches: &[Watch], deadline: Instant) -> Result<(), Failure> {
         while !watches.iter().all(|watch| self.watches.has_begun(&watch.token)) {
             let step = self.link.step(deadline);
-            self.take_events();
-            self.discard_replies();
+            self.take_incoming(None);
             match step {
                 Err(lost) => return Err(Failure::Lost(lost)),
                 Ok(Step::Moved) if Instant::now() < deadline => {}

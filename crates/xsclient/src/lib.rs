@@ -1,7 +1,7 @@
 //! Xenstore client: pipelined, typed, with deadlines, on any transport.
 //!
 //! It holds no copy of the store and no policy: what a path means, and what to do about a conflict or a lost connection, is
-//! the caller's. It starts no threads of its own and reconnects only when told to.
+//! the caller's. It reconnects only when told to, and starts no threads (but for a WATCH on [`XenbusDevice`]).
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -71,7 +71,7 @@ pub use xenstore_proto::*;
 
 pub use batch::{Batch, FenceSlot, Replies, Slot};
 pub use client::{Client, Deadlined, IN_FLIGHT_MAX, Options, Reconnected, TIMEOUT_DEFAULT};
-pub use connection::{Abandoned, Connection, ProtocolError, SubmitError};
+pub use connection::{Abandoned, Connection, Incoming, ProtocolError, SubmitError};
 pub use directory::{DIRECTORY_ATTEMPTS_MAX, DIRECTORY_OCTETS_MAX};
 pub use endpoint::{Endpoint, OpenError, ReconnectError, Unreachable};
 pub use error::{ConnectionLost, Failure, OperationError};

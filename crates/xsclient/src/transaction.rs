@@ -124,8 +124,7 @@ impl Client {
     fn idle_until(&mut self, instant: Instant) -> Result<(), OperationError> {
         while Instant::now() < instant {
             let step = self.link.step(instant);
-            self.take_events();
-            self.discard_replies();
+            self.take_incoming(None);
             match step {
                 Ok(Step::Moved | Step::DeadlinePassed) => {}
                 Err(lost) => {

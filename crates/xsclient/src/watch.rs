@@ -8,7 +8,7 @@ use xenstore_proto::{
     Errno, Framing, Manner, PathOrSpecial, Reply, Request, Token, TxId, WatchEvent,
 };
 
-use crate::client::{Client, Epoch};
+use crate::client::{Client, Epoch, after};
 use crate::error::{Failure, OperationError};
 use crate::link::Step;
 use crate::statistics::Statistics;
@@ -166,16 +166,14 @@ impl Client {
         what: &str,
         mut take: impl FnMut(&mut WatchRegistry) -> Option<Event>,
     ) -> Result<Option<Event>, OperationError> {
-        let now = Instant::now();
-        let deadline = self.not_after(now.checked_add(timeout).unwrap_or_else(|| self.deadline()));
+        let deadline = self.not_after(after(timeout));
         loop {
-            self.take_events();
+            self.take_incoming(None);
             if let Some(event) = take(&mut self.watches) {
                 return Ok(Some(event));
             }
             let step = self.link.step(deadline);
-            self.take_events();
-            self.discard_replies();
+            self.take_incoming(None);
             if let Some(event) = take(&mut self.watches) {
                 return Ok(Some(event));
             }
@@ -186,11 +184,6 @@ impl Client {
                 Ok(Step::Moved) => {}
             }
         }
-    }
-
-    /// Outside an exchange nobody waits for a reply.
-    pub(crate) fn discard_replies(&mut self) {
-        while self.link.connection.poll_reply().is_some() {}
     }
 }
 

@@ -5,35 +5,33 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use xenstore_proto::{Interest, Readiness};
 
-/// Waits until the descriptor can be read from or, if asked, written to; or until the deadline.
-pub(super) fn wait(
-    fd: BorrowedFd<'_>,
-    interest: Interest,
+/// What was found at a descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Octets, the end, or an error that receiving will say.
+    pub(super) input: bool,
+    /// Room to send.
+    pub(super) room: bool,
+}
+
+/// Waits until one of the descriptors can be read from or, where asked, written to; or until the deadline.
+pub(super) fn wait<const N: usize>(
+    descriptors: [(BorrowedFd<'_>, PollFlags); N],
     deadline: Instant,
-) -> io::Result<Readiness> {
-    let flags = match interest {
-        Interest::Receive => PollFlags::IN,
-        Interest::ReceiveOrSend => PollFlags::IN | PollFlags::OUT,
-    };
-    loop {
-        let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
-        // A signal cuts a wait short; the rest of the time is then waited for.
-        match poll(&mut fds, Some(&until(deadline))) {
-            Ok(_) => {
-                let found = fds[0].revents();
-                let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-                return Ok(Readiness {
-                    // Receiving then says what is wrong, after what is still there.
-                    receive: found.intersects(PollFlags::IN | gone),
-                    send: found.contains(PollFlags::OUT),
-                });
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+) -> io::Result<[Found; N]> {
+    let mut fds = descriptors.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags));
+    // A signal cuts a wait short; the rest of the time is then waited for.
+    while let Err(error) = poll(&mut fds, Some(&until(deadline))) {
+        if error != rustix::io::Errno::INTR {
+            return Err(error.into());
         }
     }
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    Ok(fds.map(|fd| Found {
+        input: fd.revents().intersects(PollFlags::IN | gone),
+        room: fd.revents().contains(PollFlags::OUT),
+    }))
 }
 
 /// The time from now to the deadline; none if it has passed.

@@ -6,11 +6,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use xenstore_proto::{
     EventOrder, Framing, Interest, Manner, Readiness, Transport, limits::PAYLOAD_MAX,
 };
+
+use super::poll::wait;
 
 /// A connection to a daemon's Unix socket: a stream, events in order with replies.
 #[derive(Debug)]
@@ -54,7 +57,12 @@ impl Transport for UnixSocket {
     }
 
     fn wait(&mut self, interest: Interest, deadline: Instant) -> io::Result<Readiness> {
-        super::poll::wait(self.stream.as_fd(), interest, deadline)
+        let flags = match interest {
+            Interest::Receive => PollFlags::IN,
+            Interest::ReceiveOrSend => PollFlags::IN | PollFlags::OUT,
+        };
+        let [found] = wait([(self.stream.as_fd(), flags)], deadline)?;
+        Ok(Readiness { receive: found.input, send: found.room })
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
