@@ -333,3 +333,20 @@ fn a_timed_out_batch_leaves_no_watch_behind() {
     client.read(&path("/a")).unwrap();
     server.join().unwrap();
 }
+
+#[test]
+fn a_watch_that_cannot_be_ended_in_time_is_ended_with_the_next_call() {
+    let (mut client, server) = client_of_store(Store::with(&[("/a", "1")]));
+    let watch = client.watch(path("/a"), None).unwrap();
+    let fence = client.fence([path("/a").into()]).unwrap();
+    let mut late = client.with_deadline(Instant::now());
+    let error = late.unwatch(&watch).unwrap_err();
+    assert!(matches!(error.failure(), Failure::Timeout { sent: true }), "{error}");
+    assert!(late.lower(fence).unwrap_err().is_timeout());
+    drop(late);
+    let error = client.next_event(&watch, SHORT).unwrap_err();
+    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+    client.read(&path("/a")).unwrap();
+    drop(client);
+    assert_eq!(server.join().unwrap().watch_count(), 0);
+}
