@@ -119,7 +119,7 @@ fn identity(list: &str, index: usize, record: &Value) -> Step {
     let text = |field: &'static str| {
         let value = match record.get(field) {
             Some(Value::String(text)) => crate::json::shorten(text),
-            Some(Value::Number(number)) => number.lexeme().to_owned(),
+            Some(Value::Number(number)) => number.lexeme().into_owned(),
             _ => "unset".to_owned(),
         };
         Step::Device { field, value }

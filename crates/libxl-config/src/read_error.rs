@@ -27,6 +27,14 @@ pub enum ReadError {
         /// Levels allowed.
         limit: usize,
     },
+    /// More objects than [`MAX_OBJECTS`](crate::MAX_OBJECTS).
+    #[error("the configuration has {count} objects, more than the {limit} this reader takes")]
+    TooManyObjects {
+        /// Objects there are.
+        count: usize,
+        /// Objects allowed.
+        limit: usize,
+    },
     /// No JSON, by either of libxl's readers.
     #[error("{position}: {problem}")]
     Syntax {

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use libxl_config::retrieve::{Attachment, BackendState, DeviceClass, Means, Missing, Presence, Retriever};
+use libxl_config::retrieve::{
+    Attachment, BackendState, DeviceClass, Means, Missing, Presence, Retriever,
+};
 use libxl_config::template::UserdataDir;
 use libxl_config::{DomainConfig, Layout};
 use serde_json::Value;
@@ -39,7 +41,8 @@ fn daemon(test: &str, kind: Kind, capture: &Path) -> Option<(StockDaemon, Client
         Err(error) => panic!("{error}"),
     };
     daemon.fill(&std::fs::read_to_string(capture.join("xenstore.txt")).unwrap()).unwrap();
-    let client = Client::open(Endpoint::UnixSocket(daemon.socket().to_owned()), Options::default()).unwrap();
+    let client =
+        Client::open(Endpoint::UnixSocket(daemon.socket().to_owned()), Options::default()).unwrap();
     Some((daemon, client))
 }
 
@@ -53,7 +56,8 @@ fn json(config: &DomainConfig) -> Value {
 /// Compares every domain of a capture but dom0, which libxl's retrieve is documented not to be for.
 fn compare(client: &mut Client, capture: &Path, means: Means) -> usize {
     let templates = UserdataDir::open(capture).unwrap();
-    let listed: Value = serde_json::from_slice(&std::fs::read(capture.join("list-l.json")).unwrap()).unwrap();
+    let listed: Value =
+        serde_json::from_slice(&std::fs::read(capture.join("list-l.json")).unwrap()).unwrap();
     let mut libxl: BTreeMap<u16, Value> = BTreeMap::new();
     for domain in listed.as_array().unwrap() {
         let mut config = domain["config"].clone();
@@ -63,7 +67,10 @@ fn compare(client: &mut Client, capture: &Path, means: Means) -> usize {
     let before = client.statistics();
     let mut retriever = Retriever::new(client, &templates).means(means);
     let domids = retriever.domains().unwrap();
-    assert_eq!(domids.iter().map(|domid| domid.get()).collect::<Vec<_>>(), libxl.keys().copied().collect::<Vec<_>>());
+    assert_eq!(
+        domids.iter().map(|domid| domid.get()).collect::<Vec<_>>(),
+        libxl.keys().copied().collect::<Vec<_>>()
+    );
     let answers = retriever.retrieve_all(&domids);
     let trips = client.statistics().since(&before).round_trips;
     assert!(trips <= 5, "{trips} round trips for the list of domains and all of them");
@@ -114,7 +121,9 @@ fn on_oxenstored_every_captured_domain_is_retrieved_as_libxl_does() {
 #[test]
 fn a_block_attach_that_was_killed_is_reported_as_half_attached() {
     const TEST: &str = "a_block_attach_that_was_killed_is_reported_as_half_attached";
-    let Some(capture) = captures().into_iter().find(|capture| capture.ends_with("25-killed-in-block-attach")) else {
+    let Some(capture) =
+        captures().into_iter().find(|capture| capture.ends_with("25-killed-in-block-attach"))
+    else {
         println!("skipped: {TEST}: no ../shared/captures");
         return;
     };

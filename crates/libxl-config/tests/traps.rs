@@ -224,6 +224,12 @@ fn nesting_and_size_are_limited() {
     assert!(matches!(json::parse(deep.as_bytes(), Mode::Lenient), Err(ReadError::TooDeep { .. })));
     let most = format!("{}{}", "[".repeat(json::MAX_DEPTH), "]".repeat(json::MAX_DEPTH));
     assert!(json::parse(most.as_bytes(), Mode::Strict).is_ok());
+    let many = format!("{{\"disks\": [{}{{}}]}}", "{},".repeat(libxl_config::MAX_OBJECTS));
+    assert!(matches!(
+        DomainConfig::read(many.as_bytes(), Mode::Lenient),
+        Err(ReadError::TooManyObjects { .. })
+    ));
+    assert!(serde_json::from_str::<DomainConfig>(&many).is_err());
     let large = vec![b' '; json::MAX_SIZE + 1];
     assert!(matches!(DomainConfig::read(&large, Mode::Lenient), Err(ReadError::TooLarge { .. })));
 }
@@ -552,5 +558,28 @@ fn positions_are_those_of_the_text() {
     assert_eq!(
         finding.to_string(),
         "$.c_info.nmae: line 3 column 5: unknown key, which libxl ignores and loses on its next write; it is kept"
+    );
+}
+
+#[test]
+fn samples_are_stable() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for sample in std::fs::read_dir(folder).unwrap() {
+        let octets = std::fs::read(sample.unwrap().path()).unwrap();
+        assert_eq!(libxl_config::check_stability(&octets), Ok(()));
+    }
+}
+
+#[test]
+fn documents_cross_into_serde_and_back() {
+    let text = r#"{"b":1,"a":[-1,18446744073709551615,1.5,1e300,null,true,"x\n"],"o":{}}"#;
+    let ours = json::parse(text.as_bytes(), Mode::Strict).unwrap().value;
+    let theirs: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_value(&ours).unwrap(), theirs);
+    let back: json::Value = serde_json::from_value(theirs.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&back).unwrap(), theirs);
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    assert!(
+        serde_json::from_str::<json::Value>(&deep).unwrap_err().to_string().contains("64 levels")
     );
 }

@@ -282,7 +282,7 @@ pub(crate) fn in_range<T>(
 /// The spelling of a number, shortened for a message.
 pub(crate) fn lexeme(raw: &Value) -> String {
     match raw {
-        Value::Number(number) => crate::json::shorten(number.lexeme()),
+        Value::Number(number) => crate::json::shorten(&number.lexeme()),
         _ => String::new(),
     }
 }

@@ -3,10 +3,14 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
 use super::field::{Field, How, Style};
 use super::schema::FieldInfo;
 use crate::finding::FindingKind;
 use crate::json::{Member, Object, Place, Value};
+use crate::read::check_size;
 use crate::sink::Sink;
 
 /// What was read into a record: its keys in order with their values as spelled, unknown ones included.
@@ -370,4 +374,13 @@ pub(crate) fn from_value<R: Record>(value: &Value) -> (R, Vec<crate::Finding>) {
     let mut sink = Sink::collecting();
     let record = R::parse(value, &Place::root(), &mut sink).unwrap_or_default();
     (record, sink.finish(None))
+}
+
+/// Through a document, leniently.
+pub(crate) fn deserialize<'de, R: Record, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<R, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    check_size(&value).map_err(D::Error::custom)?;
+    Ok(from_value(&value).0)
 }

@@ -76,7 +76,7 @@ macro_rules! records {
         /// As leniently as libxl reads; findings are dropped.
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
-                $crate::json::Value::deserialize(deserializer).map(|value| $name::from_value(&value).0)
+                $crate::model::record::deserialize(deserializer)
             }
         }
 

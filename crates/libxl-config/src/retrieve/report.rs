@@ -37,7 +37,8 @@ impl Report {
         self.knobs.iter().find(|knob| knob.field == field)
     }
 
-    /// Whether template and Xenstore say the same and everything could be seen.
+    /// Whether template and Xenstore say the same and everything could be seen, but for what only a hypervisor could
+    /// have told.
     pub fn is_clean(&self) -> bool {
         let settled = |device: &DeviceReport| {
             device.presence == Presence::Both && device.attachment.is_settled()
@@ -45,7 +46,7 @@ impl Report {
         };
         matches!(self.template, TemplateSource::Found { .. })
             && matches!(self.consistency, Consistency::Consistent { .. })
-            && self.unseen.is_empty()
+            && self.unseen.iter().all(|unseen| matches!(unseen, Unseen::Hypervisor { .. }))
             && self.knobs.iter().all(|knob| knob.problem.is_none())
             && self.devices.iter().all(|device| settled(device) && device.problems.is_empty())
     }

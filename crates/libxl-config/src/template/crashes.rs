@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     DomId, SledStore, TemplateKey, TemplateStore, TemplateText, UserdataDir, WritePermit, create,
+    create_many, forget,
     processes::{Player, await_parent, role, tell},
     steps::DIE_AFTER,
 };
@@ -25,6 +26,9 @@ const USERDATA_STEPS: [&str; 5] = [
     "userdata: names synced",
 ];
 const SLED_STEPS: [&str; 3] = ["sled: applied", "sled: flushed", "sled: synced"];
+
+/// What the writer does, if not replacing one template for ever.
+const TASK: &str = "DOMKEEP_TEST_TASK";
 
 /// How often each store's writer is killed at some moment.
 const KILLS: u64 = 25;
@@ -89,6 +93,14 @@ fn a_writer_to_be_killed() {
         store.load(&key(), later()).unwrap().map_or(0, |template| number_of(&template.octets));
     tell("ready");
     await_parent();
+    match std::env::var(TASK).as_deref() {
+        Ok("create many") => create_many(store.as_ref(), &many(), later()).unwrap(),
+        Ok("forget") => assert!(forget(store.as_ref(), &key(), later()).unwrap()),
+        _ => replace_for_ever(store.as_ref(), first),
+    }
+}
+
+fn replace_for_ever(store: &dyn TemplateStore, first: u64) {
     for n in first + 1.. {
         let mut held = store.lock(&WritePermit::new(), &key(), later()).unwrap();
         held.store(&numbered(n), later()).unwrap();
@@ -130,6 +142,63 @@ fn killed_at_every_step_of_a_replacement_in_libxls_directory() {
 #[test]
 fn killed_at_every_step_of_a_replacement_in_sled() {
     killed_at_every_step(Store::Sled, &SLED_STEPS);
+}
+
+/// Templates that are created together.
+fn many() -> Vec<(TemplateKey, TemplateText)> {
+    (0..20)
+        .map(|n| (TemplateKey::new(DomId::new(n), Uuid::from_u128(9)), numbered(n.into())))
+        .collect()
+}
+
+#[test]
+fn killed_at_every_step_of_creating_many() {
+    for (store, step) in [
+        (Store::Userdata, "userdata: batch written"),
+        (Store::Userdata, "userdata: one of the batch renamed"),
+        (Store::Userdata, "userdata: batch renamed"),
+        (Store::Sled, "sled: applied"),
+        (Store::Sled, "sled: flushed"),
+        (Store::Sled, "sled: synced"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        drop(store.open(directory.path()));
+        let environment = [(DIE_AFTER, step), (TASK, "create many")];
+        let mut writer = Player::start(WRITER, store.name(), directory.path(), &environment);
+        writer.go_on();
+        assert!(!writer.end().success(), "{step} was not reached");
+        let store = store.open(directory.path());
+        let created = store.keys(Instant::now()).unwrap();
+        for key in &created {
+            let template = store.load(key, Instant::now()).unwrap().unwrap();
+            assert_eq!(number_of(&template.octets), u64::from(key.domid.get()));
+        }
+        let rest = many().into_iter().filter(|(key, _)| !created.contains(key)).collect::<Vec<_>>();
+        create_many(store.as_ref(), &rest, Instant::now()).unwrap();
+        assert_eq!(store.keys(Instant::now()).unwrap().len(), 20);
+    }
+}
+
+#[test]
+fn killed_at_every_step_of_forgetting() {
+    for (store, step) in [
+        (Store::Userdata, "userdata: locked"),
+        (Store::Userdata, "userdata: removed"),
+        (Store::Sled, "sled: applied"),
+        (Store::Sled, "sled: synced"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        create(store.open(directory.path()).as_ref(), &key(), &numbered(1), later()).unwrap();
+        let environment = [(DIE_AFTER, step), (TASK, "forget")];
+        let mut writer = Player::start(WRITER, store.name(), directory.path(), &environment);
+        writer.go_on();
+        assert!(!writer.end().success(), "{step} was not reached");
+        let found = store.number(directory.path());
+        assert!(found.is_none() || found == Some(1), "{step}: {found:?}");
+        assert!(step != "sled: synced" || found.is_none(), "it was durable");
+        forget(store.open(directory.path()).as_ref(), &key(), Instant::now()).unwrap();
+        assert_eq!(store.number(directory.path()), None);
+    }
 }
 
 #[test]

@@ -12,6 +12,27 @@
 //!
 //! Anybody may read a template. Nobody outside this crate can write one: every writing method asks for a
 //! [`WritePermit`], and only [`create`], [`create_many`], [`forget`] and the hotplug of this crate make one.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//!
+//! use libxl_config::template::{DomId, MemoryStore, TemplateKey, TemplateStore, TemplateText, create, forget};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::new();
+//! let key = TemplateKey::new(DomId::new(7), "a7989683-6a5f-495a-b64f-11438bce7d66".parse()?);
+//! let deadline = Instant::now() + Duration::from_secs(10);
+//!
+//! let revision = create(&store, &key, &TemplateText::new(r#"{"c_info": {"name": "web"}}"#)?, deadline)?;
+//! let template = store.load(&key, deadline)?.ok_or("just created")?;
+//! assert_eq!(template.revision, revision);
+//! assert!(forget(&store, &key, deadline)?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What each store promises, its layout on disk, and how to add one: `docs/template-stores.md` in the repository. libxl's
+//! side of the shared directory is `tools/libs/light/libxl_dom.c` and `libxl_internal.c` in Xen's source.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

@@ -30,6 +30,10 @@ impl Template {
 /// Only this crate makes one: there is no public "store the configuration". A template changes by creating a domain,
 /// forgetting it, hotplug, and moving a disk to another image, and by nothing else. An implementation of
 /// [`TemplateStore`] in another crate is handed a permit and has no use for it but to pass it on.
+///
+/// ```compile_fail
+/// let permit = libxl_config::template::WritePermit(());
+/// ```
 #[derive(Debug)]
 pub struct WritePermit(());
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Instant};
 use super::{Held, UserdataDir, WriteLock};
 use crate::template::{
     CreateError, CreateManyError, HeldTemplate, StoreFault, SwapError, TemplateKey, TemplateText,
-    WriteError,
+    WriteError, steps,
 };
 
 /// How many templates are created with one sync. Each holds its lock file open meanwhile; a process may have 1024
@@ -61,17 +61,24 @@ fn create_batch(
     if written.is_empty() {
         return (0, failure);
     }
+    steps::reached("userdata: batch written");
     if let Err(error) = store.directory.sync_file_system() {
         written.iter().for_each(Held::discard_next);
         let source =
             StoreFault::new(format!("sync the file system of {}", store.path().display()), error);
         return (0, Some(WriteError::Store { key: batch[0].0, source }.into()));
     }
-    let renamed = written
-        .iter()
-        .map_while(|held| held.rename_next().map_err(|e| failure = Some(e.into())).ok())
-        .count();
+    let mut renamed = 0;
+    for held in &written {
+        if let Err(error) = held.rename_next() {
+            failure = Some(error.into());
+            break;
+        }
+        renamed += 1;
+        steps::reached("userdata: one of the batch renamed");
+    }
     written.iter().skip(renamed).for_each(Held::discard_next);
+    steps::reached("userdata: batch renamed");
     match written.first().map(Held::sync_names) {
         // Renamed, but perhaps not for long: nothing is promised of this batch.
         Some(Err(error)) => (0, Some(error.into())),

@@ -1,0 +1,167 @@
+//! Looking nodes up and changing them on behalf of somebody: what the protocol's operations mean, outside and inside transactions.
+
+use std::sync::Arc;
+
+use xenstore_proto::{Errno, Path, Perm, Perms};
+
+use crate::access::Subject;
+use crate::limits::PERMS_MAX;
+use crate::store::Store;
+use crate::tree::Node;
+
+/// What an operation does to a node. Paths are absolute.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Write { path: Path, value: Vec<u8> },
+    Mkdir { path: Path },
+    Remove { path: Path },
+    SetPerms { path: Path, perms: Arc<Perms> },
+}
+
+/// What came of a change.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// An existing node has a new value.
+    Written,
+    /// The node is new, and so are `steps - 1` above it. They took their permissions from the node above, which has these.
+    Created { inherited: Arc<Perms>, steps: usize },
+    /// The node had these permissions before.
+    PermsSet { old: Arc<Perms> },
+    /// This is gone.
+    Removed(Node),
+    /// There was nothing to do.
+    Nothing,
+}
+
+/// A node that the subject may read.
+pub(crate) fn readable<'a>(
+    store: &'a Store,
+    subject: &Subject,
+    path: &Path,
+) -> Result<&'a Node, Errno> {
+    existing(store, path, |perms| subject.may_read(perms)).map_err(|missing| missing.errno)
+}
+
+impl Change {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Write { path, .. }
+            | Self::Mkdir { path }
+            | Self::Remove { path }
+            | Self::SetPerms { path, .. } => path,
+        }
+    }
+
+    pub(crate) fn into_path(self) -> Path {
+        match self {
+            Self::Write { path, .. }
+            | Self::Mkdir { path }
+            | Self::Remove { path }
+            | Self::SetPerms { path, .. } => path,
+        }
+    }
+
+    /// Octets that remembering the change takes, roughly.
+    pub(crate) fn octets(&self) -> usize {
+        let more = match self {
+            Self::Write { value, .. } => value.len(),
+            Self::SetPerms { perms, .. } => size_of_val(perms.entries()),
+            Self::Mkdir { .. } | Self::Remove { .. } => 0,
+        };
+        size_of::<Self>() + self.path().as_str().len() + more
+    }
+
+    /// Changes the store, or answers why not and changes nothing.
+    pub(crate) fn apply(&self, store: &mut Store, subject: &Subject) -> Result<Done, Errno> {
+        let found = existing(store, self.path(), |perms| subject.may_write(perms));
+        match (self, found) {
+            (Self::Write { path, value }, Ok(_)) => {
+                if let Some(node) = store.get_mut(path) {
+                    node.set_value(value);
+                }
+                Ok(Done::Written)
+            }
+            (Self::Mkdir { .. }, Ok(_)) => Ok(Done::Nothing),
+            (Self::Write { path, value }, Err(missing)) => {
+                create(store, subject, path, value, missing)
+            }
+            (Self::Mkdir { path }, Err(missing)) => create(store, subject, path, b"", missing),
+            (Self::Remove { path }, _) if path.is_root() => Err(Errno::EINVAL),
+            (Self::Remove { path }, Ok(_)) => {
+                Ok(store.take(path).map_or(Done::Nothing, Done::Removed))
+            }
+            // Who removes what is not there finds the work done, as long as there was a place for it.
+            (Self::Remove { .. }, Err(missing))
+                if missing.errno == Errno::ENOENT && missing.steps == 1 =>
+            {
+                Ok(Done::Nothing)
+            }
+            (Self::Remove { .. } | Self::SetPerms { .. }, Err(missing)) => Err(missing.errno),
+            (Self::SetPerms { path, perms }, Ok(node)) => {
+                if !subject.owns(node.perms()) {
+                    return Err(Errno::EACCES);
+                }
+                check_perms(subject, node.perms(), perms)?;
+                let node = store.get_mut(path).ok_or(Errno::ENOENT)?;
+                Ok(Done::PermsSet { old: node.set_perms(Arc::clone(perms)) })
+            }
+        }
+    }
+}
+
+/// Whether one who owns what has the `old` permissions may give it the `new` ones.
+pub(crate) fn check_perms(subject: &Subject, old: &Perms, new: &Perms) -> Result<(), Errno> {
+    if !new.owner().is_real() {
+        return Err(Errno::ENOENT);
+    }
+    if new.entries().len() > PERMS_MAX {
+        return Err(Errno::ENOSPC);
+    }
+    if !subject.privileged && new.owner() != old.owner() {
+        return Err(Errno::EPERM);
+    }
+    Ok(())
+}
+
+/// A node that cannot be had.
+struct Missing {
+    errno: Errno,
+    /// How many names of the path are missing; 0 if the node is there.
+    steps: usize,
+}
+
+/// The node, if it exists and is `allowed`. Whether it exists stays hidden unless the nearest node that does is allowed.
+fn existing<'a>(
+    store: &'a Store,
+    path: &Path,
+    allowed: impl Fn(&Perms) -> bool,
+) -> Result<&'a Node, Missing> {
+    let (node, steps) = store.nearest(path);
+    match (steps, allowed(node.perms())) {
+        (0, true) => Ok(node),
+        (_, true) => Err(Missing { errno: Errno::ENOENT, steps }),
+        (_, false) => Err(Missing { errno: Errno::EACCES, steps }),
+    }
+}
+
+fn create(
+    store: &mut Store,
+    subject: &Subject,
+    path: &Path,
+    value: &[u8],
+    missing: Missing,
+) -> Result<Done, Errno> {
+    if missing.errno != Errno::ENOENT {
+        return Err(missing.errno);
+    }
+    let inherited = Arc::clone(store.nearest(path).0.perms());
+    if subject.privileged || inherited.owner() == subject.domid {
+        store.create(path, value, &inherited);
+    } else {
+        let mut entries = inherited.entries().to_vec();
+        entries[0] = Perm::new(inherited.others(), subject.domid);
+        let own = Perms::new(entries).map_err(|_| Errno::EINVAL)?;
+        store.create(path, value, &Arc::new(own));
+    }
+    Ok(Done::Created { inherited, steps: missing.steps })
+}

@@ -1,0 +1,381 @@
+//! What each request does.
+
+use std::sync::Arc;
+
+use xenstore_proto::{
+    DomId, Errno, Features, Name, Path, PathOrSpecial, Reply, Request, Token, TxId,
+};
+
+use crate::access::Subject;
+use crate::change::{Change, check_perms, readable};
+use crate::domains::DomainEvent;
+use crate::events::Was;
+use crate::limits::{
+    PAYLOAD_MAX, TRANSACTION_OCTETS_MAX, TRANSACTION_OCTETS_MAX_PRIVILEGED, TRANSACTIONS_MAX,
+    TRANSACTIONS_MAX_PRIVILEGED, WATCHES_MAX,
+};
+use crate::server::{ConnectionId, Server};
+use crate::transaction::{Aspects, Transaction};
+use crate::tree::Node;
+use crate::watches::Watch;
+
+/// What the server offers beyond the oldest protocol.
+const FEATURES: Features = Features(Features::WATCH_DEPTH.0 | Features::ANY_DOMAIN.0);
+
+/// The names of a big directory as they stand in DIRECTORY_PART replies: kept from one part to the next.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// Says which directory, and in which state: no two share one.
+    generation: u64,
+    octets: Vec<u8>,
+}
+
+/// Where a request reads and writes.
+#[derive(Clone, Copy)]
+struct Place {
+    connection: ConnectionId,
+    tx: TxId,
+}
+
+impl Server {
+    pub(crate) fn execute(
+        &mut self,
+        connection: ConnectionId,
+        subject: &Subject,
+        tx: TxId,
+        request: Request,
+    ) -> Result<Reply, Errno> {
+        let place = Some(Place { connection, tx });
+        match request {
+            Request::Unwatch { path, token } => {
+                let (key, _) = watched(subject, &path)?;
+                let known = self.watches.remove(connection, &key, &token);
+                if known { Ok(Reply::Ok) } else { Err(Errno::ENOENT) }
+            }
+            Request::ResetWatches => {
+                self.reset(connection);
+                Ok(Reply::Ok)
+            }
+            Request::TransactionStart => self.start_transaction(connection, subject, tx),
+            Request::TransactionEnd { commit } => {
+                self.end_transaction(connection, subject, tx, commit)
+            }
+            request => self.execute_anywhere(place, subject, request),
+        }
+    }
+
+    pub(crate) fn execute_for_control(&mut self, request: Request) -> Result<Reply, Errno> {
+        match request {
+            Request::Watch { .. }
+            | Request::Unwatch { .. }
+            | Request::ResetWatches
+            | Request::TransactionStart
+            | Request::TransactionEnd { .. } => Err(Errno::EINVAL),
+            request => self.execute_anywhere(None, &Subject::CONTROL, request),
+        }
+    }
+
+    /// Sets a watch; its first event is the caller's.
+    pub(crate) fn watch(
+        &mut self,
+        connection: ConnectionId,
+        subject: &Subject,
+        path: &PathOrSpecial,
+        token: Token,
+        depth: Option<u32>,
+    ) -> Result<(), Errno> {
+        let (key, left_out) = watched(subject, path)?;
+        if !subject.privileged && self.watches.count(connection) >= WATCHES_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        let added = self.watches.add(&key, Watch { connection, token, depth, left_out });
+        if added { Ok(()) } else { Err(Errno::EEXIST) }
+    }
+
+    fn execute_anywhere(
+        &mut self,
+        place: Option<Place>,
+        subject: &Subject,
+        request: Request,
+    ) -> Result<Reply, Errno> {
+        match request {
+            Request::Read(path) => {
+                let path = absolute(subject, &path)?;
+                let node = self.node(place, subject, &path, Aspects::VALUE)?;
+                Ok(Reply::Value(node.value().to_vec()))
+            }
+            Request::Directory(path) => {
+                let path = absolute(subject, &path)?;
+                let node = self.node(place, subject, &path, Aspects::CHILDREN)?;
+                if node.child_names_octets() > PAYLOAD_MAX {
+                    return Err(Errno::E2BIG);
+                }
+                let names = node
+                    .children()
+                    .into_iter()
+                    .map(|child| Name::from_octets(child.name().as_bytes()));
+                Ok(Reply::Names(names.collect::<Result<_, _>>().map_err(|_| Errno::EIO)?))
+            }
+            Request::DirectoryPart { path, offset } => {
+                let path = absolute(subject, &path)?;
+                self.directory_part(place, subject, &path, offset)
+            }
+            Request::GetPerms(PathOrSpecial::Node(path)) => {
+                let path = absolute(subject, &path)?;
+                let node = self.node(place, subject, &path, Aspects::PERMS)?;
+                Ok(Reply::Perms((**node.perms()).clone()))
+            }
+            Request::GetPerms(PathOrSpecial::Special(name)) => {
+                let perms = self.domains.special_perms(&name).ok_or(Errno::ENOENT)?;
+                if !subject.may_read(perms) {
+                    return Err(Errno::EACCES);
+                }
+                Ok(Reply::Perms((**perms).clone()))
+            }
+            Request::Write { path, value } => {
+                let path = absolute(subject, &path)?;
+                self.change(place, subject, Change::Write { path, value })
+            }
+            Request::Mkdir(path) => {
+                let path = absolute(subject, &path)?;
+                self.change(place, subject, Change::Mkdir { path })
+            }
+            Request::Rm(path) => {
+                let path = absolute(subject, &path)?;
+                self.change(place, subject, Change::Remove { path })
+            }
+            Request::SetPerms { path: PathOrSpecial::Node(path), perms } => {
+                let path = absolute(subject, &path)?;
+                let perms = self.interner.intern(perms);
+                self.change(place, subject, Change::SetPerms { path, perms })
+            }
+            // Not part of the tree, and so of no transaction.
+            Request::SetPerms { path: PathOrSpecial::Special(name), perms } => {
+                let old = self.domains.special_perms(&name).ok_or(Errno::ENOENT)?;
+                if !subject.owns(old) {
+                    return Err(Errno::EACCES);
+                }
+                check_perms(subject, old, &perms)?;
+                *old = Arc::new(perms);
+                Ok(Reply::Ok)
+            }
+            Request::GetDomainPath(domid) => Ok(Reply::DomainPath(Path::of_domain(domid))),
+            Request::GetFeature(None) => Ok(Reply::Features(FEATURES)),
+            request => self.execute_privileged(subject, &request),
+        }
+    }
+
+    /// What only a privileged domain may do.
+    fn execute_privileged(&mut self, subject: &Subject, request: &Request) -> Result<Reply, Errno> {
+        let privileged = || if subject.privileged { Ok(()) } else { Err(Errno::EACCES) };
+        let known = |known: bool| if known { Ok(()) } else { Err(Errno::ENOENT) };
+        match *request {
+            Request::Introduce { domid, event_channel, .. } => {
+                privileged()?;
+                if !domid.is_real() || event_channel == 0 {
+                    return Err(Errno::EINVAL);
+                }
+                if self.domains.introduce(domid) {
+                    self.fire_special(DomainEvent::Introduced, domid);
+                } else if domid != DomId::DOM0 {
+                    // A new kernel in an old domain: it does not know what the one before it had asked for.
+                    self.connections_of(domid)
+                        .into_iter()
+                        .for_each(|connection| self.reset(connection));
+                }
+                Ok(Reply::Ok)
+            }
+            Request::Release(domid) => {
+                privileged()?;
+                if domid == DomId::DOM0 {
+                    return Err(Errno::EINVAL);
+                }
+                known(self.domains.release(domid))?;
+                for connection in self.connections_of(domid) {
+                    self.disconnect(connection);
+                }
+                self.fire_special(DomainEvent::Released, domid);
+                Ok(Reply::Ok)
+            }
+            Request::Resume(domid) => {
+                privileged()?;
+                if domid == DomId::DOM0 {
+                    return Err(Errno::EINVAL);
+                }
+                known(self.domains.is_introduced(domid))?;
+                Ok(Reply::Ok)
+            }
+            Request::SetTarget { domid, target } => {
+                privileged()?;
+                known(self.domains.set_target(domid, target))?;
+                Ok(Reply::Ok)
+            }
+            Request::IsDomainIntroduced(domid) => {
+                privileged()?;
+                Ok(Reply::Introduced(domid == DomId::SELF || self.domains.is_introduced(domid)))
+            }
+            Request::GetFeature(Some(domid)) => {
+                privileged()?;
+                known(self.domains.is_introduced(domid))?;
+                Ok(Reply::Features(FEATURES))
+            }
+            _ => Err(Errno::ENOSYS),
+        }
+    }
+
+    fn node(
+        &mut self,
+        place: Option<Place>,
+        subject: &Subject,
+        path: &Path,
+        aspects: Aspects,
+    ) -> Result<&Node, Errno> {
+        let transaction = place.and_then(|Place { connection, tx }| {
+            self.connections.get_mut(&connection)?.transactions.get_mut(&tx)
+        });
+        match transaction {
+            Some(transaction) => transaction.read(subject, path, aspects),
+            None => readable(&self.store, subject, path),
+        }
+    }
+
+    fn change(
+        &mut self,
+        place: Option<Place>,
+        subject: &Subject,
+        change: Change,
+    ) -> Result<Reply, Errno> {
+        let transaction = place.and_then(|Place { connection, tx }| {
+            self.connections.get_mut(&connection)?.transactions.get_mut(&tx)
+        });
+        if let Some(transaction) = transaction {
+            transaction.view_mut().stamp = self.stamp;
+            let outcome = transaction.change(subject, change);
+            self.stamp = transaction.view_mut().stamp;
+            outcome?;
+        } else {
+            self.store.stamp = self.stamp;
+            let done = change.apply(&mut self.store, subject);
+            self.stamp = self.store.stamp;
+            self.fire_change(change.path(), &Was::of(done?));
+        }
+        Ok(Reply::Ok)
+    }
+
+    fn start_transaction(
+        &mut self,
+        connection: ConnectionId,
+        subject: &Subject,
+        tx: TxId,
+    ) -> Result<Reply, Errno> {
+        if tx != TxId::NONE {
+            return Err(Errno::EBUSY);
+        }
+        let (most, octets) = if subject.privileged {
+            (TRANSACTIONS_MAX_PRIVILEGED, TRANSACTION_OCTETS_MAX_PRIVILEGED)
+        } else {
+            (TRANSACTIONS_MAX, TRANSACTION_OCTETS_MAX)
+        };
+        let transaction = Transaction::start(&self.store, octets);
+        let state = self.connections.get_mut(&connection).ok_or(Errno::EIO)?;
+        if state.transactions.len() >= most {
+            return Err(Errno::ENOSPC);
+        }
+        let mut id = state.last_transaction;
+        loop {
+            // After four thousand million, the first numbers come again; 0 is none, and the ones still open are taken.
+            id = TxId(id.0.wrapping_add(1));
+            if id != TxId::NONE && !state.transactions.contains_key(&id) {
+                break;
+            }
+        }
+        state.last_transaction = id;
+        state.transactions.insert(id, transaction);
+        Ok(Reply::Transaction(id))
+    }
+
+    fn end_transaction(
+        &mut self,
+        connection: ConnectionId,
+        subject: &Subject,
+        tx: TxId,
+        commit: bool,
+    ) -> Result<Reply, Errno> {
+        let state = self.connections.get_mut(&connection).ok_or(Errno::EIO)?;
+        let transaction = state.transactions.remove(&tx).ok_or(Errno::ENOENT)?;
+        if commit {
+            self.store.stamp = self.stamp;
+            let committed = transaction.commit(&mut self.store, subject)?;
+            self.stamp = self.stamp.max(self.store.stamp);
+            self.fire_commit(&committed);
+        }
+        Ok(Reply::Ok)
+    }
+
+    fn directory_part(
+        &mut self,
+        place: Option<Place>,
+        subject: &Subject,
+        path: &Path,
+        offset: u32,
+    ) -> Result<Reply, Errno> {
+        let mut listing = self.listing.take();
+        let node = self.node(place, subject, path, Aspects::CHILDREN)?;
+        let generation = node.generation();
+        let listing = match listing.take() {
+            Some(known) if known.generation == generation => known,
+            _ => {
+                let mut octets = Vec::with_capacity(node.child_names_octets());
+                for child in node.children() {
+                    octets.extend_from_slice(child.name().as_bytes());
+                    octets.push(0);
+                }
+                Listing { generation, octets }
+            }
+        };
+        let mut payload = format!("{generation}\0").into_bytes();
+        let room = PAYLOAD_MAX - payload.len();
+        let rest =
+            usize::try_from(offset).ok().and_then(|at| listing.octets.get(at..)).unwrap_or(&[]);
+        if rest.len() < room {
+            payload.extend_from_slice(rest);
+            payload.push(0);
+        } else {
+            // Whole names only. The longest is shorter than a path, so one always fits.
+            let end = rest[..room].iter().rposition(|&c| c == 0).map_or(0, |nul| nul + 1);
+            payload.extend_from_slice(&rest[..end]);
+        }
+        self.listing = Some(listing);
+        // Raw, because an offset inside a name is answered with the rest of that name.
+        Ok(Reply::Unknown(payload))
+    }
+
+    fn reset(&mut self, connection: ConnectionId) {
+        self.watches.remove_connection(connection);
+        if let Some(state) = self.connections.get_mut(&connection) {
+            state.transactions.clear();
+        }
+    }
+
+    fn connections_of(&self, domid: DomId) -> Vec<ConnectionId> {
+        let own = self.connections.iter().filter(|(_, state)| state.domid == domid);
+        own.map(|(id, _)| *id).collect()
+    }
+}
+
+/// The absolute path that a path of this subject means.
+fn absolute(subject: &Subject, path: &Path) -> Result<Path, Errno> {
+    path.resolve(&Path::of_domain(subject.domid)).map_err(|_| Errno::EINVAL)
+}
+
+/// The path or name that a watch is found by, and how much its events leave out.
+fn watched(subject: &Subject, path: &PathOrSpecial) -> Result<(Box<str>, usize), Errno> {
+    match path {
+        PathOrSpecial::Special(name) => Ok((name.as_str().into(), 0)),
+        PathOrSpecial::Node(path) => {
+            let key = absolute(subject, path)?;
+            let left_out = key.as_str().len() - path.as_str().len();
+            Ok((key.as_str().into(), left_out))
+        }
+    }
+}

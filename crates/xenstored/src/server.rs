@@ -1,0 +1,252 @@
+//! The server as one step: a store, connections and a request in; a reply and events out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, RequestId, TxId};
+
+use crate::access::Subject;
+use crate::domains::Domains;
+use crate::interner::Interner;
+use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX};
+use crate::output::Output;
+use crate::requests::Listing;
+use crate::store::Store;
+use crate::transaction::Transaction;
+use crate::watches::Watches;
+
+/// A Xenstore server without input, output, threads or a clock: it only changes when it is called.
+///
+/// Messages of a connection go in with [`Server::handle`]; replies and events come out of [`Server::poll_output`], in the order
+/// in which the client is to get them. [`Server::poll_ready`] says which connections have got something. To be drained
+/// after every call: `poll_ready` until it is empty, and for each connection named `poll_output` as far as there is room
+/// for.
+///
+/// An event is queued before the reply to the request that caused it, except that the first event of a watch follows the
+/// reply to WATCH. Connections of domain 0 are privileged.
+///
+/// ```
+/// use xenstore_proto::{DomId, Message, MessageType, RequestId, TxId};
+/// use xenstored::{Server, Store};
+///
+/// let mut server = Server::new(Store::new());
+/// let connection = server.connect(DomId::DOM0);
+/// let payload = b"/local\0value".to_vec();
+/// server.handle(connection, &Message { ty: MessageType::WRITE, request_id: RequestId(1), tx_id: TxId::NONE, payload });
+/// assert_eq!(server.poll_ready(), Some(connection));
+/// let reply = server.poll_output(connection).expect("a reply");
+/// assert_eq!(&reply[16..], b"OK\0");
+/// assert_eq!(server.store().read(&"/local".parse()?), Some(&b"value"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Server {
+    pub(crate) store: Store,
+    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    pub(crate) watches: Watches,
+    pub(crate) domains: Domains,
+    pub(crate) interner: Interner,
+    pub(crate) listing: Option<Listing>,
+    /// The newest change of the store or in a transaction: numbers of changes are never given twice.
+    pub(crate) stamp: u64,
+    next_connection: u64,
+    ready: BTreeSet<ConnectionId>,
+    interceptor: Option<Interceptor>,
+}
+
+/// A connection to a [`Server`]. The number of a closed one is never given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+/// Called before each well-formed request is handled; see [`Server::set_interceptor`].
+pub type Interceptor = Box<dyn FnMut(&mut Server, ConnectionId, TxId, &Request) + Send>;
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) domid: DomId,
+    pub(crate) transactions: BTreeMap<TxId, Transaction>,
+    pub(crate) last_transaction: TxId,
+    output: Output,
+}
+
+impl Server {
+    /// A server on a store.
+    pub fn new(store: Store) -> Self {
+        Self {
+            stamp: store.stamp,
+            store,
+            connections: BTreeMap::new(),
+            watches: Watches::default(),
+            domains: Domains::new(),
+            interner: Interner::default(),
+            listing: None,
+            next_connection: 1,
+            ready: BTreeSet::new(),
+            interceptor: None,
+        }
+    }
+
+    /// The store as it is now; clone it to keep it.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A new connection of a domain, which need not be introduced.
+    pub fn connect(&mut self, domid: DomId) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let connection = Connection {
+            domid,
+            transactions: BTreeMap::new(),
+            last_transaction: TxId::NONE,
+            output: Output::default(),
+        };
+        self.connections.insert(id, connection);
+        id
+    }
+
+    /// Closes a connection: its watches, its open transactions and what it has not read yet are gone.
+    pub fn disconnect(&mut self, connection: ConnectionId) {
+        if self.connections.remove(&connection).is_some() {
+            self.watches.remove_connection(connection);
+            self.ready.insert(connection);
+        }
+    }
+
+    /// Whether the connection is open. The server closes one whose domain is released, or whose unread output is too long
+    /// ([`crate::limits::OUTPUT_MAX`]).
+    pub fn is_open(&self, connection: ConnectionId) -> bool {
+        self.connections.contains_key(&connection)
+    }
+
+    /// Handles a message from a connection. On a closed connection nothing happens.
+    pub fn handle(&mut self, connection: ConnectionId, message: &Message) {
+        let request = Request::decode(message);
+        if let (Ok(request), Some(mut interceptor)) = (&request, self.interceptor.take()) {
+            interceptor(self, connection, message.tx_id, request);
+            self.interceptor.get_or_insert(interceptor);
+        }
+        let Some(state) = self.connections.get(&connection) else { return };
+        let subject = self.domains.subject(state.domid);
+        let transaction_needed = !matches!(message.ty, MessageType::WATCH | MessageType::UNWATCH);
+        let reply = match request {
+            Ok(Request::Unknown { .. }) => Reply::Error(Errno::ENOSYS),
+            _ if transaction_needed
+                && message.tx_id != TxId::NONE
+                && !state.transactions.contains_key(&message.tx_id) =>
+            {
+                Reply::Error(Errno::ENOENT)
+            }
+            Err(_) => Reply::Error(Errno::EINVAL),
+            Ok(Request::Watch { path, token, depth }) => {
+                // The one operation whose event comes after its reply.
+                match self.watch(connection, &subject, &path, token.clone(), depth) {
+                    Ok(()) => {
+                        self.reply(connection, message, &Reply::Ok);
+                        self.push_event(connection, path.as_str(), &token);
+                        return;
+                    }
+                    Err(errno) => Reply::Error(errno),
+                }
+            }
+            Ok(request) => (self.execute(connection, &subject, message.tx_id, request))
+                .unwrap_or_else(Reply::Error),
+        };
+        self.reply(connection, message, &reply);
+    }
+
+    /// Carries a request out for the control domain, without a connection; watchers hear of it.
+    ///
+    /// Requests that need a connection (watches, transactions) are answered with EINVAL. The interceptor is not called.
+    pub fn apply(&mut self, request: Request) -> Reply {
+        self.execute_for_control(request).unwrap_or_else(Reply::Error)
+    }
+
+    /// Takes a connection that has got output, or was closed, since it was last named here.
+    pub fn poll_ready(&mut self) -> Option<ConnectionId> {
+        self.ready.pop_first()
+    }
+
+    /// Takes the next message for a connection, as it stands on the wire.
+    pub fn poll_output(&mut self, connection: ConnectionId) -> Option<Arc<[u8]>> {
+        self.connections.get_mut(&connection)?.output.pop()
+    }
+
+    /// Whether [`Server::poll_output`] has something for the connection.
+    pub fn has_output(&self, connection: ConnectionId) -> bool {
+        self.connections.get(&connection).is_some_and(|state| state.output.octets() > 0)
+    }
+
+    /// Whether the connection's next request can be handled, or has to wait until [`Server::poll_output`] has taken some.
+    ///
+    /// [`Server::handle`] does not refuse: to hold requests back is up to whoever carries them.
+    pub fn has_room(&self, connection: ConnectionId) -> bool {
+        let unread = self.connections.get(&connection).map_or(0, |state| state.output.octets());
+        unread < OUTPUT_HIGH_WATER
+    }
+
+    /// Has `interceptor` called before each well-formed request of a connection is handled: for tests that need a change to land between
+    /// two requests of somebody else ([`Server::apply`] makes it), and for tracing.
+    pub fn set_interceptor(&mut self, interceptor: Option<Interceptor>) {
+        self.interceptor = interceptor;
+    }
+
+    pub(crate) fn subject_of(&self, connection: ConnectionId) -> Option<Subject> {
+        self.connections.get(&connection).map(|state| self.domains.subject(state.domid))
+    }
+
+    /// Queues an event. One that does not fit a message is dropped (XSA-324): the watch could not have been set on such a path.
+    pub(crate) fn push_event(
+        &mut self,
+        connection: ConnectionId,
+        path: &str,
+        token: &xenstore_proto::Token,
+    ) {
+        let len = path.len() + token.as_octets().len() + 2;
+        if len > PAYLOAD_MAX {
+            tracing::debug!(?connection, path, "event longer than a message dropped");
+            return;
+        }
+        let payload = [path.as_bytes(), &[0], token.as_octets(), &[0]].concat();
+        let ty = MessageType::WATCH_EVENT;
+        let message = Message { ty, request_id: RequestId(0), tx_id: TxId::NONE, payload };
+        let mut octets = Vec::new();
+        if message.encode(PAYLOAD_MAX, &mut octets).is_ok() {
+            let may_merge = !path.starts_with('@');
+            self.push_output(connection, |output| output.push_event(octets, may_merge));
+        }
+    }
+
+    fn reply(&mut self, connection: ConnectionId, to: &Message, reply: &Reply) {
+        let mut octets = Vec::new();
+        if reply.encode(to.ty, to.request_id, to.tx_id, PAYLOAD_MAX, &mut octets).is_err() {
+            let error = Reply::Error(Errno::E2BIG);
+            // The name of an error always fits.
+            let _ = error.encode(to.ty, to.request_id, to.tx_id, PAYLOAD_MAX, &mut octets);
+        }
+        self.push_output(connection, |output| output.push_reply(octets));
+    }
+
+    fn push_output(&mut self, connection: ConnectionId, push: impl FnOnce(&mut Output)) {
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        push(&mut state.output);
+        let max = if self.domains.subject(state.domid).privileged {
+            OUTPUT_MAX_PRIVILEGED
+        } else {
+            OUTPUT_MAX
+        };
+        if state.output.octets() > max {
+            tracing::warn!(?connection, domid = %state.domid, "connection closed: it does not read its events");
+            self.disconnect(connection);
+        }
+        self.ready.insert(connection);
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("connections", &self.connections.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,486 @@
+//! Clients on a Unix socket: one thread, whoever is slow.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use mio::net::{UnixListener, UnixStream};
+use mio::{Events, Interest, Poll, Token};
+use rustix::io::Errno as OsError;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use xenstore_proto::limits::PAYLOAD_MAX;
+use xenstore_proto::{Decoded, Decoder, DomId};
+
+use crate::embedded::{Embedded, Waker};
+use crate::server::ConnectionId;
+
+/// Most clients at a time; later ones wait to be accepted. Well below what one process may have open on the hosts we know.
+const CLIENTS_MAX: usize = 4096;
+
+/// Most octets read from one client before the next one's turn.
+const TURN_OCTETS: usize = 16 << 10;
+
+/// Octets written by one call, if there are so many.
+const WRITE_OCTETS: usize = 64 << 10;
+
+/// Clients that the kernel keeps waiting until they are accepted.
+const BACKLOG: i32 = 128;
+
+/// How long to wait for a free file descriptor before accepting is tried again: nothing tells when one gets free.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
+
+const LISTENER: Token = Token(0);
+const WAKER: Token = Token(1);
+const FIRST_CLIENT: usize = 2;
+
+/// A Unix socket that serves an [`Embedded`] server. Stopping or dropping it closes its clients' connections and removes the socket.
+#[derive(Debug)]
+pub struct UnixServer {
+    path: PathBuf,
+    waker: Arc<LoopWaker>,
+    thread: Option<JoinHandle<()>>,
+    /// Device and inode of the socket: what another server puts in its place is not ours to remove.
+    identity: (u64, u64),
+}
+
+impl UnixServer {
+    pub(crate) fn start(embedded: Embedded, path: &FsPath) -> Result<Self, ServeError> {
+        let failed =
+            |action| move |source| ServeError::Io { action, path: path.to_owned(), source };
+        let poll = Poll::new().map_err(failed("watch"))?;
+        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(failed("watch"))?;
+        let mut listener = UnixListener::from_std(listen(path)?);
+        let metadata = fs::symlink_metadata(path).map_err(failed("examine"))?;
+        let registry = poll.registry();
+        registry.register(&mut listener, LISTENER, Interest::READABLE).map_err(failed("watch"))?;
+        let waker = Arc::new(LoopWaker { waker, state: Mutex::default() });
+        let mut event_loop = EventLoop {
+            embedded,
+            poll,
+            listener,
+            waker: Arc::clone(&waker),
+            clients: HashMap::new(),
+            by_connection: HashMap::new(),
+            next_client: FIRST_CLIENT,
+            accept: Accept::Idle,
+            work: BTreeSet::new(),
+        };
+        let run = move || event_loop.run();
+        let thread =
+            thread::Builder::new().name("xenstored".into()).spawn(run).map_err(failed("serve"))?;
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(Self { path: path.to_owned(), waker, thread: Some(thread), identity })
+    }
+
+    /// Where the socket is.
+    pub fn path(&self) -> &FsPath {
+        &self.path
+    }
+
+    /// Closes the clients' connections, removes the socket, and returns when that is done.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for UnixServer {
+    fn drop(&mut self) {
+        let ours = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == self.identity;
+        if fs::symlink_metadata(&self.path).is_ok_and(ours)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "socket not removed");
+        }
+        self.waker.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Why a Unix socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A server answers there.
+    #[error("{} is in use by another server: stop that one, or choose another path", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else than a socket is there.
+    #[error("{} exists and is not a socket: choose another path", path.display())]
+    NotASocket {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// The system refuses.
+    #[error("cannot {action} the socket {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Tells the event loop from other threads what happened.
+pub(crate) struct LoopWaker {
+    waker: mio::Waker,
+    state: Mutex<Wakeup>,
+}
+
+#[derive(Default)]
+struct Wakeup {
+    ready: Vec<ConnectionId>,
+    stop: bool,
+    /// Whether the loop waits, and has to be woken.
+    asleep: bool,
+}
+
+impl LoopWaker {
+    pub(crate) fn wake_for(&self, connection: ConnectionId) {
+        self.wake(|state| state.ready.push(connection));
+    }
+
+    fn stop(&self) {
+        self.wake(|state| state.stop = true);
+    }
+
+    fn wake(&self, change: impl FnOnce(&mut Wakeup)) {
+        let mut state = self.lock();
+        change(&mut state);
+        if std::mem::take(&mut state.asleep)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::error!(%error, "the thread that serves the socket cannot be woken");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wakeup> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for LoopWaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoopWaker").finish_non_exhaustive()
+    }
+}
+
+struct EventLoop {
+    embedded: Embedded,
+    poll: Poll,
+    listener: UnixListener,
+    waker: Arc<LoopWaker>,
+    clients: HashMap<usize, Client>,
+    by_connection: HashMap<ConnectionId, usize>,
+    next_client: usize,
+    accept: Accept,
+    /// Clients for whom something can be done.
+    work: BTreeSet<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accept {
+    /// Nobody waits.
+    Idle,
+    /// Somebody may wait.
+    Pending,
+    /// Somebody waits, but there is no file descriptor left.
+    Starved,
+}
+
+impl EventLoop {
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(256);
+        loop {
+            let timeout = {
+                let mut state = self.waker.lock();
+                if state.stop {
+                    break;
+                }
+                let ready = std::mem::take(&mut state.ready);
+                self.work.extend(
+                    ready.iter().filter_map(|connection| self.by_connection.get(connection)),
+                );
+                let idle = self.work.is_empty() && !self.may_accept();
+                state.asleep = idle;
+                match self.accept {
+                    _ if !idle => Some(Duration::ZERO),
+                    Accept::Starved => Some(ACCEPT_AGAIN),
+                    _ => None,
+                }
+            };
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "socket no longer served");
+                break;
+            }
+            if self.accept == Accept::Starved && events.is_empty() {
+                self.accept = Accept::Pending;
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.accept = Accept::Pending,
+                    WAKER => {}
+                    Token(number) => {
+                        if let Some(client) = self.clients.get_mut(&number) {
+                            client.readable |= event.is_readable() || event.is_read_closed();
+                            client.writable |= event.is_writable();
+                            self.work.insert(number);
+                        }
+                    }
+                }
+            }
+            if self.may_accept() {
+                self.accept_all();
+            }
+            for number in std::mem::take(&mut self.work) {
+                self.turn(number);
+            }
+        }
+        for (_, client) in self.clients.drain() {
+            self.embedded.lock().disconnect(client.connection);
+        }
+    }
+
+    fn may_accept(&self) -> bool {
+        self.accept == Accept::Pending && self.clients.len() < CLIENTS_MAX
+    }
+
+    fn accept_all(&mut self) {
+        while self.clients.len() < CLIENTS_MAX {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.add_client(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.accept = Accept::Idle;
+                    return;
+                }
+                // Who was waiting has gone.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "client not accepted");
+                    self.accept = Accept::Starved;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn add_client(&mut self, mut stream: UnixStream) {
+        let number = self.next_client;
+        self.next_client += 1;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, Token(number), interest) {
+            tracing::warn!(%error, "client not accepted");
+            return;
+        }
+        let waker = Waker::Loop(Arc::clone(&self.waker));
+        let connection = self.embedded.lock().connect(DomId::DOM0, waker);
+        let client = Client {
+            stream,
+            connection,
+            decoder: Decoder::new(PAYLOAD_MAX),
+            undecoded: false,
+            output: Vec::new(),
+            written: 0,
+            readable: true,
+            writable: true,
+        };
+        self.clients.insert(number, client);
+        self.by_connection.insert(connection, number);
+        self.work.insert(number);
+    }
+
+    /// Does for one client what can be done without waiting, up to its share.
+    fn turn(&mut self, number: usize) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        match client.turn(&self.embedded) {
+            Turn::Wait => {}
+            Turn::More => {
+                self.work.insert(number);
+            }
+            Turn::Gone => {
+                let connection = client.connection;
+                self.clients.remove(&number);
+                self.by_connection.remove(&connection);
+                self.embedded.lock().disconnect(connection);
+                if self.accept == Accept::Starved {
+                    self.accept = Accept::Pending;
+                }
+            }
+        }
+    }
+}
+
+struct Client {
+    stream: UnixStream,
+    connection: ConnectionId,
+    decoder: Decoder,
+    /// Whether the decoder may hold a whole message.
+    undecoded: bool,
+    output: Vec<u8>,
+    written: usize,
+    /// Whether the socket may have octets for us; known to have none once a read has said so.
+    readable: bool,
+    /// Whether the socket may have room; known to have none once a write has said so.
+    writable: bool,
+}
+
+enum Turn {
+    /// Nothing more to do until the socket or the server says so.
+    Wait,
+    /// There is more, after the others' turns.
+    More,
+    Gone,
+}
+
+impl Client {
+    fn turn(&mut self, embedded: &Embedded) -> Turn {
+        self.receive(embedded)
+            .and_then(|()| self.handle(embedded))
+            .and_then(|()| self.send(embedded))
+            .unwrap_or_else(|error| {
+                tracing::debug!(connection = ?self.connection, %error, "client gone");
+                Turn::Gone
+            })
+    }
+
+    /// Reads a share, unless something is left from the last one.
+    fn receive(&mut self, embedded: &Embedded) -> io::Result<()> {
+        if self.undecoded || !self.readable || !embedded.lock().server.has_room(self.connection) {
+            return Ok(());
+        }
+        let mut share = [0; TURN_OCTETS];
+        match self.stream.read(&mut share) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(len) => {
+                self.decoder.push(&share[..len]);
+                self.undecoded = true;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn handle(&mut self, embedded: &Embedded) -> io::Result<()> {
+        while self.undecoded {
+            // One message a lock: others in this process get their turns.
+            let mut shared = embedded.lock();
+            if !shared.server.has_room(self.connection) {
+                break;
+            }
+            match self.decoder.decode() {
+                Ok(Decoded::Message(message)) => shared.server.handle(self.connection, &message),
+                Ok(Decoded::Need(_)) => self.undecoded = false,
+                Err(broken) => return Err(io::Error::new(io::ErrorKind::InvalidData, broken)),
+            }
+            shared.wake();
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, embedded: &Embedded) -> io::Result<Turn> {
+        while self.writable {
+            let rest = &self.output[self.written..];
+            if rest.is_empty() {
+                self.output.clear();
+                self.written = 0;
+                let mut shared = embedded.lock();
+                while self.output.len() < WRITE_OCTETS {
+                    match shared.server.poll_output(self.connection) {
+                        Some(message) => self.output.extend_from_slice(&message),
+                        None => break,
+                    }
+                }
+                if self.output.is_empty() {
+                    if !shared.server.is_open(self.connection) {
+                        return Ok(Turn::Gone);
+                    }
+                    break;
+                }
+                continue;
+            }
+            match self.stream.write(rest) {
+                Ok(len) => self.written += len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let shared = embedded.lock();
+        if !shared.server.is_open(self.connection) {
+            return Ok(Turn::Gone);
+        }
+        let can_read = (self.readable || self.undecoded) && shared.server.has_room(self.connection);
+        Ok(if can_read { Turn::More } else { Turn::Wait })
+    }
+}
+
+/// A listening socket at the path that only this user can connect to.
+fn listen(path: &FsPath) -> Result<net::UnixListener, ServeError> {
+    let failed = |action| {
+        move |source: OsError| ServeError::Io {
+            action,
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    };
+    let address = SocketAddrUnix::new(path).map_err(failed("name"))?;
+    let socket = || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    };
+    let listener = socket().map_err(failed("create"))?;
+    match rustix::net::bind(&listener, &address) {
+        Err(OsError::ADDRINUSE) => {
+            let probe = socket().map_err(failed("create"))?;
+            remove_stale(path, rustix::net::connect(&probe, &address))?;
+            rustix::net::bind(&listener, &address).map_err(failed("bind"))?;
+        }
+        bound => bound.map_err(failed("bind"))?,
+    }
+    // Nobody can connect before listen(), so nobody does while the mode is still the umask's.
+    let private = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(path, private).map_err(|source| ServeError::Io {
+        action: "restrict",
+        path: path.to_owned(),
+        source,
+    })?;
+    rustix::net::listen(&listener, BACKLOG).map_err(failed("listen on"))?;
+    Ok(listener.into())
+}
+
+/// Removes what stands in the way if it is a socket that nobody listens on.
+fn remove_stale(path: &FsPath, probed: Result<(), OsError>) -> Result<(), ServeError> {
+    let failed = |action| move |source| ServeError::Io { action, path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            Err(ServeError::NotASocket { path: path.to_owned() })
+        }
+        Ok(_) if probed == Err(OsError::CONNREFUSED) => {
+            fs::remove_file(path).map_err(failed("replace"))
+        }
+        Ok(_) => Err(ServeError::InUse { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("examine")(error)),
+    }
+}

@@ -1,0 +1,108 @@
+//! Watches, found by the path they are on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+
+use xenstore_proto::{Path, Token};
+
+use crate::server::ConnectionId;
+
+/// All watches of all connections.
+///
+/// A change finds those on its path by one look-up for every name in the path, and a removal those below by a range: how
+/// many others there are hardly matters.
+#[derive(Debug, Default)]
+pub(crate) struct Watches {
+    /// By absolute path or special name, in the order they were set.
+    by_path: BTreeMap<Box<str>, Vec<Watch>>,
+    of_connection: HashMap<ConnectionId, BTreeSet<(Box<str>, Token)>>,
+}
+
+/// One watch.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    pub(crate) connection: ConnectionId,
+    pub(crate) token: Token,
+    /// How many levels below its path it covers.
+    pub(crate) depth: Option<u32>,
+    /// Octets that events leave out at the front: of a relative watch, the path it is relative to.
+    pub(crate) left_out: usize,
+}
+
+impl Watches {
+    /// Adds a watch; `false` if the connection has one on this path with this token.
+    pub(crate) fn add(&mut self, path: &str, watch: Watch) -> bool {
+        let key = (path.into(), watch.token.clone());
+        let new = self.of_connection.entry(watch.connection).or_default().insert(key);
+        if new {
+            self.by_path.entry(path.into()).or_default().push(watch);
+        }
+        new
+    }
+
+    /// Removes a watch; `false` if there is none.
+    pub(crate) fn remove(&mut self, connection: ConnectionId, path: &str, token: &Token) -> bool {
+        let Some(own) = self.of_connection.get_mut(&connection) else { return false };
+        let known = own.remove(&(path.into(), token.clone()));
+        if known {
+            self.forget(path, |watch| watch.connection == connection && watch.token == *token);
+        }
+        known
+    }
+
+    /// Removes all watches of a connection.
+    pub(crate) fn remove_connection(&mut self, connection: ConnectionId) {
+        for (path, _) in self.of_connection.remove(&connection).unwrap_or_default() {
+            self.forget(&path, |watch| watch.connection == connection);
+        }
+    }
+
+    /// How many watches a connection has.
+    pub(crate) fn count(&self, connection: ConnectionId) -> usize {
+        self.of_connection.get(&connection).map_or(0, BTreeSet::len)
+    }
+
+    /// The watches on exactly this path or special name.
+    pub(crate) fn on(&self, path: &str) -> &[Watch] {
+        self.by_path.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    /// The watches that cover a path: on the root, then name by name down to the path itself.
+    pub(crate) fn covering<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Watch> {
+        let text = path.as_str();
+        let slashes = text.match_indices('/').map(|(at, _)| at).filter(|&at| at > 0);
+        let ends = slashes.chain((!path.is_root()).then_some(text.len()));
+        let prefixes = std::iter::once("/").chain(ends.map(|end| &text[..end]));
+        let levels = path.components().count();
+        prefixes.enumerate().flat_map(move |(level, prefix)| {
+            let below = levels - level;
+            self.on(prefix).iter().filter(move |watch| watch.covers(below))
+        })
+    }
+
+    /// The watched paths below a path, those further down before those above them.
+    pub(crate) fn below(&self, path: &Path) -> impl Iterator<Item = (&str, &[Watch])> {
+        // What is below starts with the path and a slash; '0' is the octet after '/'.
+        let (from, to) = (format!("{path}/"), format!("{path}0"));
+        let range = (Bound::Included(from.as_str()), Bound::Excluded(to.as_str()));
+        self.by_path
+            .range::<str, _>(range)
+            .rev()
+            .map(|(path, watches)| (&**path, watches.as_slice()))
+    }
+
+    fn forget(&mut self, path: &str, which: impl Fn(&Watch) -> bool) {
+        let Some(watches) = self.by_path.get_mut(path) else { return };
+        watches.retain(|watch| !which(watch));
+        if watches.is_empty() {
+            self.by_path.remove(path);
+        }
+    }
+}
+
+impl Watch {
+    fn covers(&self, levels_below: usize) -> bool {
+        self.depth
+            .is_none_or(|depth| usize::try_from(depth).is_ok_and(|depth| levels_below <= depth))
+    }
+}
