@@ -242,6 +242,25 @@ proptest! {
     }
 
     #[test]
+    fn documents_survive_both_layouts(choices in choices()) {
+        let document = document(choices, true);
+        for layout in [Layout::Yajl, Layout::JsonC] {
+            let parsed = json::parse(&document.to_octets(layout), Mode::Lenient).unwrap();
+            prop_assert_eq!(&parsed.value, &document);
+        }
+    }
+
+    #[test]
+    fn any_string_survives_both_layouts(octets in vec(any::<u8>(), 0..40)) {
+        let quoted: Vec<u8> = octets.into_iter().filter(|octet| !matches!(octet, b'"' | b'\\')).collect();
+        let text = [b"\"".as_slice(), &quoted, b"\""].concat();
+        let value = json::parse(&text, Mode::Lenient).unwrap().value;
+        for layout in [Layout::Yajl, Layout::JsonC] {
+            prop_assert_eq!(&json::parse(&value.to_octets(layout), Mode::Lenient).unwrap().value, &value);
+        }
+    }
+
+    #[test]
     fn a_new_configuration_survives_both_layouts_without_a_finding(choices in choices()) {
         let read = DomainConfig::read_value(&document(choices, false), Mode::Lenient).unwrap();
         let mut config = read.config;
