@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::json::{JsonPath, Object, Step, Value};
 use crate::model::DomainConfig;
 use crate::model::field::{Field, Style};
 
 /// One difference.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Change {
     /// Where; devices by what identifies them, as in `$.disks[vdev=xvda].format`.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
 use crate::json::JsonPath;
 
 /// One thing about a text that its writer should know.
@@ -37,8 +40,23 @@ impl fmt::Display for Finding {
     }
 }
 
+/// An object of `path`, `severity`, `message` and, where there is one, `position`.
+impl Serialize for Finding {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("path", &self.path)?;
+        map.serialize_entry("severity", &self.severity())?;
+        map.serialize_entry("message", &self.kind.to_string())?;
+        if let Some(position) = &self.position {
+            map.serialize_entry("position", position)?;
+        }
+        map.end()
+    }
+}
+
 /// How bad a [`Finding`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// libxl writes it and reads it as it says; worth knowing all the same. No deviation.
     Note,
@@ -59,7 +77,7 @@ impl fmt::Display for Severity {
 }
 
 /// A place in a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Position {
     /// Octets before it.
     pub offset: usize,

@@ -49,7 +49,7 @@ pub use diff::{Change, diff};
 pub use finding::{Finding, FindingKind, Position, Severity};
 pub use json::{JsonPath, Layout};
 pub use model::DomainConfig;
-pub use read::{MAX_OBJECTS, Mode, ReadConfig};
+pub use read::{MAX_STRUCTS, Mode, ReadConfig};
 pub use read_error::{ReadError, SyntaxProblem};
 #[doc(hidden)]
 pub use stability::{Unstable, check_stability};

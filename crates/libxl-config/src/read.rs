@@ -17,9 +17,10 @@ pub enum Mode {
     Lenient,
 }
 
-/// How many objects a configuration may hold. Each becomes a struct of up to 1.5 KiB, however short its text; the largest
-/// honest configurations have a few thousand devices. libxl has no limit of its own.
-pub const MAX_OBJECTS: usize = 1 << 16;
+/// How many structs a configuration may hold. Each takes up to 1.5 KiB, however short its text (`0,` in a list of
+/// devices is one to libxl); the largest honest configurations have a few thousand devices. libxl has no limit of its
+/// own.
+pub const MAX_STRUCTS: usize = 1 << 16;
 
 /// A configuration that was read, and what there is to say about its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +55,11 @@ impl DomainConfig {
     /// Findings have no position.
     ///
     /// # Errors
-    /// [`ReadError::TooManyObjects`], and [`ReadError::Deviations`] in strict mode.
+    /// [`ReadError::TooManyStructs`], and [`ReadError::Deviations`] in strict mode.
     pub fn read_value(value: &Value, mode: Mode) -> Result<ReadConfig, ReadError> {
-        check_size(value)?;
         let mut sink = Sink::collecting();
         let config = from_document(value, &mut sink);
-        finish(config, sink.finish(None), mode)
+        finish(config, sink, None, mode)
     }
 }
 
@@ -70,39 +70,21 @@ fn read(text: &[u8], mode: Mode, stored: bool) -> Result<ReadConfig, ReadError> 
         let end = Place::root().at(u32::try_from(text.len()).unwrap_or(u32::MAX));
         sink.note(&end, FindingKind::MissingNul);
     }
-    check_size(&value)?;
     let config = from_document(&value, &mut sink);
-    finish(config, sink.finish(Some(text)), mode)
+    finish(config, sink, Some(text), mode)
 }
 
 fn finish(
     config: DomainConfig,
-    findings: Vec<Finding>,
+    sink: Sink,
+    text: Option<&[u8]>,
     mode: Mode,
 ) -> Result<ReadConfig, ReadError> {
+    let findings = sink.finish_records(text)?;
     if mode == Mode::Strict && findings.iter().any(Finding::is_deviation) {
         return Err(ReadError::Deviations { findings });
     }
     Ok(ReadConfig { config, findings })
-}
-
-pub(crate) fn check_size(value: &Value) -> Result<(), ReadError> {
-    let count = objects(value);
-    if count > MAX_OBJECTS {
-        Err(ReadError::TooManyObjects { count, limit: MAX_OBJECTS })
-    } else {
-        Ok(())
-    }
-}
-
-fn objects(value: &Value) -> usize {
-    match value {
-        Value::Object(object) => {
-            1 + object.members().iter().map(|member| objects(&member.value)).sum::<usize>()
-        }
-        Value::Array(elements) => elements.iter().map(objects).sum(),
-        _ => 0,
-    }
 }
 
 fn from_document(value: &Value, sink: &mut Sink) -> DomainConfig {

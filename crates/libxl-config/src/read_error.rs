@@ -27,12 +27,10 @@ pub enum ReadError {
         /// Levels allowed.
         limit: usize,
     },
-    /// More objects than [`MAX_OBJECTS`](crate::MAX_OBJECTS).
-    #[error("the configuration has {count} objects, more than the {limit} this reader takes")]
-    TooManyObjects {
-        /// Objects there are.
-        count: usize,
-        /// Objects allowed.
+    /// More structs than [`MAX_STRUCTS`](crate::MAX_STRUCTS).
+    #[error("the configuration has more than the {limit} structs this reader takes")]
+    TooManyStructs {
+        /// Structs allowed.
         limit: usize,
     },
     /// No JSON, by either of libxl's readers.
@@ -49,6 +47,16 @@ pub enum ReadError {
         /// All findings, notes included, in the order of the text.
         findings: Vec<Finding>,
     },
+}
+
+impl ReadError {
+    /// All findings of a text that strict mode refused, notes included; none for another error.
+    pub fn findings(&self) -> &[Finding] {
+        match self {
+            ReadError::Deviations { findings } => findings,
+            _ => &[],
+        }
+    }
 }
 
 /// What is wrong with a text that is no JSON.

@@ -2,24 +2,42 @@
 
 use crate::finding::{Finding, FindingKind, Position};
 use crate::json::{JsonPath, MAX_FINDINGS, Place};
+use crate::read::MAX_STRUCTS;
+use crate::read_error::ReadError;
 
 /// Where findings go while reading, or nowhere.
 pub(crate) struct Sink {
     list: Option<Vec<Finding>>,
+    /// How many structs have been read.
+    structs: usize,
 }
 
 impl Sink {
     pub(crate) fn collecting() -> Sink {
-        Sink { list: Some(Vec::new()) }
+        Sink { list: Some(Vec::new()), structs: 0 }
     }
 
     /// For reading a value a second time.
     pub(crate) fn quiet() -> Sink {
-        Sink { list: None }
+        Sink { list: None, structs: 0 }
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
         self.list.is_none()
+    }
+
+    /// Counts one more struct; `false` says to read no more of them, as the read will fail.
+    pub(crate) fn admit_struct(&mut self) -> bool {
+        self.structs += 1;
+        self.structs <= MAX_STRUCTS
+    }
+
+    /// [`Sink::finish`], or the error if there were too many structs.
+    pub(crate) fn finish_records(self, text: Option<&[u8]>) -> Result<Vec<Finding>, ReadError> {
+        if self.structs > MAX_STRUCTS {
+            return Err(ReadError::TooManyStructs { limit: MAX_STRUCTS });
+        }
+        Ok(self.finish(text))
     }
 
     /// `position` is filled in with the offset only; [`Sink::finish`] completes it.

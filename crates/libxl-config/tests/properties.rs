@@ -207,6 +207,28 @@ fn unknown_members(value: &Value, found: &mut Vec<String>) {
     }
 }
 
+/// The document without one member, and how many there were of its name at each level.
+fn without(value: &Value, path: &[&str]) -> (Value, usize) {
+    let (Value::Object(object), Some((key, rest))) = (value, path.split_first()) else {
+        return (value.clone(), 1);
+    };
+    let mut count = 0;
+    let mut left = Object::new();
+    for member in object.members() {
+        if *member.key != **key {
+            left.push(member.key.clone(), member.value.clone());
+            continue;
+        }
+        count += 1;
+        if !rest.is_empty() {
+            let (value, below) = without(&member.value, rest);
+            count = count.max(below);
+            left.push(member.key.clone(), value);
+        }
+    }
+    (left.into(), count)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -242,6 +264,25 @@ proptest! {
     }
 
     #[test]
+    fn documents_survive_both_layouts(choices in choices()) {
+        let document = document(choices, true);
+        for layout in [Layout::Yajl, Layout::JsonC] {
+            let parsed = json::parse(&document.to_octets(layout), Mode::Lenient).unwrap();
+            prop_assert_eq!(&parsed.value, &document);
+        }
+    }
+
+    #[test]
+    fn any_string_survives_both_layouts(octets in vec(any::<u8>(), 0..40)) {
+        let quoted: Vec<u8> = octets.into_iter().filter(|octet| !matches!(octet, b'"' | b'\\')).collect();
+        let text = [b"\"".as_slice(), &quoted, b"\""].concat();
+        let value = json::parse(&text, Mode::Lenient).unwrap().value;
+        for layout in [Layout::Yajl, Layout::JsonC] {
+            prop_assert_eq!(&json::parse(&value.to_octets(layout), Mode::Lenient).unwrap().value, &value);
+        }
+    }
+
+    #[test]
     fn a_new_configuration_survives_both_layouts_without_a_finding(choices in choices()) {
         let read = DomainConfig::read_value(&document(choices, false), Mode::Lenient).unwrap();
         let mut config = read.config;
@@ -274,6 +315,24 @@ proptest! {
         prop_assert_eq!(before, after);
         let again = DomainConfig::read_value(&written, Mode::Lenient).unwrap().config;
         prop_assert_eq!(again, config);
+    }
+
+    #[test]
+    fn changing_one_field_leaves_the_rest_of_any_document_as_it_was(choices in choices()) {
+        let document = document(choices, true);
+        let config = DomainConfig::read_value(&document, Mode::Lenient).unwrap().config;
+
+        let mut changed = config.clone();
+        changed.on_crash = model::ShutdownAction::Preserve;
+        prop_assert_eq!(without(&changed.to_value(), &["on_crash"]).0, without(&document, &["on_crash"]).0);
+
+        let mut changed = config;
+        changed.c_info.name = Some("a name of no document".into());
+        let (before, count) = without(&document, &["c_info", "name"]);
+        // A second c_info gives way to the changed first; one that is no object, to an object.
+        if count <= 1 && document.get("c_info").is_some_and(|c_info| c_info.as_object().is_some()) {
+            prop_assert_eq!(without(&changed.to_value(), &["c_info", "name"]).0, before);
+        }
     }
 
     #[test]

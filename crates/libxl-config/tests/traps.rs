@@ -224,12 +224,17 @@ fn nesting_and_size_are_limited() {
     assert!(matches!(json::parse(deep.as_bytes(), Mode::Lenient), Err(ReadError::TooDeep { .. })));
     let most = format!("{}{}", "[".repeat(json::MAX_DEPTH), "]".repeat(json::MAX_DEPTH));
     assert!(json::parse(most.as_bytes(), Mode::Strict).is_ok());
-    let many = format!("{{\"disks\": [{}{{}}]}}", "{},".repeat(libxl_config::MAX_OBJECTS));
-    assert!(matches!(
-        DomainConfig::read(many.as_bytes(), Mode::Lenient),
-        Err(ReadError::TooManyObjects { .. })
-    ));
-    assert!(serde_json::from_str::<DomainConfig>(&many).is_err());
+    for element in ["{}", "0"] {
+        let many = format!(
+            "{{\"disks\": [{}{element}]}}",
+            format!("{element},").repeat(libxl_config::MAX_STRUCTS)
+        );
+        assert!(matches!(
+            DomainConfig::read(many.as_bytes(), Mode::Lenient),
+            Err(ReadError::TooManyStructs { .. })
+        ));
+        assert!(serde_json::from_str::<DomainConfig>(&many).is_err());
+    }
     let large = vec![b' '; json::MAX_SIZE + 1];
     assert!(matches!(DomainConfig::read(&large, Mode::Lenient), Err(ReadError::TooLarge { .. })));
 }
@@ -555,6 +560,13 @@ fn positions_are_those_of_the_text() {
     let finding = &findings[0];
     let position = finding.position.unwrap();
     assert_eq!((position.line, position.column, position.offset), (3, 5, 20));
+    assert_eq!(
+        serde_json::to_string(finding).unwrap(),
+        concat!(
+            r#"{"path":"$.c_info.nmae","severity":"warning","message":"unknown key, which libxl ignores and loses "#,
+            r#"on its next write; it is kept","position":{"offset":20,"line":3,"column":5}}"#
+        )
+    );
     assert_eq!(
         finding.to_string(),
         "$.c_info.nmae: line 3 column 5: unknown key, which libxl ignores and loses on its next write; it is kept"

@@ -118,6 +118,8 @@ impl Batch {
     }
 
     /// Ends a watch at this point of the batch. The events that came before it ended are in [`Replies::events`].
+    ///
+    /// Parts of directories are read after the whole batch, so after this too; [`Batch::fence`] knows about that.
     pub fn unwatch(&mut self, watch: &Watch) -> Slot<()> {
         let (path, token) = (watch.path.clone(), watch.token.clone());
         self.push(Request::Unwatch { path, token })

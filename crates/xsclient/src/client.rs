@@ -289,8 +289,12 @@ impl<'r> Exchange<'r> {
         Self { requests, tx_id, results, in_flight: HashMap::new(), next: 0, answered: 0 }
     }
 
-    /// Submits requests until the window is full or none is left.
+    /// Submits requests until the window is full or none is left, once half of the window is free: a few large sends
+    /// instead of many small ones.
     fn fill_window(&mut self, client: &mut Client) {
+        if self.in_flight.len() > IN_FLIGHT_MAX / 2 {
+            return;
+        }
         while self.in_flight.len() < IN_FLIGHT_MAX {
             let Some(request) = self.requests.get(self.next) else { return };
             if let Err(failure) = self.submit(client, request) {
@@ -357,6 +361,9 @@ impl<'r> Exchange<'r> {
     fn forget_watches(&self, client: &mut Client) {
         let mut set = Vec::new();
         for (request, result) in self.requests.iter().zip(&self.results).take(self.next) {
+            if let Request::Unwatch { token, .. } = request {
+                client.watches.drop_ended(token);
+            }
             let Request::Watch { path, token, depth } = request else { continue };
             match result {
                 Some(Ok(_)) => {

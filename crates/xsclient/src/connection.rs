@@ -20,6 +20,33 @@ use xenstore_proto::{
 /// Replies are matched by request id and may come in any order. Events may come at any point between messages. A server
 /// that breaks the protocol ends the connection: from then on every call answers the same [`ProtocolError`]. The
 /// transaction id in a reply is not looked at: the request id alone says what it answers.
+///
+/// ```
+/// use xsclient::{Connection, EventOrder, Framing, Incoming, Manner, Reply, Request, TxId, limits};
+///
+/// let mut connection = Connection::new(Manner {
+///     framing: Framing::Stream,
+///     event_order: EventOrder::WithReplies,
+///     request_payload_max: limits::PAYLOAD_MAX,
+/// });
+/// let id = connection.submit(&Request::Read("/vm/name".parse()?), TxId::NONE)?;
+///
+/// // To the server, in whatever pieces the transport takes ...
+/// let octets = connection.poll_transmit().unwrap_or_default();
+/// assert_eq!(octets.len(), 16 + "/vm/name\0".len());
+/// let sent = octets.len();
+/// connection.transmitted(sent);
+///
+/// // ... and back, in whatever pieces they come.
+/// let reply = Reply::Value(b"guest".to_vec());
+/// let mut octets = Vec::new();
+/// reply.encode(xsclient::MessageType::READ, id, TxId::NONE, limits::PAYLOAD_MAX, &mut octets)?;
+/// for octet in octets {
+///     connection.handle_octets(&[octet])?;
+/// }
+/// assert_eq!(connection.poll_incoming(), Some(Incoming::Reply { request_id: id, reply }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Connection {
     payload_max: usize,
@@ -302,8 +329,9 @@ impl Outgoing {
             self.sent_of_first -= len;
             self.messages.pop_front();
         }
-        if self.sent == self.octets.len() {
-            self.octets.clear();
+        // Room that a long batch would otherwise use up; at half, each octet is moved once at most on average.
+        if self.sent >= self.octets.len() / 2 {
+            self.octets.drain(..self.sent);
             self.sent = 0;
         }
     }
@@ -315,7 +343,8 @@ impl Outgoing {
             return false;
         }
         let before: usize = self.messages.iter().take(at).map(|(_, len)| len).sum();
-        let start = self.sent - self.sent_of_first + before;
+        // Nothing stands before the first message, and `before` counts what was sent of it.
+        let start = self.sent + before.saturating_sub(self.sent_of_first);
         let len = self.messages[at].1;
         self.octets.drain(start..start + len);
         self.messages.remove(at);

@@ -34,6 +34,9 @@ impl Client {
 
     /// Replaces each E2BIG of a DIRECTORY by what reading the directory in parts gives.
     ///
+    /// Not if the requests themselves ended their transaction: its directories can no longer be read, and the ENOENT of a
+    /// transaction that is no more must not pass for that of a directory.
+    ///
     /// # Errors
     ///
     /// If a part was not answered. What a server refuses replaces the E2BIG.
@@ -44,6 +47,10 @@ impl Client {
         tx_id: TxId,
         deadline: Instant,
     ) -> Result<(), OperationError> {
+        let ends = |request: &Request| matches!(request, Request::TransactionEnd { .. });
+        if tx_id != TxId::NONE && requests.iter().any(ends) {
+            return Ok(());
+        }
         for (request, result) in requests.iter().zip(results) {
             match request {
                 Request::Directory(path) if refusal(result) == Some(&Errno::E2BIG) => {

@@ -77,6 +77,9 @@ impl Client {
             self.link.statistics.round_trips += 1;
         }
         let results = self.exchange(&requests, TxId::NONE, deadline);
+        if results.is_err() {
+            self.unwatch_unheard(&watches);
+        }
         let mut events = Vec::new();
         for watch in watches {
             let happened = self.watches.take_all(&watch.token);

@@ -51,6 +51,9 @@
 
 #![forbid(unsafe_code)]
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod batch;
 mod client;
 mod connection;

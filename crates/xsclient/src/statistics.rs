@@ -9,8 +9,8 @@ pub struct Statistics {
     pub round_trips: u64,
     /// Requests submitted, pages included.
     pub requests: u64,
-    /// How often a batch had to wait for replies with requests left, because [`crate::IN_FLIGHT_MAX`] were in flight. The server is
-    /// busy meanwhile, so this is no round trip.
+    /// How often a batch had requests left when [`crate::IN_FLIGHT_MAX`] were in flight. More are sent when half of these
+    /// are answered, so the server is never idle meanwhile, and this is no round trip.
     pub window_waits: u64,
     /// Octets sent.
     pub octets_sent: u64,

@@ -82,9 +82,9 @@ impl Client {
 
     /// Runs `body` in a transaction and commits, again from the start if another change got in between.
     ///
-    /// `body` may run several times; each time it sees the store as it is then. Its own error aborts and is given back. The
-    /// tries end with `policy`, or at the deadline of the client, whichever is first; with [`Client::with_deadline`] that
-    /// deadline is for all tries together, else each call has its own.
+    /// `body` may run several times; each time it sees the store as it is then. Its own error aborts and is given back. No
+    /// other try is started after `policy` is used up, nor after [`crate::Options::timeout`] from the start of the first or
+    /// the instant of [`Client::with_deadline`].
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl Client {
         policy: &RetryPolicy,
         mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let started = self.deadline();
+        let last_start = self.deadline();
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -111,7 +111,7 @@ impl Client {
                 return Ok(value);
             }
             let next = Instant::now() + policy.pause(attempts);
-            if attempts >= policy.attempts || next >= started {
+            if attempts >= policy.attempts || next >= last_start {
                 let request = Request::TransactionEnd { commit: true };
                 return Err(OperationError::new(&request, Failure::Conflict { attempts }).into());
             }
@@ -154,7 +154,7 @@ impl Transaction<'_> {
 
     /// Runs a last batch and commits, in one round trip.
     ///
-    /// The batch must not list directories that need more than one reply: the parts could only be read after the end.
+    /// A directory that does not fit one reply stays refused with E2BIG: its parts could only be read after the end.
     ///
     /// # Errors
     ///

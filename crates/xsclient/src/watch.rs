@@ -114,15 +114,23 @@ impl Client {
         Ok(watch)
     }
 
-    /// Ends a watch. Events of it that wait are dropped.
+    /// Ends a watch. Events of it that wait are dropped, and the watch is no more whatever the outcome.
     ///
     /// # Errors
     ///
-    /// If the watch is not set any more: [`Failure::StaleHandle`], or ENOENT if only the server does not know it. After
-    /// either, and after success, the watch is no more; after a timeout with `sent: false` it is still set.
+    /// If the watch is not set any more: [`Failure::StaleHandle`], or ENOENT if only the server does not know it. After a
+    /// timeout the server is still told, with the next call if not before.
     pub fn unwatch(&mut self, watch: &Watch) -> Result<(), OperationError> {
         self.check_watch(watch)?;
-        self.ask_for(&watch.end_request(), TxId::NONE)
+        let request = watch.end_request();
+        let unwatched = self.ask_for(&request, TxId::NONE);
+        if unwatched.is_err() && self.watches.is_set(&watch.token) {
+            self.unwatch_unheard(std::slice::from_ref(watch));
+            if unwatched.as_ref().is_err_and(OperationError::is_timeout) {
+                return Err(OperationError::new(&request, Failure::Timeout { sent: true }));
+            }
+        }
+        unwatched
     }
 
     /// The next event of a watch, waited for at most `timeout`. `None` if there was none.

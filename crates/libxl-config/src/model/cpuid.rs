@@ -124,6 +124,9 @@ fn entries<T>(
 ) -> Vec<T> {
     let mut list = Vec::new();
     for (index, element) in array(raw, place, sink).unwrap_or_default().iter().enumerate() {
+        if !sink.admit_struct() {
+            break;
+        }
         let place = place.index(index, element.offset().unwrap_or(place.offset));
         match element {
             Value::Object(object) => list.push(read(object, &place, sink)),

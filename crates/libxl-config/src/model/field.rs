@@ -84,8 +84,11 @@ impl<T: Field> Field for Vec<T> {
 
     fn parse(raw: &Value, place: &Place<'_>, sink: &mut Sink) -> Option<Vec<T>> {
         let elements = array(raw, place, sink)?;
-        let mut list = Vec::with_capacity(elements.len());
+        let mut list = Vec::new();
         for (index, element) in elements.iter().enumerate() {
+            if T::NESTED && !sink.admit_struct() {
+                break;
+            }
             let place = place.index(index, element.offset().unwrap_or(place.offset));
             list.extend(T::parse(element, &place, sink));
         }

@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::field::{Field, How, Style};
 use super::schema::FieldInfo;
-use crate::finding::FindingKind;
+use crate::finding::{Finding, FindingKind};
 use crate::json::{Member, Object, Place, Value};
-use crate::read::check_size;
+use crate::read_error::ReadError;
 use crate::sink::Sink;
 
 /// What was read into a record: its keys in order with their values as spelled, unknown ones included.
@@ -370,10 +370,10 @@ fn insertion_point(out: &[(Option<usize>, Member)], field: usize) -> usize {
     }
 }
 
-pub(crate) fn from_value<R: Record>(value: &Value) -> (R, Vec<crate::Finding>) {
+pub(crate) fn from_value<R: Record>(value: &Value) -> Result<(R, Vec<Finding>), ReadError> {
     let mut sink = Sink::collecting();
     let record = R::parse(value, &Place::root(), &mut sink).unwrap_or_default();
-    (record, sink.finish(None))
+    Ok((record, sink.finish_records(None)?))
 }
 
 /// Through a document, leniently.
@@ -381,6 +381,5 @@ pub(crate) fn deserialize<'de, R: Record, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<R, D::Error> {
     let value = Value::deserialize(deserializer)?;
-    check_size(&value).map_err(D::Error::custom)?;
-    Ok(from_value(&value).0)
+    from_value(&value).map(|(record, _)| record).map_err(D::Error::custom)
 }

@@ -82,7 +82,12 @@ macro_rules! records {
 
         impl $name {
             /// From a JSON value, leniently, and what there is to say about it.
-            pub fn from_value(value: &$crate::json::Value) -> ($name, Vec<$crate::Finding>) {
+            ///
+            /// # Errors
+            /// [`ReadError::TooManyStructs`](crate::ReadError::TooManyStructs), and no other.
+            pub fn from_value(
+                value: &$crate::json::Value,
+            ) -> Result<($name, Vec<$crate::Finding>), $crate::ReadError> {
                 $crate::model::record::from_value(value)
             }
 

@@ -1,6 +1,6 @@
 //! A daemon's Unix socket.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
+};
 use xenstore_proto::{
     EventOrder, Framing, Interest, Manner, Readiness, Transport, limits::PAYLOAD_MAX,
 };
@@ -70,8 +72,8 @@ impl Transport for UnixSocket {
     }
 
     fn send(&mut self, octets: &[u8]) -> io::Result<usize> {
-        // The standard library sends with MSG_NOSIGNAL: a server that is gone is an error, not a signal.
-        self.stream.write(octets)
+        // A server that is gone is an error; in a program not written in Rust it would be a signal that kills.
+        Ok(send(&self.stream, octets, SendFlags::NOSIGNAL)?)
     }
 }
 

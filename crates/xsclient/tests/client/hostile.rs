@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
 use xsclient::*;
 
 use crate::support::*;
@@ -423,4 +424,60 @@ fn a_server_that_neither_reads_nor_answers_a_large_batch_is_a_timeout() {
     assert!(error.is_timeout(), "{error}");
     drop(go);
     server.join().unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_a_server_sends_each_call_ends(
+        answers in proptest::collection::vec(
+            prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..60).prop_map(Answer::Garbage),
+                (0..40_usize).prop_map(Answer::Cut),
+                (0..6_u32).prop_map(Answer::OtherId),
+                Just(Answer::Nothing),
+                Just(Answer::Right),
+            ],
+            1..6,
+        ),
+    ) {
+        let count = answers.len();
+        let (mut client, server) = client_of(Duration::from_millis(20), move |mut peer| {
+            for answer in answers {
+                let Some(mut asked) = peer.next() else { return };
+                let mut octets = reply_octets(&asked, &Reply::Value(b"value".to_vec()));
+                match answer {
+                    Answer::Garbage(garbage) => octets = garbage,
+                    Answer::Cut(at) => octets.truncate(at),
+                    Answer::OtherId(id) => {
+                        asked.id = RequestId(id);
+                        octets = reply_octets(&asked, &Reply::Value(b"value".to_vec()));
+                    }
+                    Answer::Nothing => continue,
+                    Answer::Right => {}
+                }
+                peer.send(&octets);
+            }
+        });
+        for _ in 0..count + 1 {
+            match client.read(&path("/a")) {
+                Ok(value) => prop_assert!(value.len() <= 60),
+                Err(error) => {
+                    prop_assert!(error.is_lost() || error.is_timeout() || error.errno().is_some());
+                }
+            }
+        }
+        drop(client);
+        server.join().unwrap();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Answer {
+    Garbage(Vec<u8>),
+    Cut(usize),
+    OtherId(u32),
+    Nothing,
+    Right,
 }

@@ -6,6 +6,7 @@ mod connection;
 mod directories;
 mod hostile;
 mod operations;
+mod stock;
 mod support;
 mod transactions;
 mod unix_sockets;

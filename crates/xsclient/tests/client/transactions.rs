@@ -159,3 +159,23 @@ fn a_server_that_dies_in_a_transaction_is_no_hang_and_no_panic() {
     assert!(client.transaction().unwrap_err().is_lost());
     server.join().unwrap();
 }
+
+#[test]
+fn a_last_batch_and_the_commit_are_one_round_trip_and_a_big_directory_in_it_is_not_missing() {
+    let mut store = Store::with(&[("/a/b", "old")]);
+    store.big_directories = true;
+    let (mut client, _server) = client_of_store(store);
+    let mut batch = Batch::new();
+    let before = batch.read(path("/a/b"));
+    let (transaction, mut replies) = client.transaction_with(batch).unwrap();
+    assert_eq!(replies.take(before).unwrap(), b"old");
+    let mut batch = Batch::new();
+    batch.write(path("/a/b"), "new");
+    let list = batch.directory(path("/a"));
+    let (commit, mut replies) = transaction.commit_with(batch).unwrap();
+    assert_eq!(commit, Commit::Committed);
+    // The parts could only be asked for in a transaction that is no more, where everything is ENOENT.
+    assert_eq!(replies.take(list).unwrap_err().errno(), Some(&Errno::E2BIG));
+    assert_eq!(client.statistics().round_trips, 2);
+    assert_eq!(client.read(&path("/a/b")).unwrap(), b"new");
+}

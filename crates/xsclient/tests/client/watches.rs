@@ -313,13 +313,18 @@ fn a_timed_out_batch_leaves_no_watch_behind() {
     let (mut client, server) = client_of(LONG, |mut peer| {
         let watch = peer.expect();
         peer.reply(&watch, &Reply::Ok);
-        let read = peer.expect();
-        let unwatch = peer.expect();
-        assert_eq!(unwatch.request.message_type(), MessageType::UNWATCH);
-        peer.reply(&read, &Reply::Value(Vec::new()));
-        peer.reply(&unwatch, &Reply::Ok);
-        let read = peer.expect();
-        peer.reply(&read, &Reply::Value(Vec::new()));
+        let held = peer.expect();
+        // The second read and the UNWATCH come in either order: the timeout may be before or after the first reply.
+        for _ in 0..2 {
+            let asked = peer.expect();
+            match asked.request {
+                Request::Unwatch { .. } => peer.reply(&asked, &Reply::Ok),
+                _ => {
+                    peer.reply(&held, &Reply::Value(Vec::new()));
+                    peer.reply(&asked, &Reply::Value(Vec::new()));
+                }
+            }
+        }
     });
     let mut batch = Batch::new();
     batch.watch(path("/a"), None);
@@ -327,4 +332,21 @@ fn a_timed_out_batch_leaves_no_watch_behind() {
     assert!(client.with_deadline(Instant::now() + SHORT).run(batch).unwrap_err().is_timeout());
     client.read(&path("/a")).unwrap();
     server.join().unwrap();
+}
+
+#[test]
+fn a_watch_that_cannot_be_ended_in_time_is_ended_with_the_next_call() {
+    let (mut client, server) = client_of_store(Store::with(&[("/a", "1")]));
+    let watch = client.watch(path("/a"), None).unwrap();
+    let fence = client.fence([path("/a").into()]).unwrap();
+    let mut late = client.with_deadline(Instant::now());
+    let error = late.unwatch(&watch).unwrap_err();
+    assert!(matches!(error.failure(), Failure::Timeout { sent: true }), "{error}");
+    assert!(late.lower(fence).unwrap_err().is_timeout());
+    drop(late);
+    let error = client.next_event(&watch, SHORT).unwrap_err();
+    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+    client.read(&path("/a")).unwrap();
+    drop(client);
+    assert_eq!(server.join().unwrap().watch_count(), 0);
 }
