@@ -1,4 +1,5 @@
-//! Looking nodes up and changing them on behalf of somebody: what the protocol's operations mean, outside and inside transactions.
+//! Looking nodes up and changing them on behalf of somebody: what the protocol's operations mean, outside and
+//! inside transactions.
 
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ pub(crate) enum Change {
 pub(crate) enum Done {
     /// An existing node has a new value.
     Written,
-    /// The node is new, and so are `steps - 1` above it. They took their permissions from the node above, which has these.
+    /// The node is new, and so are `steps - 1` above it. They took their permissions from the node above, which has
+    /// these.
     Created { inherited: Arc<Perms>, steps: usize },
     /// The node had these permissions before.
     PermsSet { old: Arc<Perms> },
@@ -130,7 +132,8 @@ struct Missing {
     steps: usize,
 }
 
-/// The node, if it exists and is `allowed`. Whether it exists stays hidden unless the nearest node that does is allowed.
+/// The node, if it exists and is `allowed`. Whether it exists stays hidden unless the nearest node that does is
+/// allowed.
 fn existing<'a>(
     store: &'a Store,
     path: &Path,

@@ -12,8 +12,8 @@ use crate::tree::Node;
 
 /// An open transaction.
 ///
-/// Reads and changes go to a view that nobody else sees, so that reads repeat. A commit succeeds if the whole transaction
-/// could as well have run at that moment with the same answers:
+/// Reads and changes go to a view that nobody else sees, so that reads repeat. A commit succeeds if the whole
+/// transaction could as well have run at that moment with the same answers:
 ///
 /// - everything it read (value, list of children, permissions, each for itself; also that something was missing or refused)
 ///   is still the same, by content: what was changed and changed back does not conflict;
@@ -21,9 +21,9 @@ use crate::tree::Node;
 ///
 /// One that changed nothing has read one state of the store, the one it started from, and always succeeds.
 ///
-/// Where that leaves a choice: of two blind writes to a node, or a removal and changes below it, the later commit wins, so that a
-/// guest that keeps writing cannot hold up a toolstack; but what a transaction wrote to must not have been removed meanwhile,
-/// lest half a device come back.
+/// Where that leaves a choice: of two blind writes to a node, or a removal and changes below it, the later commit
+/// wins, so that a guest that keeps writing cannot hold up a toolstack; but what a transaction wrote to must not
+/// have been removed meanwhile, lest half a device come back.
 #[derive(Debug)]
 pub(crate) struct Transaction {
     base: Store,
