@@ -24,9 +24,8 @@ pub(crate) enum Change {
 pub(crate) enum Done {
     /// An existing node has a new value.
     Written,
-    /// The node is new, and so are `steps - 1` above it. They took their permissions from the node above, which has
-    /// these.
-    Created { inherited: Arc<Perms>, steps: usize },
+    /// The node is new, and so are `steps - 1` above it.
+    Created { steps: usize },
     /// The node had these permissions before.
     PermsSet { old: Arc<Perms> },
     /// This is gone.
@@ -166,5 +165,5 @@ fn create(
         let own = Perms::new(entries).map_err(|_| Errno::EINVAL)?;
         store.create(path, value, &Arc::new(own));
     }
-    Ok(Done::Created { inherited, steps: missing.steps })
+    Ok(Done::Created { steps: missing.steps })
 }
