@@ -1,2 +1,51 @@
-//! What the project runs on itself: test, bench, fuzz.
-fn main() {}
+//! What the project runs on itself: `cargo xtask test`, `bench` and `fuzz`.
+
+mod bench;
+mod command;
+mod fuzz;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What the project runs on itself")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that needs no Xen: format, lints, documentation, tests, licences.
+    Test,
+    /// Benchmarks side by side with the stock servers, printed as ratios.
+    Bench {
+        /// Which: retrieve, templates, store-memory. All, if none is named.
+        names: Vec<String>,
+    },
+    /// Each fuzz target for a bounded time.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Which targets. All, if none is named.
+        targets: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Test => test::run(),
+        Task::Bench { names } => bench::run(&names),
+        Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,67 @@
-//! Runs Debian's stock Xenstore daemons without a hypervisor, for tests and benches.
+//! Runs Debian's stock Xenstore daemons and tools without a hypervisor, for tests and benches.
+//!
+//! It installs nothing, needs no root (except where noted) and leaves nothing behind but a cache under `target/`:
+//!
+//! - [`Packages`] downloads Debian's Xen 4.17 packages with `apt-get download`, unpacks them with `dpkg-deb -x`, and
+//!   builds the stand-in hypervisor (`stand-in/hypervisor.c`) that the daemons are started with. Processes that ask at
+//!   once wait for the first; later calls find the cache and are instant. [`Packages::of_workspace`] is what tests use.
+//! - [`StockDaemon`] is one running daemon, C xenstored or oxenstored, in a scratch directory of its own: as many as
+//!   wanted run side by side. Dropping it kills and reaps the daemon and removes the directory; should this process be
+//!   killed, the kernel kills its daemons (the scratch directories then stay).
+//! - [`Listing`] is the text of `xenstore-ls -fp`, and [`Listing::write_to`] writes it into any Xenstore socket.
+//! - [`Client`] names the stock command line tools, among them the upstream test and benchmark, `test-xenstore`.
+//!
+//! What cannot be had (no network, no compiler, no apt) is an [`Unavailable`] that says what is missing, for a test to
+//! print as the reason why it was skipped.
+//!
+//! It is no Xenstore client: tests that talk to a daemon use `xsclient`, or the stock tools.
+//!
+//! # The stand-in hypervisor
+//!
+//! Both daemons believe that every domain they ask about exists and runs. So nodes of any owner stay, SET_PERMS accepts
+//! any domid, and INTRODUCE, SET_TARGET and RELEASE work, and so does the live update of the C daemon; as on a host,
+//! RELEASE deletes the domain's nodes. A domain's ring is a page that nobody else sees, and no event ever arrives: no
+//! domain dies, and whoever needs a guest's requests has to be dom0 on a socket. Quotas are the daemons' defaults; they
+//! do not bind dom0's number of nodes.
+//!
+//! oxenstored keeps its socket in /var/run/xenstored whatever it is told, so it gets a mount namespace in which its
+//! scratch directory lies there; that takes root, or a kernel that lets others create user namespaces.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use stock_xenstore::{Client, Kind, Packages, StockDaemon};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let packages = match Packages::of_workspace() {
+//!     Ok(packages) => packages,
+//!     Err(reason) => {
+//!         println!("skipped: the_test: {reason}");
+//!         return Ok(());
+//!     }
+//! };
+//! let daemon = StockDaemon::start(Kind::C, packages)?;
+//! daemon.fill("/vm = \"\"   (n0)\n/vm/name = \"guest\"   (n0,r7)\n")?;
+//! let output = daemon.client(Client::Read).arg("/vm/name").output()?;
+//! assert_eq!(output.stdout, b"guest\n");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The daemons and tools are those of <https://xenbits.xen.org/docs/4.17-testing/>, the protocol is
+//! <https://xenbits.xen.org/docs/4.17-testing/misc/xenstore.txt>.
+
+mod commands;
+mod daemon;
+mod fetch;
+mod launcher;
+mod listing;
+mod packages;
+mod unavailable;
+mod wire;
+
+pub use daemon::{Kind, StartError, StockDaemon};
+pub use listing::{ListedNode, Listing, ListingError};
+pub use packages::{Client, Packages, Tools};
+pub use unavailable::Unavailable;
+pub use wire::FillError;

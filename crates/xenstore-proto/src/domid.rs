@@ -43,6 +43,18 @@ impl fmt::Display for DomId {
     }
 }
 
+impl From<u16> for DomId {
+    fn from(number: u16) -> Self {
+        Self(number)
+    }
+}
+
+impl From<DomId> for u16 {
+    fn from(domid: DomId) -> Self {
+        domid.0
+    }
+}
+
 /// A text that is not a domain id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a domain id: want a decimal number from 0 to 65535, digits only")]

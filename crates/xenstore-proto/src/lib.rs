@@ -40,6 +40,9 @@
 
 pub mod limits;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 mod domid;
 mod errno;
 mod header;

@@ -1,0 +1,37 @@
+//! Benchmarks side by side with stock servers: `cargo xtask bench [NAME...]`.
+//!
+//! Every figure is measured in the run that prints it, next to what it is compared with, and the ratio is what counts:
+//! the absolute times are those of the machine.
+
+mod host;
+mod measure;
+mod recording;
+mod retrieve;
+mod templates;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+/// A benchmark: its name on the command line, and what runs it.
+type Benchmark = (&'static str, fn() -> Result<(), Box<dyn Error>>);
+
+const ALL: &[Benchmark] = &[("retrieve", retrieve::run), ("templates", templates::run)];
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = wanted.iter().find(|name| !ALL.iter().any(|(known, _)| known == name)) {
+        let known: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
+        eprintln!("no benchmark {unknown}; there are {}", known.join(", "));
+        return ExitCode::FAILURE;
+    }
+    for (name, run) in
+        ALL.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name))
+    {
+        println!("== {name}");
+        if let Err(error) = run() {
+            eprintln!("{name}: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,31 @@
+//! Medians of repeated runs: the machine is shared, so one run says little.
+
+use std::time::{Duration, Instant};
+
+/// The median of several runs; the first, which fills caches, is not counted.
+pub(crate) fn median<E>(
+    runs: usize,
+    mut run: impl FnMut() -> Result<(), E>,
+) -> Result<Duration, E> {
+    run()?;
+    let mut times = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let start = Instant::now();
+        run()?;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[runs / 2])
+}
+
+/// Microseconds for one of `count`.
+pub(crate) fn micros_each(time: Duration, count: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "counts of things that are measured are small")]
+    let count = count as f64;
+    time.as_secs_f64() * 1e6 / count
+}
+
+/// How many times faster the second is.
+pub(crate) fn ratio(slow: Duration, fast: Duration) -> f64 {
+    slow.as_secs_f64() / fast.as_secs_f64()
+}

@@ -1,0 +1,265 @@
+//! Network cards: `vif`.
+
+use super::{Absence, Class, ClassInfo, Expected, Identity, Layout, Live, Rule};
+use super::{directory_number, expected_script, number, script_name, text_rule};
+use crate::DomainConfig;
+use crate::model::{ConfigDomid, Mac, Nic, NicType};
+use crate::retrieve::hypervisor::HypervisorView;
+use crate::retrieve::report::{BadValue, DeviceClass};
+
+pub(in crate::retrieve) struct Nics;
+
+/// The MTU that libxl does not write down.
+const DEFAULT_MTU: i32 = 1500;
+
+/// The bridge of a card that names none.
+const DEFAULT_BRIDGE: &str = "xenbr0";
+
+impl Class for Nics {
+    type Device = Nic;
+
+    const INFO: &'static ClassInfo = &ClassInfo {
+        class: DeviceClass::Nic,
+        kinds: &["vif"],
+        backend_kinds: &["vif"],
+        keys: &[
+            "script",
+            "vifname",
+            "mac",
+            "ip",
+            "gatewaydev",
+            "rate",
+            "mtu",
+            "vlan",
+            "bridge",
+            "handle",
+            "type",
+            "forwarddev",
+            "colo_sock_mirror_id",
+            "colo_sock_mirror_ip",
+            "colo_sock_mirror_port",
+            "colo_sock_compare_pri_in_id",
+            "colo_sock_compare_pri_in_ip",
+            "colo_sock_compare_pri_in_port",
+            "colo_sock_compare_sec_in_id",
+            "colo_sock_compare_sec_in_ip",
+            "colo_sock_compare_sec_in_port",
+            "colo_sock_compare_notify_id",
+            "colo_sock_compare_notify_ip",
+            "colo_sock_compare_notify_port",
+            "colo_sock_redirector0_id",
+            "colo_sock_redirector0_ip",
+            "colo_sock_redirector0_port",
+            "colo_sock_redirector1_id",
+            "colo_sock_redirector1_ip",
+            "colo_sock_redirector1_port",
+            "colo_sock_redirector2_id",
+            "colo_sock_redirector2_ip",
+            "colo_sock_redirector2_port",
+            "colo_filter_mirror_queue",
+            "colo_filter_mirror_outdev",
+            "colo_filter_redirector0_queue",
+            "colo_filter_redirector0_indev",
+            "colo_filter_redirector0_outdev",
+            "colo_filter_redirector1_queue",
+            "colo_filter_redirector1_indev",
+            "colo_filter_redirector1_outdev",
+            "colo_compare_pri_in",
+            "colo_compare_sec_in",
+            "colo_compare_out",
+            "colo_compare_notify_dev",
+            "colo_sock_sec_redirector0_id",
+            "colo_sock_sec_redirector0_ip",
+            "colo_sock_sec_redirector0_port",
+            "colo_sock_sec_redirector1_id",
+            "colo_sock_sec_redirector1_ip",
+            "colo_sock_sec_redirector1_port",
+            "colo_filter_sec_redirector0_queue",
+            "colo_filter_sec_redirector0_indev",
+            "colo_filter_sec_redirector0_outdev",
+            "colo_filter_sec_redirector1_queue",
+            "colo_filter_sec_redirector1_indev",
+            "colo_filter_sec_redirector1_outdev",
+            "colo_filter_sec_rewriter0_queue",
+            "colo_checkpoint_host",
+            "colo_checkpoint_port",
+        ],
+        frontend_keys: &[],
+        layout: Layout::Flat,
+        compared: true,
+        scripted: &["vif"],
+    };
+
+    const RULES: &'static [Rule<Nic>] = &[
+        Rule {
+            key: "mtu",
+            field: "mtu",
+            expected: |nic, _| match nic.mtu {
+                0 => Expected::Anything,
+                DEFAULT_MTU => Expected::Nothing,
+                mtu => Expected::text(mtu),
+            },
+            take: |nic, live, _| {
+                nic.mtu = number(live)?;
+                Ok(())
+            },
+            absent: Absence::Clear(|nic| nic.mtu = DEFAULT_MTU),
+        },
+        text_rule!(Nic, "vlan", vlan),
+        Rule {
+            key: "mac",
+            field: "mac",
+            expected: |nic, _| {
+                if nic.mac == Mac::UNSET { Expected::Anything } else { Expected::text(nic.mac) }
+            },
+            take: |nic, live, _| {
+                nic.mac =
+                    Mac::parse_text(live).ok_or_else(|| BadValue::not_a(live, "a MAC address"))?;
+                Ok(())
+            },
+            absent: Absence::Keep,
+        },
+        text_rule!(Nic, "ip", ip),
+        Rule {
+            key: "bridge",
+            field: "bridge",
+            // Without a name the host's configuration decides, as a rule for xenbr0.
+            expected: |nic, live| match nic.bridge.as_deref() {
+                Some(bridge) => Expected::text(bridge),
+                None if live.text("bridge") == Some(DEFAULT_BRIDGE) => Expected::Anything,
+                None => Expected::Nothing,
+            },
+            take: |nic, live, _| {
+                nic.bridge = Some(live.to_owned());
+                Ok(())
+            },
+            absent: Absence::Clear(|nic| nic.bridge = None),
+        },
+        text_rule!(Nic, "vifname", ifname, "ifname"),
+        Rule {
+            key: "script",
+            field: "script",
+            expected: |nic, _| expected_script(nic.script.as_deref(), "vif-bridge"),
+            take: |nic, live, _| {
+                nic.script = Some(script_name(live));
+                Ok(())
+            },
+            absent: Absence::Keep,
+        },
+        Rule {
+            key: "type",
+            field: "nictype",
+            expected: |nic, _| match nic.nictype {
+                NicType::Vif => Expected::text("vif"),
+                NicType::VifIoemu => Expected::text("vif_ioemu"),
+                _ => Expected::Anything,
+            },
+            take: |nic, live, _| {
+                nic.nictype = match live {
+                    "vif" => NicType::Vif,
+                    "vif_ioemu" => NicType::VifIoemu,
+                    _ => return Err(BadValue::not_a(live, "vif or vif_ioemu")),
+                };
+                Ok(())
+            },
+            absent: Absence::Keep,
+        },
+        Rule {
+            key: "rate",
+            field: "rate_bytes_per_interval",
+            expected: |nic, _| {
+                if nic.rate_interval_usecs == 0 {
+                    return Expected::Nothing;
+                }
+                Expected::text(format!(
+                    "{},{}",
+                    nic.rate_bytes_per_interval, nic.rate_interval_usecs
+                ))
+            },
+            take: |nic, live, _| {
+                let wanted = || BadValue::not_a(live, "OCTETS,MICROSECONDS");
+                let (octets, interval) = live.split_once(',').ok_or_else(wanted)?;
+                let (octets, interval) = (number(octets)?, number(interval)?);
+                (nic.rate_bytes_per_interval, nic.rate_interval_usecs) = (octets, interval);
+                Ok(())
+            },
+            absent: Absence::Clear(|nic| {
+                (nic.rate_bytes_per_interval, nic.rate_interval_usecs) = (0, 0)
+            }),
+        },
+        text_rule!(Nic, "gatewaydev", gatewaydev),
+        text_rule!(Nic, "forwarddev", coloft_forwarddev, "coloft_forwarddev"),
+        text_rule!(Nic, "colo_sock_mirror_id", colo_sock_mirror_id),
+        text_rule!(Nic, "colo_sock_mirror_ip", colo_sock_mirror_ip),
+        text_rule!(Nic, "colo_sock_mirror_port", colo_sock_mirror_port),
+        text_rule!(Nic, "colo_sock_compare_pri_in_id", colo_sock_compare_pri_in_id),
+        text_rule!(Nic, "colo_sock_compare_pri_in_ip", colo_sock_compare_pri_in_ip),
+        text_rule!(Nic, "colo_sock_compare_pri_in_port", colo_sock_compare_pri_in_port),
+        text_rule!(Nic, "colo_sock_compare_sec_in_id", colo_sock_compare_sec_in_id),
+        text_rule!(Nic, "colo_sock_compare_sec_in_ip", colo_sock_compare_sec_in_ip),
+        text_rule!(Nic, "colo_sock_compare_sec_in_port", colo_sock_compare_sec_in_port),
+        text_rule!(Nic, "colo_sock_compare_notify_id", colo_sock_compare_notify_id),
+        text_rule!(Nic, "colo_sock_compare_notify_ip", colo_sock_compare_notify_ip),
+        text_rule!(Nic, "colo_sock_compare_notify_port", colo_sock_compare_notify_port),
+        text_rule!(Nic, "colo_sock_redirector0_id", colo_sock_redirector0_id),
+        text_rule!(Nic, "colo_sock_redirector0_ip", colo_sock_redirector0_ip),
+        text_rule!(Nic, "colo_sock_redirector0_port", colo_sock_redirector0_port),
+        text_rule!(Nic, "colo_sock_redirector1_id", colo_sock_redirector1_id),
+        text_rule!(Nic, "colo_sock_redirector1_ip", colo_sock_redirector1_ip),
+        text_rule!(Nic, "colo_sock_redirector1_port", colo_sock_redirector1_port),
+        text_rule!(Nic, "colo_sock_redirector2_id", colo_sock_redirector2_id),
+        text_rule!(Nic, "colo_sock_redirector2_ip", colo_sock_redirector2_ip),
+        text_rule!(Nic, "colo_sock_redirector2_port", colo_sock_redirector2_port),
+        text_rule!(Nic, "colo_filter_mirror_queue", colo_filter_mirror_queue),
+        text_rule!(Nic, "colo_filter_mirror_outdev", colo_filter_mirror_outdev),
+        text_rule!(Nic, "colo_filter_redirector0_queue", colo_filter_redirector0_queue),
+        text_rule!(Nic, "colo_filter_redirector0_indev", colo_filter_redirector0_indev),
+        text_rule!(Nic, "colo_filter_redirector0_outdev", colo_filter_redirector0_outdev),
+        text_rule!(Nic, "colo_filter_redirector1_queue", colo_filter_redirector1_queue),
+        text_rule!(Nic, "colo_filter_redirector1_indev", colo_filter_redirector1_indev),
+        text_rule!(Nic, "colo_filter_redirector1_outdev", colo_filter_redirector1_outdev),
+        text_rule!(Nic, "colo_compare_pri_in", colo_compare_pri_in),
+        text_rule!(Nic, "colo_compare_sec_in", colo_compare_sec_in),
+        text_rule!(Nic, "colo_compare_out", colo_compare_out),
+        text_rule!(Nic, "colo_compare_notify_dev", colo_compare_notify_dev),
+        text_rule!(Nic, "colo_sock_sec_redirector0_id", colo_sock_sec_redirector0_id),
+        text_rule!(Nic, "colo_sock_sec_redirector0_ip", colo_sock_sec_redirector0_ip),
+        text_rule!(Nic, "colo_sock_sec_redirector0_port", colo_sock_sec_redirector0_port),
+        text_rule!(Nic, "colo_sock_sec_redirector1_id", colo_sock_sec_redirector1_id),
+        text_rule!(Nic, "colo_sock_sec_redirector1_ip", colo_sock_sec_redirector1_ip),
+        text_rule!(Nic, "colo_sock_sec_redirector1_port", colo_sock_sec_redirector1_port),
+        text_rule!(Nic, "colo_filter_sec_redirector0_queue", colo_filter_sec_redirector0_queue),
+        text_rule!(Nic, "colo_filter_sec_redirector0_indev", colo_filter_sec_redirector0_indev),
+        text_rule!(Nic, "colo_filter_sec_redirector0_outdev", colo_filter_sec_redirector0_outdev),
+        text_rule!(Nic, "colo_filter_sec_redirector1_queue", colo_filter_sec_redirector1_queue),
+        text_rule!(Nic, "colo_filter_sec_redirector1_indev", colo_filter_sec_redirector1_indev),
+        text_rule!(Nic, "colo_filter_sec_redirector1_outdev", colo_filter_sec_redirector1_outdev),
+        text_rule!(Nic, "colo_filter_sec_rewriter0_queue", colo_filter_sec_rewriter0_queue),
+        text_rule!(Nic, "colo_checkpoint_host", colo_checkpoint_host),
+        text_rule!(Nic, "colo_checkpoint_port", colo_checkpoint_port),
+    ];
+
+    fn list(config: &DomainConfig) -> &Vec<Nic> {
+        &config.nics
+    }
+
+    fn list_mut(config: &mut DomainConfig) -> &mut Vec<Nic> {
+        &mut config.nics
+    }
+
+    fn identity(nic: &Nic, position: usize) -> Identity {
+        Identity::devid(nic.devid, position)
+    }
+
+    fn live_identity(live: &Live<'_>) -> Identity {
+        Identity::plain(&live.device.devid)
+    }
+
+    fn new(live: &Live<'_>, _hypervisor: Option<&dyn HypervisorView>) -> Result<Nic, BadValue> {
+        Ok(Nic { devid: directory_number(live)?, ..Nic::default() })
+    }
+
+    fn backend_domid(nic: &mut Nic) -> Option<(&mut ConfigDomid, bool)> {
+        Some((&mut nic.backend_domid, nic.backend_domname.is_some()))
+    }
+}

@@ -1,0 +1,423 @@
+//! The public way in: one domain, many, or all.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+use xsclient::{Client, DomId, Nodes, OperationError, Path};
+
+use super::consistent::{self, Means, Read};
+use super::hypervisor::{HypervisorDomain, HypervisorView};
+use super::knobs;
+use super::merge::{self, Views};
+use super::plan::Trees;
+use super::report::{Consistency, Report, TemplateSource, Unseen};
+use super::revision::ConfigurationRevision;
+use super::view::DomainView;
+use crate::template::{ListError, LoadError, Template, TemplateKey, TemplateStore};
+use crate::{DomainConfig, Mode};
+
+/// How often a domain is read, when nothing else is said, before its configuration is given as not consistent.
+pub const ATTEMPTS_DEFAULT: u32 = 5;
+
+/// How many domains are read in lockstep: enough to keep a server busy while the next level is worked out, few enough
+/// that a change somewhere seldom falls into the read.
+const DOMAINS_AT_ONCE: usize = 32;
+
+/// How long a whole call may take, when nothing else is said.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Which view decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Policy {
+    /// Xenstore: a device that is in the template only is left out in the classes that libxl compares, and kept in the
+    /// others.
+    #[default]
+    LiveWins,
+    /// Both: every device that either view knows.
+    Union,
+    /// The template alone; the report still says what Xenstore has otherwise.
+    Template,
+}
+
+/// A configuration and where it came from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Retrieved {
+    /// The domain.
+    pub domid: DomId,
+    /// What it is made of now.
+    pub config: DomainConfig,
+    /// Changes when template or view change.
+    pub revision: ConfigurationRevision,
+    /// Where every value came from, and every disagreement.
+    pub report: Report,
+}
+
+/// Why a domain's configuration could not be retrieved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RetrieveError {
+    /// Xenstore has no such domain.
+    #[error("no domain {domid}: Xenstore has no /local/domain/{domid}")]
+    NoSuchDomain {
+        /// Which.
+        domid: DomId,
+    },
+    /// The id is one of those that never name a domain.
+    #[error("{domid} is no domain's id: ids from {} are reserved", DomId::FIRST_RESERVED)]
+    ReservedDomId {
+        /// Which.
+        domid: DomId,
+    },
+    /// Xenstore could not be read.
+    #[error("domain {domid}: cannot read Xenstore")]
+    Xenstore {
+        /// Of which domain.
+        domid: DomId,
+        /// Why.
+        source: OperationError,
+    },
+    /// The template store could not be searched.
+    #[error("domain {domid}: cannot search the template store")]
+    Templates {
+        /// For which domain.
+        domid: DomId,
+        /// Why.
+        source: ListError,
+    },
+    /// Somebody held the domain's template until the deadline.
+    #[error("domain {domid}: cannot load the template")]
+    Template {
+        /// Of which domain.
+        domid: DomId,
+        /// Why.
+        source: LoadError,
+    },
+}
+
+/// Retrieves configurations, from one Xenstore and one template store.
+pub struct Retriever<'a> {
+    client: &'a mut Client,
+    templates: &'a dyn TemplateStore,
+    hypervisor: Option<&'a dyn HypervisorView>,
+    policy: Policy,
+    means: Means,
+    attempts: u32,
+    timeout: Duration,
+}
+
+impl<'a> Retriever<'a> {
+    /// With live values deciding, at most [`ATTEMPTS_DEFAULT`] reads of a domain, and 30 seconds for a call.
+    pub fn new(client: &'a mut Client, templates: &'a dyn TemplateStore) -> Self {
+        Self {
+            client,
+            templates,
+            hypervisor: None,
+            policy: Policy::default(),
+            means: Means::default(),
+            attempts: ATTEMPTS_DEFAULT,
+            timeout: TIMEOUT_DEFAULT,
+        }
+    }
+
+    /// Asks this about what only the hypervisor knows.
+    #[must_use]
+    pub fn hypervisor(mut self, hypervisor: &'a dyn HypervisorView) -> Self {
+        self.hypervisor = Some(hypervisor);
+        self
+    }
+
+    /// Another policy.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Another means of consistency than the transport suggests.
+    #[must_use]
+    pub fn means(mut self, means: Means) -> Self {
+        self.means = means;
+        self
+    }
+
+    /// How often a domain is read at most; at least once.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// How long a call may take, waiting for locks included.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The configuration of one domain, in at most four round trips, read again while it changes.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such domain, or Xenstore or the template store cannot be read at all. What is wrong with single
+    /// values, devices or the template's text is in the report instead.
+    pub fn retrieve(&mut self, domid: DomId) -> Result<Retrieved, RetrieveError> {
+        let mut answers = self.retrieve_all(&[domid]);
+        answers.pop().map_or(Err(RetrieveError::NoSuchDomain { domid }), |(_, answer)| answer)
+    }
+
+    /// The configurations of several domains, each with an answer of its own, in the order given.
+    ///
+    /// Up to 32 domains share their round trips.
+    pub fn retrieve_all(
+        &mut self,
+        domids: &[DomId],
+    ) -> Vec<(DomId, Result<Retrieved, RetrieveError>)> {
+        let deadline = Instant::now() + self.timeout;
+        domids.chunks(DOMAINS_AT_ONCE).flat_map(|some| self.retrieve_some(some, deadline)).collect()
+    }
+
+    /// The domains that Xenstore has, in ascending order. A directory of more than one reply is read in parts.
+    ///
+    /// # Errors
+    ///
+    /// If Xenstore cannot be read.
+    pub fn domains(&mut self) -> Result<Vec<DomId>, OperationError> {
+        let all: Path = "/local/domain".parse().expect("written out here");
+        let names = match self.client.with_deadline(Instant::now() + self.timeout).directory(&all) {
+            Err(error) if error.is_not_found() => Vec::new(),
+            names => names?,
+        };
+        let mut domids: Vec<DomId> =
+            names.iter().filter_map(|name| name.as_str().parse().ok()).collect();
+        domids.sort_unstable();
+        Ok(domids)
+    }
+
+    fn retrieve_some(
+        &mut self,
+        domids: &[DomId],
+        deadline: Instant,
+    ) -> Vec<(DomId, Result<Retrieved, RetrieveError>)> {
+        let mut answers: BTreeMap<usize, Result<Retrieved, RetrieveError>> = BTreeMap::new();
+        let mut open: Vec<usize> = Vec::new();
+        for (at, &domid) in domids.iter().enumerate() {
+            if domid.is_real() {
+                open.push(at);
+            } else {
+                answers.insert(at, Err(RetrieveError::ReservedDomId { domid }));
+            }
+        }
+        let mut attempt = 0;
+        while !open.is_empty() {
+            attempt += 1;
+            let last = attempt >= self.attempts || Instant::now() >= deadline;
+            let trees: Vec<Trees> = open.iter().map(|at| Trees::of(domids[*at])).collect();
+            let before = self.templates_of(&trees, deadline);
+            let reads =
+                consistent::read(&mut self.client.with_deadline(deadline), &trees, self.means);
+            let reads = match reads {
+                Ok(reads) => reads,
+                Err(source) => {
+                    for at in std::mem::take(&mut open) {
+                        let source = source.clone();
+                        answers
+                            .insert(at, Err(RetrieveError::Xenstore { domid: domids[at], source }));
+                    }
+                    break;
+                }
+            };
+            let mut again = Vec::new();
+            for (((at, trees), read), templates) in open.iter().zip(&trees).zip(reads).zip(before) {
+                match self.answer(trees, read, templates, attempt, deadline) {
+                    Ok(retrieved)
+                        if !last
+                            && matches!(
+                                retrieved.report.consistency,
+                                Consistency::Changing { .. }
+                            ) =>
+                    {
+                        again.push(*at);
+                    }
+                    answer => {
+                        answers.insert(*at, answer);
+                    }
+                }
+            }
+            open = again;
+        }
+        answers.into_iter().map(|(at, answer)| (domids[at], answer)).collect()
+    }
+
+    /// All templates of each domain, as they are before Xenstore is read: which of them counts, only Xenstore tells.
+    fn templates_of(
+        &self,
+        domains: &[Trees],
+        deadline: Instant,
+    ) -> Vec<Result<Templates, ListError>> {
+        let one = |trees: &Trees| {
+            let keys = self.templates.keys_of(trees.domid, deadline)?;
+            Ok(keys.into_iter().map(|key| (key, self.templates.load(&key, deadline))).collect())
+        };
+        if let [trees] = domains {
+            return vec![one(trees)];
+        }
+        // One listing for all: a store may have to search a directory for it.
+        let all = match self.templates.keys(deadline) {
+            Ok(all) => all,
+            // Each domain has an error of its own to give.
+            Err(_) => return domains.iter().map(one).collect(),
+        };
+        let of_domain = |trees: &Trees| {
+            let keys = all.iter().filter(|key| key.domid == trees.domid);
+            Ok(keys.map(|key| (*key, self.templates.load(key, deadline))).collect())
+        };
+        domains.iter().map(of_domain).collect()
+    }
+
+    fn answer(
+        &self,
+        trees: &Trees,
+        read: Read,
+        templates: Result<Templates, ListError>,
+        attempt: u32,
+        deadline: Instant,
+    ) -> Result<Retrieved, RetrieveError> {
+        let domid = trees.domid;
+        let view = DomainView::of(trees, &read.seen);
+        let templates = templates.map_err(|source| RetrieveError::Templates { domid, source })?;
+        if !view.exists && self.policy != Policy::Template || !view.exists && templates.is_empty() {
+            return Err(RetrieveError::NoSuchDomain { domid });
+        }
+        let asked = self.hypervisor.map(|hypervisor| hypervisor.domain(domid));
+        let (domain, failed) = match asked {
+            None => (None, None),
+            Some(Ok(domain)) => (domain, None),
+            Some(Err(error)) => (None, Some(error.to_string())),
+        };
+        let mut changed = read.changed;
+        let chosen = choose(&view, domain.as_ref(), templates);
+        let (template, source) = self.read_template(domid, chosen, deadline, &mut changed)?;
+        let revision = match &source {
+            TemplateSource::Found { revision, .. } => Some(*revision),
+            _ => None,
+        };
+        let views = Views {
+            view: &view,
+            domain: domain.as_ref(),
+            hypervisor: self.hypervisor,
+            policy: self.policy,
+        };
+        let merged = merge::merge(template, views);
+        let mut unseen = merged.unseen;
+        unseen.extend(failed.map(|error| Unseen::HypervisorFailed { error }));
+        unseen.extend(read.unread.iter().map(|path| Unseen::Unread { path: path.to_string() }));
+        let consistency = if changed.is_empty() {
+            Consistency::Consistent { attempts: attempt }
+        } else {
+            Consistency::Changing { attempts: attempt, changed }
+        };
+        Ok(Retrieved {
+            domid,
+            config: merged.config,
+            revision: ConfigurationRevision::of(revision.as_ref(), &read.seen),
+            report: Report {
+                template: source,
+                consistency,
+                knobs: merged.knobs,
+                devices: merged.devices,
+                unseen,
+            },
+        })
+    }
+
+    /// Parses the template that counts, and notes if it is another by now.
+    fn read_template(
+        &self,
+        domid: DomId,
+        chosen: Chosen,
+        deadline: Instant,
+        changed: &mut Vec<String>,
+    ) -> Result<(Option<DomainConfig>, TemplateSource), RetrieveError> {
+        let (key, loaded) = match chosen {
+            Chosen::One(key, loaded) => (key, loaded),
+            Chosen::NoneYet(key, others) => {
+                if let Some(key) = key
+                    && matches!(self.templates.load(&key, deadline), Ok(Some(_)))
+                {
+                    changed.push("the template".to_owned());
+                }
+                let source = if others.is_empty() {
+                    TemplateSource::Missing
+                } else {
+                    TemplateSource::OfAnotherDomain { uuids: others }
+                };
+                return Ok((None, source));
+            }
+        };
+        let template = match loaded {
+            Ok(Some(template)) => template,
+            Ok(None) => {
+                changed.push("the template".to_owned());
+                return Ok((None, TemplateSource::Missing));
+            }
+            Err(source @ LoadError::Locked { .. }) => {
+                return Err(RetrieveError::Template { domid, source });
+            }
+            Err(error) => {
+                return Ok((None, TemplateSource::Unreadable { error: error.to_string() }));
+            }
+        };
+        let now = self.templates.load(&key, deadline);
+        if !now.is_ok_and(|now| now.is_some_and(|now| now.revision == template.revision)) {
+            changed.push("the template".to_owned());
+        }
+        Ok(match DomainConfig::read(&template.octets, Mode::Lenient) {
+            Ok(read) => {
+                let findings = read.findings.iter().map(ToString::to_string).collect();
+                (Some(read.config), TemplateSource::Found { revision: template.revision, findings })
+            }
+            Err(error) => (None, TemplateSource::Unreadable { error: error.to_string() }),
+        })
+    }
+}
+
+/// The templates under one domid, each as it was loaded.
+type Templates = Vec<(TemplateKey, Result<Option<Template>, LoadError>)>;
+
+enum Chosen {
+    /// The template of this domain.
+    One(TemplateKey, Result<Option<Template>, LoadError>),
+    /// None is; the key it would have if that is known, and the uuids of other domains that had the domid before.
+    NoneYet(Option<TemplateKey>, Vec<Uuid>),
+}
+
+/// Of several templates with one domid, the one that belongs to the domain that has it now.
+///
+/// The hypervisor's handle decides, else `/local/domain/DOMID/vm`. Dom0 has neither, and a single template then.
+fn choose(
+    view: &DomainView,
+    domain: Option<&HypervisorDomain>,
+    mut templates: Templates,
+) -> Chosen {
+    let uuid = domain.map(|domain| domain.uuid).or_else(|| knobs::uuid_of_vm(view.knob("vm")?));
+    let at = match uuid {
+        Some(uuid) => templates.iter().position(|(key, _)| key.uuid == uuid),
+        None if templates.len() == 1 => Some(0),
+        None => None,
+    };
+    match at {
+        Some(at) => {
+            let (key, loaded) = templates.swap_remove(at);
+            Chosen::One(key, loaded)
+        }
+        None => {
+            let key = uuid
+                .zip(templates.first())
+                .map(|(uuid, (other, _))| TemplateKey { uuid, ..*other });
+            Chosen::NoneYet(key, templates.iter().map(|(key, _)| key.uuid).collect())
+        }
+    }
+}

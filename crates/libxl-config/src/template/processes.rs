@@ -1,0 +1,90 @@
+//! Other processes for tests: this test program run again, as one test that plays a role.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+};
+
+const ROLE: &str = "DOMKEEP_TEST_ROLE";
+const DIRECTORY: &str = "DOMKEEP_TEST_DIRECTORY";
+
+/// What this process is to play, and on which directory; `None` if it is not a child of a test.
+pub(super) fn role() -> Option<(String, PathBuf)> {
+    Some((std::env::var(ROLE).ok()?, std::env::var_os(DIRECTORY)?.into()))
+}
+
+/// Tells the parent something.
+pub(super) fn tell(what: impl std::fmt::Display) {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "@{what}").and_then(|()| stdout.flush()).expect("the parent listens");
+}
+
+/// Waits until the parent says so.
+pub(super) fn await_parent() {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("the parent speaks");
+}
+
+/// A child that plays a role.
+pub(super) struct Player {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Player {
+    /// Runs the named test again as a process that plays this role.
+    pub(super) fn start(
+        test: &str,
+        role: &str,
+        directory: &Path,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(ROLE, role)
+            .env(DIRECTORY, directory)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Player { child, stdin, stdout }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the child tells next; `None` if it has ended.
+    pub(super) fn hear(&mut self) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            if self.stdout.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            // The test runner's own output is around it.
+            if let Some((_, told)) = line.trim_end().split_once('@') {
+                return Some(told.to_owned());
+            }
+        }
+    }
+
+    /// Lets the child get on from [`await_parent`].
+    pub(super) fn go_on(&mut self) {
+        writeln!(self.stdin).unwrap();
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
+    pub(super) fn end(mut self) -> ExitStatus {
+        drop(self.stdin);
+        while self.stdout.read_line(&mut String::new()).unwrap() > 0 {}
+        self.child.wait().unwrap()
+    }
+}

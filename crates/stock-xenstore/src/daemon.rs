@@ -1,0 +1,249 @@
+//! A running daemon.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::launcher::{self, OwnRunDirectory, STEP_FAILED};
+use crate::{Client, FillError, Listing, Packages, Unavailable, commands, wire};
+
+/// Which stock daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// C xenstored.
+    C,
+    /// oxenstored, written in OCaml.
+    OCaml,
+}
+
+/// A running stock daemon with a scratch directory of its own. Dropping it kills the daemon and removes the directory.
+#[derive(Debug)]
+pub struct StockDaemon {
+    child: Child,
+    kind: Kind,
+    packages: Packages,
+    socket: PathBuf,
+    directory: TempDir, // dropped after the child is reaped
+}
+
+/// A daemon did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// This machine does not let this kind of daemon run: a reason to skip a test.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// No scratch directory.
+    #[error("cannot prepare a scratch directory for a stock daemon")]
+    Scratch {
+        /// Why.
+        source: io::Error,
+    },
+    /// The program could not be started.
+    #[error("cannot start {}", program.display())]
+    Program {
+        /// The daemon's file.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The daemon ended by itself.
+    #[error("{kind:?} daemon ended at once ({status}) and printed: {log}")]
+    Ended {
+        /// Which daemon.
+        kind: Kind,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of what it printed.
+        log: String,
+    },
+    /// The daemon runs but does not answer on its socket.
+    #[error("{kind:?} daemon did not answer within {limit:?} ({last}) and printed: {log}")]
+    Silent {
+        /// Which daemon.
+        kind: Kind,
+        /// How long it was asked.
+        limit: Duration,
+        /// The outcome of the last attempt.
+        last: io::ErrorKind,
+        /// The end of what it printed.
+        log: String,
+    },
+}
+
+/// Until the first answer: a few milliseconds on an idle machine.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// Between two attempts to connect. The kernel tells when a socket file appears, but not when somebody listens on it.
+const CONNECT_RETRY: Duration = Duration::from_millis(2);
+
+/// Files in the scratch directory.
+const SOCKET: &str = "socket"; // the daemons' own choice
+const LOG: &str = "stock-xenstore.log";
+const CONFIGURATION: &str = "oxenstored.conf";
+
+/// The paths are as the daemon sees them; those in /proc are the stand-in's.
+const CONFIGURATION_TEXT: &str = "\
+    xenstored-port = /proc/xen/xsd_port\n\
+    xenstored-kva = /proc/xen/xsd_kva\n\
+    pid-file = /var/run/xenstored/oxenstored.pid\n\
+    persistent = false\n\
+    quota-activate = true\n\
+    xenstored-log-file = /var/run/xenstored/oxenstored.log\n";
+
+impl Kind {
+    /// The nodes that a daemon makes by itself, and that it lists in its store from the start.
+    pub fn own_nodes(self) -> &'static [&'static str] {
+        match self {
+            Kind::C => &["/tool", "/tool/xenstored"],
+            Kind::OCaml => {
+                &["/@introduceDomain", "/@releaseDomain", "/local", "/tool", "/tool/xenstored"]
+            }
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Kind::C => "usr/lib/xen-4.17/bin/xenstored",
+            Kind::OCaml => "usr/lib/xen-4.17/bin/oxenstored",
+        }
+    }
+}
+
+impl StockDaemon {
+    /// Starts a daemon and waits until it answers.
+    pub fn start(kind: Kind, packages: &Packages) -> Result<StockDaemon, StartError> {
+        StockDaemon::start_with(kind, packages, [] as [&OsStr; 0])
+    }
+
+    /// As [`StockDaemon::start`], with `arguments` after those that the daemon needs.
+    pub fn start_with(
+        kind: Kind,
+        packages: &Packages,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<StockDaemon, StartError> {
+        let directory = tempfile::Builder::new().prefix("stock-xenstore-").tempdir();
+        let directory = directory.map_err(scratch)?;
+        let log = directory.path().join(LOG);
+        let log = File::options().create_new(true).append(true).open(log).map_err(scratch)?;
+
+        let mut command = packages.command(kind.program());
+        command
+            .env("LD_PRELOAD", packages.stand_in())
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(scratch)?)
+            .stderr(log);
+        let place = match kind {
+            Kind::C => {
+                command
+                    .args(["-N", "-I"])
+                    .env("XENSTORED_RUNDIR", directory.path())
+                    .env("XENSTORED_ROOTDIR", directory.path());
+                None
+            }
+            Kind::OCaml => {
+                let file = directory.path().join(CONFIGURATION);
+                fs::write(file, CONFIGURATION_TEXT).map_err(scratch)?;
+                command
+                    .args(["--no-fork", "--no-access-log", "--config-file"])
+                    .arg(Path::new("/var/run/xenstored").join(CONFIGURATION));
+                Some(OwnRunDirectory::new(directory.path(), "xenstored").map_err(scratch)?)
+            }
+        };
+        command.args(arguments);
+
+        let child = launcher::spawn(command, place)
+            .map_err(|source| not_started(kind, packages, directory.path(), source))?;
+        let socket = directory.path().join(SOCKET);
+        let packages = packages.clone();
+        let mut daemon = StockDaemon { child, kind, packages, socket, directory };
+        daemon.wait_for_answer()?;
+        Ok(daemon)
+    }
+
+    /// The Unix socket that clients connect to.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The daemon's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Which daemon this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The scratch directory, in which the C daemon leaves `state_dump` on a live update.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The end of what the daemon printed so far.
+    pub fn log(&self) -> String {
+        log_in(self.directory.path())
+    }
+
+    /// Writes every node in the text of an `xenstore-ls -fp`, as [`Listing::write_to`] does.
+    pub fn fill(&self, xenstore_ls_fp_text: &str) -> Result<(), FillError> {
+        Listing::parse(xenstore_ls_fp_text)?.write_to(&self.socket)
+    }
+
+    /// A stock command line tool, ready to talk to this daemon.
+    pub fn client(&self, client: Client) -> Command {
+        self.packages.client(client, &self.socket)
+    }
+
+    fn wait_for_answer(&mut self) -> Result<(), StartError> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = wire::check_answer(&self.socket, left.max(CONNECT_RETRY));
+            let Err(error) = answer else { return Ok(()) };
+            let kind = self.kind;
+            if let Some(status) = self.child.try_wait().map_err(scratch)? {
+                return Err(StartError::Ended { kind, status, log: self.log() });
+            }
+            if left.is_zero() {
+                let (limit, last, log) = (START_LIMIT, error.kind(), self.log());
+                return Err(StartError::Silent { kind, limit, last, log });
+            }
+            thread::sleep(CONNECT_RETRY);
+        }
+    }
+}
+
+impl Drop for StockDaemon {
+    fn drop(&mut self) {
+        // Neither fails for a child that is not reaped yet, and nobody is left to tell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn not_started(kind: Kind, packages: &Packages, directory: &Path, source: io::Error) -> StartError {
+    let log = log_in(directory);
+    match log.strip_prefix(STEP_FAILED) {
+        Some(step) => Unavailable::NoMountNamespace { failure: format!("{step}: {source}") }.into(),
+        None => StartError::Program { program: packages.root().join(kind.program()), source },
+    }
+}
+
+fn log_in(directory: &Path) -> String {
+    match File::open(directory.join(LOG)) {
+        Ok(log) => commands::tail(log),
+        Err(error) => format!("(its log cannot be read: {error})"),
+    }
+}
+
+fn scratch(source: io::Error) -> StartError {
+    StartError::Scratch { source }
+}

@@ -1,0 +1,272 @@
+//! Transactions: a guard that aborts unless committed, and a bounded retry.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use xenstore_proto::{Errno, Name, Path, Reply, Request, TxId};
+
+use crate::batch::{Batch, Replies};
+use crate::client::{Client, Epoch};
+use crate::error::{Failure, OperationError};
+use crate::link::Step;
+use crate::nodes::Nodes;
+
+/// An open transaction. What it does is seen by nobody else until [`Transaction::commit`]; dropping it aborts.
+///
+/// Operations are in [`Nodes`]. Reading inside a transaction repeats: what was read once stays the same.
+#[derive(Debug)]
+#[must_use = "a transaction that is dropped is aborted"]
+pub struct Transaction<'c> {
+    client: &'c mut Client,
+    tx_id: TxId,
+    open: bool,
+}
+
+/// How a commit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "after a conflict nothing was written"]
+pub enum Commit {
+    /// Everything was written, in one step.
+    Committed,
+    /// Somebody changed what this transaction had read or written: nothing was written. Start again.
+    Conflict,
+}
+
+/// A transaction without its client, for callers that cannot hold a borrow. Does not abort when dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DetachedTransaction {
+    epoch: Epoch,
+    tx_id: TxId,
+}
+
+impl Client {
+    /// Starts a transaction.
+    ///
+    /// # Errors
+    ///
+    /// If the server refuses (ENOSPC or EQUOTA: too many are open).
+    pub fn transaction(&mut self) -> Result<Transaction<'_>, OperationError> {
+        let tx_id = self.ask_for::<TxId>(&Request::TransactionStart, TxId::NONE)?;
+        Ok(Transaction { client: self, tx_id, open: true })
+    }
+
+    /// Starts a transaction in the same round trip as a batch of requests outside of it.
+    ///
+    /// # Errors
+    ///
+    /// If the server refuses to start one, or the batch fails as [`Nodes::run`] does.
+    pub fn transaction_with(
+        &mut self,
+        mut batch: Batch,
+    ) -> Result<(Transaction<'_>, Replies), OperationError> {
+        let started = batch.push::<TxId>(Request::TransactionStart);
+        let mut replies = self.run_in(batch, TxId::NONE)?;
+        let tx_id = replies.take(started)?;
+        Ok((Transaction { client: self, tx_id, open: true }, replies))
+    }
+
+    /// Takes a detached transaction up again.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::StaleHandle`], if the connection it was started on is no more.
+    pub fn attach(
+        &mut self,
+        detached: DetachedTransaction,
+    ) -> Result<Transaction<'_>, OperationError> {
+        if detached.epoch != self.epoch() {
+            return Err(OperationError::new(&Request::TransactionStart, Failure::StaleHandle));
+        }
+        Ok(Transaction { client: self, tx_id: detached.tx_id, open: true })
+    }
+
+    /// Runs `body` in a transaction and commits, again from the start if another change got in between.
+    ///
+    /// `body` may run several times; each time it sees the store as it is then. Its own error aborts and is given back. No
+    /// other try is started after `policy` is used up, nor after [`crate::Options::timeout`] from the start of the first or
+    /// the instant of [`Client::with_deadline`].
+    ///
+    /// # Errors
+    ///
+    /// What `body` gives, and a failed commit ([`Failure::Conflict`] says how many tries were made).
+    pub fn transact<T, E: From<OperationError>>(
+        &mut self,
+        policy: &RetryPolicy,
+        mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let last_start = self.deadline();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let mut transaction = self.transaction()?;
+            let value = match body(&mut transaction) {
+                Ok(value) => value,
+                Err(error) => {
+                    // What the body says is more than what an abort can add.
+                    drop(transaction);
+                    return Err(error);
+                }
+            };
+            if transaction.commit()? == Commit::Committed {
+                return Ok(value);
+            }
+            let next = Instant::now() + policy.pause(attempts);
+            if attempts >= policy.attempts || next >= last_start {
+                let request = Request::TransactionEnd { commit: true };
+                return Err(OperationError::new(&request, Failure::Conflict { attempts }).into());
+            }
+            self.link.statistics.transaction_retries += 1;
+            self.idle_until(next)?;
+        }
+    }
+
+    /// Takes in events until an instant, so that a pause does not leave the server's buffers full.
+    fn idle_until(&mut self, instant: Instant) -> Result<(), OperationError> {
+        while Instant::now() < instant {
+            let step = self.link.step(instant);
+            self.take_incoming(None);
+            match step {
+                Ok(Step::Moved | Step::DeadlinePassed) => {}
+                Err(lost) => {
+                    let request = Request::TransactionStart;
+                    return Err(OperationError::new(&request, Failure::Lost(lost)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Transaction<'_> {
+    /// Makes what the transaction did visible, in one step.
+    ///
+    /// # Errors
+    ///
+    /// If the server refuses for another reason than a conflict, or does not answer in time: if [`Failure::Timeout`] says
+    /// `sent`, only reading shows whether it was committed.
+    pub fn commit(mut self) -> Result<Commit, OperationError> {
+        match self.end(true) {
+            Ok(()) => Ok(Commit::Committed),
+            Err(error) if error.errno() == Some(&Errno::EAGAIN) => Ok(Commit::Conflict),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs a last batch and commits, in one round trip.
+    ///
+    /// A directory that does not fit one reply stays refused with E2BIG: its parts could only be read after the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::commit`] and [`Nodes::run`].
+    pub fn commit_with(mut self, mut batch: Batch) -> Result<(Commit, Replies), OperationError> {
+        let end = batch.push::<()>(Request::TransactionEnd { commit: true });
+        let run = self.client.run_in(batch, self.tx_id);
+        // Whether the end was sent cannot be told from a batch that failed; an abort of what has ended does no harm.
+        let mut replies = run?;
+        self.open = false;
+        match replies.take(end) {
+            Ok(()) => Ok((Commit::Committed, replies)),
+            Err(error) if error.errno() == Some(&Errno::EAGAIN) => Ok((Commit::Conflict, replies)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Drops what the transaction did.
+    ///
+    /// # Errors
+    ///
+    /// If the server does not answer. Nothing is written then either.
+    pub fn abort(mut self) -> Result<(), OperationError> {
+        self.end(false)
+    }
+
+    /// The number that the server gave the transaction.
+    pub fn id(&self) -> TxId {
+        self.tx_id
+    }
+
+    /// Lets go of the client without ending the transaction; [`Client::attach`] takes it up again.
+    pub fn detach(mut self) -> DetachedTransaction {
+        self.open = false;
+        DetachedTransaction { epoch: self.client.epoch(), tx_id: self.tx_id }
+    }
+
+    fn end(&mut self, commit: bool) -> Result<(), OperationError> {
+        let ended = self.client.ask_for(&Request::TransactionEnd { commit }, self.tx_id);
+        let not_sent = |error: &OperationError| {
+            matches!(error.failure(), Failure::Timeout { sent: false })
+                || error.errno() == Some(&Errno::EINVAL)
+        };
+        self.open = ended.as_ref().is_err_and(not_sent);
+        ended
+    }
+}
+
+impl Nodes for Transaction<'_> {
+    fn request(&mut self, request: &Request) -> Result<Reply, OperationError> {
+        self.client.ask(request, self.tx_id)
+    }
+
+    fn run(&mut self, batch: Batch) -> Result<Replies, OperationError> {
+        self.client.run_in(batch, self.tx_id)
+    }
+
+    fn directory(&mut self, path: &Path) -> Result<Vec<Name>, OperationError> {
+        self.client.directory_in(path, self.tx_id)
+    }
+}
+
+impl Drop for Transaction<'_> {
+    /// Asks for the abort and does not wait for the answer: what cannot be sent now is sent with the next call.
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        let link = &mut self.client.link;
+        let abort = Request::TransactionEnd { commit: false };
+        if let Ok(id) = link.connection.submit(&abort, self.tx_id) {
+            link.connection.discard_reply(id);
+            if let Err(lost) = link.flush() {
+                tracing::debug!(%lost, "a transaction ended with its connection");
+            }
+        }
+    }
+}
+
+/// How often a transaction is tried, and how long the pauses in between are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Tries in all, at least 1.
+    pub attempts: u32,
+    /// The pause after the second conflict; there is none after the first, and each later one is twice as long.
+    pub pause_first: Duration,
+    /// The longest pause.
+    pub pause_max: Duration,
+}
+
+impl Default for RetryPolicy {
+    /// 100 tries: sixteen clients that plug devices at once need up to about that many on C xenstored.
+    fn default() -> Self {
+        Self {
+            attempts: 100,
+            pause_first: Duration::from_millis(1),
+            pause_max: Duration::from_millis(50),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// The pause before the next try, somewhere between half and all of what it may be, so that two clients that met once
+    /// do not meet each time.
+    fn pause(&self, attempts: u32) -> Duration {
+        if attempts < 2 {
+            return Duration::ZERO;
+        }
+        let doubled = self.pause_first.saturating_mul(1 << (attempts - 2).min(20));
+        let pause = doubled.min(self.pause_max);
+        let random = RandomState::new().hash_one(attempts) % 512;
+        let share = u32::try_from(random).unwrap_or(0) + 512;
+        pause.saturating_mul(share) / 1024
+    }
+}

@@ -1,0 +1,93 @@
+//! The crates depend on each other as ARCHITECTURE.md draws it, and on nothing the workspace has not given a reason for.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Which crates of the workspace each may use. Dev-dependencies are free as long as there is no cycle, which cargo sees to.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("xenstore-proto", &[]),
+    ("xsclient", &["xenstore-proto"]),
+    ("xenstored", &["xenstore-proto"]),
+    ("libxl-config", &["xsclient"]),
+    ("stock-xenstore", &[]),
+    ("domkeep", &["xenstore-proto", "xsclient", "xenstored", "libxl-config"]),
+    (
+        "domkeep-bench",
+        &["xenstore-proto", "xsclient", "xenstored", "libxl-config", "stock-xenstore"],
+    ),
+    ("xtask", &[]),
+];
+
+fn packages() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+fn name(value: &Value) -> &str {
+    value["name"].as_str().unwrap()
+}
+
+#[test]
+fn crates_depend_on_each_other_only_as_the_table_allows() {
+    let allowed: BTreeMap<_, _> = ALLOWED.iter().copied().collect();
+    let packages = packages();
+    for package in &packages {
+        let may = allowed
+            .get(name(package))
+            .unwrap_or_else(|| panic!("{} is not in the table", name(package)));
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let ours = packages.iter().any(|other| name(other) == name(dependency));
+            if ours && dependency["kind"].is_null() {
+                assert!(
+                    may.contains(&name(dependency)),
+                    "{} must not use {}",
+                    name(package),
+                    name(dependency)
+                );
+            }
+        }
+    }
+    let missing: Vec<_> = allowed
+        .keys()
+        .filter(|row| !packages.iter().any(|package| name(package) == **row))
+        .collect();
+    assert!(missing.is_empty(), "rows of crates that are gone: {missing:?}");
+}
+
+#[test]
+fn crates_that_touch_no_system_forbid_unsafe_code() {
+    for pure in ["xenstore-proto", "libxl-config", "xenstored"] {
+        let lib = format!("{}/../crates/{pure}/src/lib.rs", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&lib).unwrap();
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{lib}");
+    }
+}
+
+#[test]
+fn versions_are_stated_in_the_workspace_manifest_only() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    for package in packages() {
+        let manifest = std::fs::read_to_string(package["manifest_path"].as_str().unwrap()).unwrap();
+        let stated: Vec<_> = manifest
+            .lines()
+            .skip_while(|line| !line.starts_with("[dependencies]"))
+            .filter(|line| line.contains(" = ") && !line.contains("workspace = true"))
+            .filter(|line| !line.contains("features") && !line.starts_with('#'))
+            .collect();
+        assert!(
+            stated.is_empty(),
+            "{} states versions of its own: {stated:?} (see {root}/Cargo.toml)",
+            name(&package)
+        );
+    }
+}
