@@ -190,11 +190,7 @@ fn toolstack(domid: DomId) -> Option<Path> {
 
 /// Tells of changes of the domain's files in libxl's directory. Where inotify cannot be had, a template's change is noticed
 /// with the next change in Xenstore, which as a rule comes along with it.
-fn watch_templates(
-    domid: DomId,
-    directory: &FsPath,
-    notices: Sender<Result<(), OperationError>>,
-) {
+fn watch_templates(domid: DomId, directory: &FsPath, notices: Sender<Result<(), OperationError>>) {
     let started = (|| {
         let inotify = inotify::init(CreateFlags::CLOEXEC)?;
         let changes = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::DELETE;

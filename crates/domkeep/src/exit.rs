@@ -169,12 +169,14 @@ impl CommandError {
             }
             Self::NoTemplate { .. } => "`domkeep template ls` shows the templates",
             Self::NoUuid { .. } => "give it with --uuid UUID",
-            Self::Configuration { .. } => "`domkeep config check FILE` says all that is wrong with it",
+            Self::Configuration { .. } => {
+                "`domkeep config check FILE` says all that is wrong with it"
+            }
             Self::Nodes { .. } => "give a file that `domkeep xenstore ls -fp` has printed",
             Self::Load(LoadError::Locked { .. })
-            | Self::Retrieve(RetrieveError::Template { source: LoadError::Locked { .. }, .. }) => {
-                "wait until whoever holds it is done, or allow more with --timeout SECONDS"
-            }
+            | Self::Retrieve(RetrieveError::Template {
+                source: LoadError::Locked { .. }, ..
+            }) => "wait until whoever holds it is done, or allow more with --timeout SECONDS",
             Self::Xenstore(error) if error.is_timeout() => "allow more with --timeout SECONDS",
             Self::Create(CreateError::Exists { .. }) => {
                 "a template is changed by hotplug only; import under another domid or uuid"

@@ -38,12 +38,13 @@ pub(crate) fn device(device: &DeviceReport) -> String {
 
 /// Text that a guest or a file may have chosen, safe to show on a terminal.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| {
-        let plain = !c.is_control();
-        let escaped = (!plain).then(|| c.escape_default());
-        plain.then_some(c).into_iter().chain(escaped.into_iter().flatten())
-    })
-    .collect()
+    text.chars()
+        .flat_map(|c| {
+            let plain = !c.is_control();
+            let escaped = (!plain).then(|| c.escape_default());
+            plain.then_some(c).into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect()
 }
 
 #[derive(Default)]
@@ -73,7 +74,10 @@ impl Words {
                 ));
             }
             TemplateSource::Unreadable { error } => {
-                self.line(0, "template: cannot be used; the configuration is built from Xenstore alone");
+                self.line(
+                    0,
+                    "template: cannot be used; the configuration is built from Xenstore alone",
+                );
                 self.line(4, error);
             }
             _ => self.line(0, "template: of a kind this version does not know"),
@@ -85,9 +89,10 @@ impl Words {
             Consistency::Consistent { attempts: 1 } => {
                 self.line(0, "consistency: all of it is of one moment");
             }
-            Consistency::Consistent { attempts } => self.line(0, format_args!(
-                "consistency: all of it is of one moment, at attempt {attempts}"
-            )),
+            Consistency::Consistent { attempts } => self.line(
+                0,
+                format_args!("consistency: all of it is of one moment, at attempt {attempts}"),
+            ),
             Consistency::Changing { attempts, changed } => {
                 self.line(0, format_args!(
                     "consistency: something changed during each of {attempts} attempts; in the last:"
@@ -99,11 +104,12 @@ impl Words {
     }
 
     fn knobs(&mut self, report: &Report) {
-        let (changed, same): (Vec<_>, Vec<_>) = report
-            .knobs
-            .iter()
-            .partition(|knob| knob.live.is_some() || knob.problem.is_some());
-        self.line(0, if changed.is_empty() { "knobs: none changed" } else { "knobs that changed:" });
+        let (changed, same): (Vec<_>, Vec<_>) =
+            report.knobs.iter().partition(|knob| knob.live.is_some() || knob.problem.is_some());
+        self.line(
+            0,
+            if changed.is_empty() { "knobs: none changed" } else { "knobs that changed:" },
+        );
         changed.into_iter().for_each(|knob| self.knob(knob));
         for (source, what) in [
             (Source::Both, "the same in both"),
@@ -127,7 +133,8 @@ impl Words {
         if let Some(live) = &knob.live {
             let field = &knob.field;
             let template = knob.template.as_deref().unwrap_or("nothing");
-            let kept = if knob.source == Source::Template { " (the template's was kept)" } else { "" };
+            let kept =
+                if knob.source == Source::Template { " (the template's was kept)" } else { "" };
             self.line(4, format_args!("{field}: {template} -> {live}{kept}"));
         }
         if let Some(problem) = &knob.problem {
@@ -144,13 +151,16 @@ impl Words {
             for change in &known.changes {
                 let nothing = || "nothing".to_owned();
                 let quoted = |value: &String| format!("\"{value}\"");
-                self.line(8, format_args!(
-                    "{}: {} -> {} (key {})",
-                    change.field,
-                    change.template.as_ref().map_or_else(nothing, quoted),
-                    change.live.as_ref().map_or_else(nothing, quoted),
-                    change.key,
-                ));
+                self.line(
+                    8,
+                    format_args!(
+                        "{}: {} -> {} (key {})",
+                        change.field,
+                        change.template.as_ref().map_or_else(nothing, quoted),
+                        change.live.as_ref().map_or_else(nothing, quoted),
+                        change.key,
+                    ),
+                );
             }
             known.problems.iter().for_each(|problem| self.problem(8, "", problem));
         }

@@ -49,9 +49,9 @@ pub(super) fn listed(answers: Vec<(DomId, Result<Retrieved, RetrieveError>)>) ->
     let listed = |(domid, answer): (DomId, Result<Retrieved, RetrieveError>)| {
         let answer = answer.map_err(|error| on_one_line(&error)).and_then(|retrieved| {
             match &retrieved.report.template {
-                TemplateSource::Unreadable { error } => Err(format!(
-                    "domain {domid}: its template cannot be used: {error}"
-                )),
+                TemplateSource::Unreadable { error } => {
+                    Err(format!("domain {domid}: its template cannot be used: {error}"))
+                }
                 _ => Ok(retrieved),
             }
         });
@@ -143,7 +143,7 @@ fn row(listed: &Listed) -> Row {
             let config = &retrieved.config;
             row.name.clone_from(&config.c_info.name);
             row.memory_kib = config.b_info.target_memkb.get();
-            row.vcpus = Some(config.b_info.avail_vcpus.len());
+            row.vcpus = Some(config.b_info.avail_vcpus.len()).filter(|online| *online > 0);
             row.note = note(&retrieved.report);
             for device in &retrieved.report.devices {
                 if device.in_configuration {
@@ -159,7 +159,7 @@ fn row(listed: &Listed) -> Row {
     row
 }
 
-fn table(rows: &[Row]) -> String {
+pub(super) fn table(rows: &[Row]) -> String {
     let mut cells = vec![["Name", "ID", "Mem", "VCPUs", "Devices"].map(str::to_owned)];
     for row in rows {
         let number = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
@@ -171,9 +171,8 @@ fn table(rows: &[Row]) -> String {
             printable(&remark(row)),
         ]);
     }
-    let width = |column: usize| {
-        cells.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0)
-    };
+    let width =
+        |column: usize| cells.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0);
     let [name, id, memory, vcpus] = [0, 1, 2, 3].map(width);
     let line = |cells: &[String; 5]| {
         let [a, b, c, d, e] = cells;

@@ -76,7 +76,8 @@ fn ls(places: &Places, output: &mut Output) -> Result<Exit, CommandError> {
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut text = format!("{:>5}  {:36}  {:12}  {:>6}  Name\n", "ID", "UUID", "Revision", "Octets");
+    let mut text =
+        format!("{:>5}  {:36}  {:12}  {:>6}  Name\n", "ID", "UUID", "Revision", "Octets");
     for row in rows {
         // Enough of it to tell one from another by eye; --json has all.
         let revision = row.revision.map(|revision| revision.to_string()[..12].to_owned());

@@ -57,7 +57,9 @@ fn in_words(now: &Retrieved, last: Option<&Retrieved>, as_report: bool) -> Vec<u
             words.push_str(&format!("# {}\n", explain::printable(&change.to_string())));
         }
         if changes.is_empty() {
-            words.push_str("# the configuration is the same, only the state of something in it is not\n");
+            words.push_str(
+                "# the configuration is the same, only the state of something in it is not\n",
+            );
         }
     }
     if as_report {

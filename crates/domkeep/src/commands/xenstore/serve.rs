@@ -70,8 +70,7 @@ fn loaded(path: &Path) -> Result<Store, CommandError> {
         action: "read",
         source,
     })?;
-    Store::from_text(text)
-        .map_err(|source| CommandError::Nodes { path: path.to_owned(), source })
+    Store::from_text(text).map_err(|source| CommandError::Nodes { path: path.to_owned(), source })
 }
 
 /// Either the old file or the whole new one is there, also after a crash.
@@ -84,8 +83,7 @@ fn saved(store: &Store, path: &Path) -> io::Result<()> {
     let temporary = directory.join(temporary);
     let written = (|| {
         let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create_new(true).mode(SAVED_MODE).open(&temporary)?;
+        let mut file = options.write(true).create_new(true).mode(SAVED_MODE).open(&temporary)?;
         file.write_all(store.to_text().as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)

@@ -49,7 +49,8 @@ pub(super) fn run(
         output.text(tree.in_words(style))?;
     }
     for (path, errno) in &tree.refused {
-        let told = format!("domkeep: {path} and what is below is not shown: refused with {errno}\n");
+        let told =
+            format!("domkeep: {path} and what is below is not shown: refused with {errno}\n");
         // If stderr is closed there is nobody to tell.
         let _ = io::stderr().write_all(told.as_bytes());
     }
@@ -119,7 +120,8 @@ impl Tree {
 
     /// Every node before its children, children in the server's order; with how deep it is.
     fn nodes(&self) -> impl Iterator<Item = (&Path, &Node, usize)> {
-        let mut pending: Vec<(&Path, usize)> = self.top.iter().rev().map(|path| (path, 0)).collect();
+        let mut pending: Vec<(&Path, usize)> =
+            self.top.iter().rev().map(|path| (path, 0)).collect();
         std::iter::from_fn(move || {
             loop {
                 let (path, depth) = pending.pop()?;

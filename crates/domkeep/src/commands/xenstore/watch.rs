@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use xsclient::PathOrSpecial;
 
-use crate::explain::printable;
 use crate::exit::{CommandError, Exit};
+use crate::explain::printable;
 use crate::output::{Output, end_with_the_reader};
 use crate::places::Places;
 
