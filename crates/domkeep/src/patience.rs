@@ -7,18 +7,20 @@ use libxl_config::template::{
     WritePermit,
 };
 
-/// A template store whose reads wait for locks until a moment that all of them share.
+use crate::places::Places;
+
+/// A template store whose reads wait for locks for half of the time that an operation may take, all of them together.
 ///
-/// A list of domains has one deadline. A template that somebody holds until then would leave no time to read Xenstore, and
-/// every domain would fail for the sake of one.
+/// A list of domains has one deadline. A template that somebody holds until then would leave no time to read Xenstore: every
+/// domain would fail for the sake of one, and with an error that blames Xenstore.
 pub(crate) struct Patience<'s> {
     store: &'s dyn TemplateStore,
     until: Instant,
 }
 
 impl<'s> Patience<'s> {
-    pub(crate) fn new(store: &'s dyn TemplateStore, until: Instant) -> Self {
-        Self { store, until }
+    pub(crate) fn new(store: &'s dyn TemplateStore, places: &Places) -> Self {
+        Self { store, until: Instant::now() + places.timeout() / 2 }
     }
 }
 

@@ -1,7 +1,6 @@
 //! `list`: all domains, as a table or with their whole configurations.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use libxl_config::json::{Object, Value};
 use libxl_config::retrieve::{
@@ -29,8 +28,7 @@ pub(super) fn run(
     for typed in &asked.domains {
         domids.push(domains::find(&mut client, typed)?);
     }
-    // Half of the time for locked templates, so that the other half is left for Xenstore.
-    let templates = Patience::new(templates.as_ref(), Instant::now() + places.timeout() / 2);
+    let templates = Patience::new(templates.as_ref(), places);
     let mut retriever = Retriever::new(&mut client, &templates).timeout(places.timeout());
     let found = if domids.is_empty() { retriever.domains()? } else { domids };
     let listed = listed(retriever.retrieve_all(&found));

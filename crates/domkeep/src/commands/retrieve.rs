@@ -11,6 +11,7 @@ use crate::domains;
 use crate::exit::{CommandError, Exit};
 use crate::explain;
 use crate::output::Output;
+use crate::patience::Patience;
 use crate::places::{Opening, Places};
 
 pub(super) fn run(
@@ -44,8 +45,8 @@ pub(super) fn retrieve(
         PolicyChoice::Union => Policy::Union,
         PolicyChoice::Template => Policy::Template,
     };
-    let retriever = Retriever::new(client, templates).policy(policy).timeout(places.timeout());
-    let mut retriever = retriever;
+    let templates = Patience::new(templates, places);
+    let mut retriever = Retriever::new(client, &templates).policy(policy).timeout(places.timeout());
     Ok(retriever.retrieve(domid)?)
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The command, with no answer yet.
-pub fn domkeep() -> Command {
+pub(crate) fn domkeep() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_domkeep"));
     for variable in ["XENSTORED_PATH", "XENSTORED_RUNDIR", "DOMKEEP_LOG"] {
         command.env_remove(variable);
@@ -21,56 +21,56 @@ pub fn domkeep() -> Command {
 }
 
 /// What the command answered.
-pub struct Answer(pub Output);
+pub(crate) struct Answer(pub Output);
 
 impl Answer {
-    pub fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
         Self(command.output().unwrap())
     }
 
-    pub fn status(&self) -> i32 {
+    pub(crate) fn status(&self) -> i32 {
         self.0.status.code().unwrap_or_else(|| panic!("killed: {}", self.stderr()))
     }
 
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         String::from_utf8(self.0.stdout.clone()).unwrap()
     }
 
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.0.stderr).into_owned()
     }
 
     /// Requires this exit status.
     #[track_caller]
-    pub fn expect(self, status: i32) -> Self {
+    pub(crate) fn expect(self, status: i32) -> Self {
         assert_eq!(self.status(), status, "stdout: {}\nstderr: {}", self.stdout(), self.stderr());
         assert!(!self.stderr().contains("panicked"), "{}", self.stderr());
         self
     }
 
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.0.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", self.stdout()))
     }
 }
 
 /// Files that are shipped: `demo/host`, `tests/data/captures/NAME`.
-pub fn shipped(path: &str) -> PathBuf {
+pub(crate) fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 /// `domkeep xenstore serve`, and the command pointed at it.
-pub struct Host {
+pub(crate) struct Host {
     child: Child,
     stdout: Option<BufReader<ChildStdout>>,
-    pub directory: TempDir,
+    pub(crate) directory: TempDir,
     templates: PathBuf,
 }
 
 impl Host {
     /// Serves the nodes of a capture; the templates are a copy that may be changed.
-    pub fn of(capture: &Path) -> Self {
+    pub(crate) fn of(capture: &Path) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let templates = directory.path().join("templates");
         fs::create_dir(&templates).unwrap();
@@ -88,12 +88,12 @@ impl Host {
     }
 
     /// The host that is shipped for the demonstration.
-    pub fn demo() -> Self {
+    pub(crate) fn demo() -> Self {
         Self::of(&shipped("demo/host"))
     }
 
     /// An empty Xenstore and no templates, started with more options.
-    pub fn empty(options: &[&OsStr]) -> Self {
+    pub(crate) fn empty(options: &[&OsStr]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let templates = directory.path().join("templates");
         fs::create_dir(&templates).unwrap();
@@ -111,16 +111,16 @@ impl Host {
         Self { child, stdout: Some(stdout), directory, templates }
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("socket")
     }
 
-    pub fn templates(&self) -> &Path {
+    pub(crate) fn templates(&self) -> &Path {
         &self.templates
     }
 
     /// The command, with Xenstore and templates of this host.
-    pub fn domkeep(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn domkeep(&self, arguments: &[&str]) -> Command {
         let mut command = domkeep();
         let mut templates = std::ffi::OsString::from("userdata:");
         templates.push(&self.templates);
@@ -129,12 +129,12 @@ impl Host {
         command
     }
 
-    pub fn ask(&self, arguments: &[&str]) -> Answer {
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Answer {
         Answer::of(&mut self.domkeep(arguments))
     }
 
     /// Stops the server as a service manager does, and gives its exit status and what else it printed.
-    pub fn stop(mut self) -> (i32, String, TempDir) {
+    pub(crate) fn stop(mut self) -> (i32, String, TempDir) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let mut rest = String::new();
         self.stdout.take().unwrap().read_to_string(&mut rest).unwrap();

@@ -74,8 +74,7 @@ fn a_domain_that_is_not_there_is_an_answer_and_not_a_failure_to_reach_it() {
     let missing = host.directory.path().join("none");
     let mut command = host.domkeep(&["retrieve", "web", "--templates"]);
     command.arg(format!("userdata:{}", missing.display()));
-    // Given twice, which clap refuses for an option of one value.
-    crate::host::Answer::of(&mut command).expect(2);
+    crate::host::Answer::of(&mut command).expect(3);
 }
 
 #[test]
