@@ -112,23 +112,14 @@ impl Asks<'_> {
 }
 
 fn knobs(trees: &Trees, asks: &mut Asks<'_>) {
-    asks.want(Ask::Value(trees.domain.clone()));
-    for key in ["name", "vm", "memory/target", "memory/static-max", "memory/videoram"] {
-        asks.value(&trees.domain, key);
-    }
-    for key in ["type", "dm-version"] {
-        asks.value(&trees.toolstack, key);
+    // All of the first level is asked at once, so that one of it stands for the rest.
+    if asks.seen.value(&trees.domain).is_none() {
+        first_level(trees, asks);
     }
     let cpus = under(&trees.domain, "cpu");
-    asks.children(&cpus);
     for cpu in asks.seen.children(&cpus) {
         asks.value(&cpus, &format!("{cpu}/availability"));
     }
-    for directory in [&trees.devices, &trees.frontends, &trees.backends] {
-        asks.children(directory);
-    }
-    // One level earlier than the others', since it is one level deeper.
-    asks.children(&under(&trees.frontends, "vsnd"));
     for directory in [&trees.devices, &trees.frontends] {
         for kind in asks.seen.children(directory).iter().filter(|kind| is_device_kind(kind)) {
             asks.children(&under(directory, kind.as_str()));
@@ -137,6 +128,22 @@ fn knobs(trees: &Trees, asks: &mut Asks<'_>) {
     for kind in asks.seen.children(&trees.backends) {
         asks.children(&under(&trees.backends, &format!("{kind}/{}", trees.domid)));
     }
+}
+
+fn first_level(trees: &Trees, asks: &mut Asks<'_>) {
+    asks.want(Ask::Value(trees.domain.clone()));
+    for key in ["name", "vm", "memory/target", "memory/static-max", "memory/videoram"] {
+        asks.value(&trees.domain, key);
+    }
+    for key in ["type", "dm-version"] {
+        asks.value(&trees.toolstack, key);
+    }
+    asks.children(&under(&trees.domain, "cpu"));
+    for directory in [&trees.devices, &trees.frontends, &trees.backends] {
+        asks.children(directory);
+    }
+    // One level earlier than the others', since it is one level deeper.
+    asks.children(&under(&trees.frontends, "vsnd"));
 }
 
 /// `device/suspend` holds an event channel, not devices.
