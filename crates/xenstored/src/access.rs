@@ -17,9 +17,9 @@ impl Subject {
 
     /// What the permissions allow.
     ///
-    /// An owner may do everything. Otherwise, what the entries of the domain and of its target allow together; C xenstored
-    /// takes the first of the two instead, so that gaining a target can lose access. Entries for any domain count where
-    /// neither has one, and the first entry where there is none for any domain.
+    /// An owner may do everything. Otherwise, what the entries of the domain and of its target allow together; C
+    /// xenstored takes the first of the two instead, so that gaining a target can lose access. Entries for any
+    /// domain count where neither has one, and the first entry where there is none for any domain.
     pub(crate) fn access(&self, perms: &Perms) -> Access {
         if self.owns(perms) {
             return Access::Both;

@@ -1,4 +1,5 @@
-//! Looking nodes up and changing them on behalf of somebody: what the protocol's operations mean, outside and inside transactions.
+//! Looking nodes up and changing them on behalf of somebody: what the protocol's operations mean, outside and
+//! inside transactions.
 
 use std::sync::Arc;
 
@@ -23,8 +24,8 @@ pub(crate) enum Change {
 pub(crate) enum Done {
     /// An existing node has a new value.
     Written,
-    /// The node is new, and so are `steps - 1` above it. They took their permissions from the node above, which has these.
-    Created { inherited: Arc<Perms>, steps: usize },
+    /// The node is new, and so are `steps - 1` above it.
+    Created { steps: usize },
     /// The node had these permissions before.
     PermsSet { old: Arc<Perms> },
     /// This is gone.
@@ -130,7 +131,8 @@ struct Missing {
     steps: usize,
 }
 
-/// The node, if it exists and is `allowed`. Whether it exists stays hidden unless the nearest node that does is allowed.
+/// The node, if it exists and is `allowed`. Whether it exists stays hidden unless the nearest node that does is
+/// allowed.
 fn existing<'a>(
     store: &'a Store,
     path: &Path,
@@ -163,5 +165,5 @@ fn create(
         let own = Perms::new(entries).map_err(|_| Errno::EINVAL)?;
         store.create(path, value, &Arc::new(own));
     }
-    Ok(Done::Created { inherited, steps: missing.steps })
+    Ok(Done::Created { steps: missing.steps })
 }

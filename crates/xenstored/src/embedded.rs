@@ -8,9 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use xenstore_proto::{DomId, Reply, Request};
 
 use crate::in_process::InProcess;
+use crate::listen::ServeError;
 use crate::server::{ConnectionId, Interceptor, Server};
 use crate::store::Store;
-use crate::unix::{LoopWaker, ServeError, UnixServer};
+use crate::unix::{LoopWaker, UnixServer};
 
 /// A Xenstore server inside the program: cheap to clone, usable from any thread.
 ///

@@ -38,8 +38,8 @@ impl Was {
 impl Server {
     /// Tells the watchers of a change outside transactions.
     ///
-    /// A change is told to the watches on the node and above. A removal is told as well to the watches set exactly on a node
-    /// that went with it, with that node's path. Nodes created on the way to a new one are not told.
+    /// A change is told to the watches on the node and above. A removal is told as well to the watches set exactly
+    /// on a node that went with it, with that node's path. Nodes created on the way to a new one are not told.
     pub(crate) fn fire_change(&mut self, path: &Path, was: &Was) {
         let mut heard = Vec::new();
         match was {
@@ -61,13 +61,17 @@ impl Server {
         self.tell(heard);
     }
 
-    /// Tells the watchers of a commit: each changed node once, in the order of the first changes. What was created and removed again is not told.
+    /// Tells the watchers of a commit: each changed node once, in the order of the first changes. What was created
+    /// and removed again is not told.
     pub(crate) fn fire_commit(&mut self, committed: &Committed) {
         let mut heard = Vec::new();
         for changed in &committed.changed {
             let path = &changed.path;
             if changed.removed {
                 self.hear_below(path, |at| committed.old.get(at), &mut heard);
+            }
+            if self.watches.covering(path).next().is_none() {
+                continue;
             }
             let old = committed.old.get(path);
             if old.is_none() && !self.store.exists(path) {
@@ -147,7 +151,7 @@ impl Server {
 
     fn tell(&mut self, heard: Vec<Event>) {
         for (connection, path, token) in heard {
-            self.push_event(connection, &path, &token);
+            self.push_event(connection, &path, &token, !path.starts_with('@'));
         }
     }
 }

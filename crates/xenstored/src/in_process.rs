@@ -15,8 +15,8 @@ use crate::server::ConnectionId;
 
 /// A connection to an [`Embedded`] server: requests are handled while they are sent.
 ///
-/// Nothing more is taken while the client has too much left to read ([`crate::limits::OUTPUT_HIGH_WATER`]), as on a socket. A header
-/// that claims too long a payload closes the connection. Dropping closes it too.
+/// Nothing more is taken while the client has too much left to read ([`crate::limits::OUTPUT_HIGH_WATER`]), as on a
+/// socket. A header that claims too long a payload closes the connection. Dropping closes it too.
 pub struct InProcess {
     embedded: Embedded,
     connection: ConnectionId,

@@ -1,4 +1,57 @@
-//! An embeddable Xenstore server.
+//! An embeddable Xenstore server: a store as a value, the server as one step, and transports for clients in this
+//! process and on a Unix socket.
+//!
+//! It enforces no quotas beyond the [`limits`] that keep one client from hurting others, serves no domains' rings,
+//! keeps nothing on disk but [text](Store::to_text), and does not watch the hypervisor: a domain exists from
+//! INTRODUCE to RELEASE, and its nodes are its toolstack's to remove.
+//!
+//! ```
+//! use xenstore_proto::{DomId, Path, Reply, Request};
+//! use xenstored::{Embedded, Store};
+//!
+//! let name: Path = "/local/domain/7/name".parse()?;
+//! let store = Store::from_text("/local/domain/7/name = \"seven\"   (n0,r7)\n")?;
+//! let xenstore = Embedded::new(store);
+//!
+//! // Clients: in this process, or any on a socket.
+//! let transport = xenstore.transport(DomId::DOM0);
+//! # let dir = tempfile::tempdir()?;
+//! # let socket = dir.path().join("socket");
+//! let served = xenstore.serve_unix(&socket)?;
+//!
+//! // Beside them, a snapshot costs nothing and does not change.
+//! let before = xenstore.snapshot();
+//! xenstore.apply(Request::Rm(name.clone()));
+//! assert_eq!(before.read(&name), Some(&b"seven"[..]));
+//! assert_eq!(xenstore.snapshot().read(&name), None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | what | where |
+//! |---|---|
+//! | the tree of nodes: immutable, shared, read without a lock | [`Store`], [`Nodes`] |
+//! | requests to replies and events, without I/O or a clock | [`Server`] |
+//! | a server shared by threads | [`Embedded`] |
+//! | a client's end inside the process | [`InProcess`] |
+//! | the Unix socket | [`UnixServer`] |
+//!
+//! # Where it goes its own way
+//!
+//! Specified in Xen's `docs/misc/xenstore.txt`. Where that leaves room, or the two stock daemons differ:
+//!
+//! - DIRECTORY lists children in the order of their creation, as C xenstored does.
+//! - A transaction conflicts only if what it read has changed (each of value, list of children and permissions for
+//!   itself), or what it wrote to was removed. Of two blind writes the later commit wins, and so does a removal over
+//!   changes below it. A transaction that changed nothing always commits.
+//! - A removal is told to the watches on the node and above, and to those set exactly on a node that went with it, as in
+//!   C xenstored; a commit tells each changed node once.
+//! - An event that waits already is not queued twice, unless a reply was queued in between. A client that lets too many
+//!   wait is disconnected; it never misses one silently.
+//! - A domain with a target has its own and its target's permissions together.
+//! - Permissions of special names are in no transaction. `@introduceDomain` is for privileged domains only and
+//!   `@releaseDomain` for all, as in Xen 4.22.
+//! - CONTROL, GET_QUOTA, SET_QUOTA and SET_FEATURE are answered with ENOSYS.
+
 #![forbid(unsafe_code)]
 
 pub mod limits;
@@ -8,8 +61,10 @@ mod change;
 mod domains;
 mod embedded;
 mod events;
+mod fuzz;
 mod in_process;
 mod interner;
+mod listen;
 mod output;
 mod requests;
 mod server;
@@ -22,11 +77,12 @@ mod walk;
 mod watches;
 
 pub use embedded::Embedded;
+#[doc(hidden)]
+pub use fuzz::{fuzz_requests, fuzz_text};
 pub use in_process::InProcess;
+pub use listen::ServeError;
 pub use server::{ConnectionId, Interceptor, Server};
 pub use store::{Store, StoreError};
-#[doc(hidden)]
-pub use text::fuzz_text;
 pub use text::{LineError, LoadError};
-pub use unix::{ServeError, UnixServer};
+pub use unix::UnixServer;
 pub use walk::{NodeRef, Nodes};

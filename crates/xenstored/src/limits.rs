@@ -15,12 +15,12 @@ pub const TRANSACTIONS_MAX: usize = 10;
 /// Most open transactions of a privileged connection: far above what a toolstack opens, far below what would hurt.
 pub const TRANSACTIONS_MAX_PRIVILEGED: usize = 4096;
 
-/// Most octets that one transaction of an unprivileged connection remembers of what it read and wrote: C xenstored's 1024
-/// nodes, at half a page each.
+/// Most octets that one transaction of an unprivileged connection remembers of what it read and wrote: C
+/// xenstored's 1024 nodes, at half a page each.
 pub const TRANSACTION_OCTETS_MAX: usize = 2 << 20;
 
-/// Most octets that one transaction of a privileged connection remembers: a transaction that writes every node of a host
-/// with thousands of domains stays below.
+/// Most octets that one transaction of a privileged connection remembers: a transaction that writes every node of a
+/// host with thousands of domains stays below.
 pub const TRANSACTION_OCTETS_MAX_PRIVILEGED: usize = 256 << 20;
 
 /// Most watches of an unprivileged connection: C xenstored's default quota. A privileged connection is not limited.
@@ -31,12 +31,13 @@ pub const OUTPUT_HIGH_WATER: usize = 256 << 10;
 
 /// Octets of unread output above which an unprivileged connection is closed.
 ///
-/// Requests wait at [`OUTPUT_HIGH_WATER`] already, so what comes on top are events, which nothing can hold back. Closing
-/// tells the client that it has missed something; dropping events silently would not.
+/// Requests wait at [`OUTPUT_HIGH_WATER`] already, so what comes on top are events, which nothing can hold back.
+/// Closing tells the client that it has missed something; dropping events silently would not.
 pub const OUTPUT_MAX: usize = 2 << 20;
 
 /// Octets of unread output above which a privileged connection is closed: 50,000 events of removed nodes fit well.
 pub const OUTPUT_MAX_PRIVILEGED: usize = 32 << 20;
 
-/// Most octets of one line of a store's text form: path, value with every octet escaped, permissions, and room to spare.
+/// Most octets of one line of a store's text form: path, value with every octet escaped, permissions, and room to
+/// spare.
 pub const TEXT_LINE_MAX: usize = 64 << 10;

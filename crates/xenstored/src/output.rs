@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 /// Messages not yet taken, in order.
 ///
-/// An event that is waiting already is not queued again, unless a reply stands between the two: a client that reads the reply
-/// may rely on hearing of every change after it.
+/// An event that is waiting already is not queued again, unless a reply stands between the two: a client that reads
+/// the reply may rely on hearing of every change after it.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     queue: VecDeque<Arc<[u8]>>,
@@ -21,10 +21,10 @@ impl Output {
         self.push(message.into());
     }
 
-    /// Queues an event, unless it `may_merge` with one that is waiting.
+    /// Queues an event, unless it `may_merge` and the same one is waiting that may.
     pub(crate) fn push_event(&mut self, message: Vec<u8>, may_merge: bool) {
         let message: Arc<[u8]> = message.into();
-        if self.trailing.insert(Arc::clone(&message)) || !may_merge {
+        if !may_merge || self.trailing.insert(Arc::clone(&message)) {
             self.push(message);
         }
     }

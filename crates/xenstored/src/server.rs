@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, RequestId, TxId};
+use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, RequestId, Token, TxId};
 
 use crate::access::Subject;
 use crate::domains::Domains;
@@ -18,13 +18,13 @@ use crate::watches::Watches;
 
 /// A Xenstore server without input, output, threads or a clock: it only changes when it is called.
 ///
-/// Messages of a connection go in with [`Server::handle`]; replies and events come out of [`Server::poll_output`], in the order
-/// in which the client is to get them. [`Server::poll_ready`] says which connections have got something. To be drained
-/// after every call: `poll_ready` until it is empty, and for each connection named `poll_output` as far as there is room
-/// for.
+/// Messages of a connection go in with [`Server::handle`]; replies and events come out of [`Server::poll_output`],
+/// in the order in which the client is to get them. [`Server::poll_ready`] says which connections have got
+/// something. To be drained after every call: `poll_ready` until it is empty, and for each connection named
+/// `poll_output` as far as there is room for.
 ///
-/// An event is queued before the reply to the request that caused it, except that the first event of a watch follows the
-/// reply to WATCH. Connections of domain 0 are privileged.
+/// An event is queued before the reply to the request that caused it, except that the first event of a watch
+/// follows the reply to WATCH. Connections of domain 0 are privileged.
 ///
 /// ```
 /// use xenstore_proto::{DomId, Message, MessageType, RequestId, TxId};
@@ -32,8 +32,8 @@ use crate::watches::Watches;
 ///
 /// let mut server = Server::new(Store::new());
 /// let connection = server.connect(DomId::DOM0);
-/// let payload = b"/local\0value".to_vec();
-/// server.handle(connection, &Message { ty: MessageType::WRITE, request_id: RequestId(1), tx_id: TxId::NONE, payload });
+/// let (ty, payload) = (MessageType::WRITE, b"/local\0value".to_vec());
+/// server.handle(connection, &Message { ty, request_id: RequestId(1), tx_id: TxId::NONE, payload });
 /// assert_eq!(server.poll_ready(), Some(connection));
 /// let reply = server.poll_output(connection).expect("a reply");
 /// assert_eq!(&reply[16..], b"OK\0");
@@ -113,8 +113,8 @@ impl Server {
         }
     }
 
-    /// Whether the connection is open. The server closes one whose domain is released, or whose unread output is too long
-    /// ([`crate::limits::OUTPUT_MAX`]).
+    /// Whether the connection is open. The server closes one whose domain is released, or whose unread output is
+    /// too long ([`crate::limits::OUTPUT_MAX`]).
     pub fn is_open(&self, connection: ConnectionId) -> bool {
         self.connections.contains_key(&connection)
     }
@@ -143,7 +143,7 @@ impl Server {
                 match self.watch(connection, &subject, &path, token.clone(), depth) {
                     Ok(()) => {
                         self.reply(connection, message, &Reply::Ok);
-                        self.push_event(connection, path.as_str(), &token);
+                        self.push_event(connection, path.as_str(), &token, false);
                         return;
                     }
                     Err(errno) => Reply::Error(errno),
@@ -177,7 +177,8 @@ impl Server {
         self.connections.get(&connection).is_some_and(|state| state.output.octets() > 0)
     }
 
-    /// Whether the connection's next request can be handled, or has to wait until [`Server::poll_output`] has taken some.
+    /// Whether the connection's next request can be handled, or has to wait until [`Server::poll_output`] has taken
+    /// some.
     ///
     /// [`Server::handle`] does not refuse: to hold requests back is up to whoever carries them.
     pub fn has_room(&self, connection: ConnectionId) -> bool {
@@ -185,8 +186,11 @@ impl Server {
         unread < OUTPUT_HIGH_WATER
     }
 
-    /// Has `interceptor` called before each well-formed request of a connection is handled: for tests that need a change to land between
-    /// two requests of somebody else ([`Server::apply`] makes it), and for tracing.
+    /// Has `interceptor` called before each well-formed request of a connection is handled: for tests that need a
+    /// change to land between two requests of somebody else ([`Server::apply`] makes it), and for tracing.
+    ///
+    /// It runs while the server is in use: it has the `&mut Server` it is given, and must not reach for the
+    /// [`Embedded`](crate::Embedded) around it, which would wait for ever.
     pub fn set_interceptor(&mut self, interceptor: Option<Interceptor>) {
         self.interceptor = interceptor;
     }
@@ -195,12 +199,15 @@ impl Server {
         self.connections.get(&connection).map(|state| self.domains.subject(state.domid))
     }
 
-    /// Queues an event. One that does not fit a message is dropped (XSA-324): the watch could not have been set on such a path.
+    /// Queues an event. It `may_merge` with a waiting one unless each counts: special ones, and the first of a
+    /// watch, which clients tell from a change by its being the first. One that does not fit a message is dropped
+    /// (XSA-324): the watch could not have been set on such a path.
     pub(crate) fn push_event(
         &mut self,
         connection: ConnectionId,
         path: &str,
-        token: &xenstore_proto::Token,
+        token: &Token,
+        may_merge: bool,
     ) {
         let len = path.len() + token.as_octets().len() + 2;
         if len > PAYLOAD_MAX {
@@ -212,7 +219,6 @@ impl Server {
         let message = Message { ty, request_id: RequestId(0), tx_id: TxId::NONE, payload };
         let mut octets = Vec::new();
         if message.encode(PAYLOAD_MAX, &mut octets).is_ok() {
-            let may_merge = !path.starts_with('@');
             self.push_output(connection, |output| output.push_event(octets, may_merge));
         }
     }

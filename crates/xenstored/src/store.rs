@@ -11,9 +11,9 @@ use crate::walk::Nodes;
 
 /// A tree of nodes, each with a value and permissions.
 ///
-/// Cloning takes a snapshot and costs the same whatever the store's size: the clones share what neither changes. Reading
-/// needs no connection and no lock, checks no permissions, and sees what the store held when it was cloned. Relative paths
-/// are relative to `/local/domain/0`. Children keep the order of their creation.
+/// Cloning takes a snapshot and costs the same whatever the store's size: the clones share what neither changes.
+/// Reading needs no connection and no lock, checks no permissions, and sees what the store held when it was cloned.
+/// Relative paths are relative to `/local/domain/0`. Children keep the order of their creation.
 ///
 /// ```
 /// use xenstored::Store;

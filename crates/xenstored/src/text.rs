@@ -21,9 +21,10 @@ impl Store {
     /// /local/domain/7/name = "seven"   (n0,r7)
     /// ```
     ///
-    /// Printable ASCII stands for itself, except the backslash; other octets are `\\ \t \n \r`, `\ooo` below 8 and `\xHH`, as the
-    /// stock `xenstore-ls -fp` writes them. Every node stands before its children, and these in the order of their creation.
-    /// The root has a line only if it is not as in an empty store (`xenstore-ls` prints none).
+    /// Printable ASCII stands for itself, except the backslash; other octets are `\\ \t \n \r`, `\ooo` below 8 and
+    /// `\xHH`, as the stock `xenstore-ls -fp` writes them. Every node stands before its children, and these in the
+    /// order of their creation. The root has a line only if it is not as in an empty store (`xenstore-ls` prints
+    /// none).
     pub fn to_text(&self) -> String {
         let empty = Self::new();
         let mut text = String::new();
@@ -44,8 +45,8 @@ impl Store {
 
     /// Reads what [`Store::to_text`] or `xenstore-ls -fp` wrote.
     ///
-    /// Nodes missing above a line's are created, empty and with the permissions of the node above them; a later line may
-    /// set them. Empty lines are skipped.
+    /// Nodes missing above a line's are created, empty and with the permissions of the node above them; a later
+    /// line may set them. Empty lines are skipped.
     ///
     /// ```
     /// use xenstored::Store;
@@ -148,15 +149,6 @@ pub enum LineError {
     },
 }
 
-/// Reads any octets as a store's text and checks that what was read is written and read back the same: the fuzz target's body.
-#[doc(hidden)]
-pub fn fuzz_text(octets: &[u8]) {
-    if let Ok(store) = Store::from_text(octets) {
-        let again = Store::from_text(store.to_text());
-        assert!(again.as_ref() == Ok(&store), "{store:?} read back as {again:?}");
-    }
-}
-
 fn parse_line(line: &[u8]) -> Result<(Path, Vec<u8>, Perms), LineError> {
     if line.len() > TEXT_LINE_MAX {
         return Err(LineError::TooLong { len: line.len() });
@@ -237,6 +229,7 @@ fn unescape(written: &[u8]) -> Result<Vec<u8>, LineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::fuzz_text;
     use proptest::prelude::*;
 
     #[test]

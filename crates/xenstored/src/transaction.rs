@@ -1,9 +1,8 @@
 //! Transactions: a snapshot, what was read of it, and what was changed.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
 
-use xenstore_proto::{Errno, Path, Perms};
+use xenstore_proto::{Errno, Path};
 
 use crate::access::Subject;
 use crate::change::{Change, Done, readable};
@@ -12,42 +11,53 @@ use crate::tree::Node;
 
 /// An open transaction.
 ///
-/// Reads and changes go to a view that nobody else sees, so that reads repeat. A commit succeeds if the whole transaction
-/// could as well have run at that moment with the same answers:
+/// Reads and changes go to a view that nobody else sees, so that reads repeat. A commit succeeds if the whole
+/// transaction could as well have run at that moment with the same answers: if nothing else has changed, the view
+/// becomes the store; otherwise everything is done again, in order, on the current store, and
 ///
-/// - everything it read (value, list of children, permissions, each for itself; also that something was missing or refused)
-///   is still the same, by content: what was changed and changed back does not conflict;
-/// - its changes, made again on the current store, come out the same.
+/// - what was read has to be the same (each of value, list of children and permissions for itself, by content, so that
+///   what was changed and changed back does not conflict; also that something was missing, or refused);
+/// - changes have to come out the same.
 ///
 /// One that changed nothing has read one state of the store, the one it started from, and always succeeds.
 ///
-/// Where that leaves a choice: of two blind writes to a node, or a removal and changes below it, the later commit wins, so that a
-/// guest that keeps writing cannot hold up a toolstack; but what a transaction wrote to must not have been removed meanwhile,
-/// lest half a device come back.
+/// Where that leaves a choice: of two blind writes to a node, or a removal and changes below it, the later commit
+/// wins, so that a guest that keeps writing cannot hold up a toolstack; but what a transaction wrote to must not
+/// have been removed meanwhile, lest half a device come back.
 #[derive(Debug)]
 pub(crate) struct Transaction {
     base: Store,
     view: Store,
-    reads: BTreeMap<Path, Aspects>,
-    changes: Vec<(Change, Result<Outcome, Errno>)>,
-    /// Octets remembered in `reads` and `changes`, and the most there may be.
+    /// What was done up to the last change.
+    log: Vec<Entry>,
+    /// What was read since: the view has not changed, so that one answer a node is enough.
+    reads: Reads,
+    /// Octets remembered, and the most there may be.
     octets: usize,
     octets_max: usize,
 }
 
-/// What was read of a node, besides that it is there or not.
+#[derive(Debug)]
+enum Entry {
+    Reads(Reads),
+    Change(Change, Result<Outcome, Errno>),
+}
+
+/// What was read of which node, and the node as far as it was read.
+type Reads = BTreeMap<Path, (Aspects, Result<Node, Errno>)>;
+
+/// What is read of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Aspects {
-    pub(crate) value: bool,
-    pub(crate) children: bool,
-    pub(crate) perms: bool,
+    value: bool,
+    children: bool,
+    perms: bool,
 }
 
 impl Aspects {
-    const EXISTENCE: Self = Self { value: false, children: false, perms: false };
-    pub(crate) const VALUE: Self = Self { value: true, ..Self::EXISTENCE };
-    pub(crate) const CHILDREN: Self = Self { children: true, ..Self::EXISTENCE };
-    pub(crate) const PERMS: Self = Self { perms: true, ..Self::EXISTENCE };
+    pub(crate) const VALUE: Self = Self { value: true, children: false, perms: false };
+    pub(crate) const CHILDREN: Self = Self { value: false, children: true, perms: false };
+    pub(crate) const PERMS: Self = Self { value: false, children: false, perms: true };
 }
 
 /// What a commit did.
@@ -70,7 +80,7 @@ pub(crate) struct Changed {
 impl Transaction {
     pub(crate) fn start(store: &Store, octets_max: usize) -> Self {
         let (base, view) = (store.clone(), store.clone());
-        Self { base, view, reads: BTreeMap::new(), changes: Vec::new(), octets: 0, octets_max }
+        Self { base, view, log: Vec::new(), reads: Reads::new(), octets: 0, octets_max }
     }
 
     /// The store as the transaction sees it. Reading from it directly is not remembered.
@@ -85,8 +95,19 @@ impl Transaction {
         path: &Path,
         aspects: Aspects,
     ) -> Result<&Node, Errno> {
-        self.remember_read(path, aspects)?;
-        readable(&self.view, subject, path)
+        let found = readable(&self.view, subject, path);
+        if let Some((known, seen)) = self.reads.get_mut(path) {
+            known.add(aspects);
+            *seen = found.clone().map(|node| known.of(node));
+            return found;
+        }
+        let octets = size_of::<(Path, Aspects, Node)>() + path.as_str().len();
+        if self.octets + octets > self.octets_max {
+            return Err(Errno::ENOSPC);
+        }
+        self.octets += octets;
+        self.reads.insert(path.clone(), (aspects, found.clone().map(|node| aspects.of(node))));
+        found
     }
 
     pub(crate) fn change(&mut self, subject: &Subject, change: Change) -> Result<(), Errno> {
@@ -94,68 +115,68 @@ impl Transaction {
         if self.octets + octets > self.octets_max {
             return Err(Errno::ENOSPC);
         }
-        let outcome = change.apply(&mut self.view, subject).map(Outcome::from);
-        if let (Change::Remove { path }, Ok(Outcome::Nothing)) = (&change, &outcome) {
-            self.remember_read(path, Aspects::EXISTENCE)?;
-        }
         self.octets += octets;
+        if !self.reads.is_empty() {
+            self.log.push(Entry::Reads(std::mem::take(&mut self.reads)));
+        }
+        let outcome = change.apply(&mut self.view, subject).map(Outcome::from);
         let answer = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
-        self.changes.push((change, outcome));
+        self.log.push(Entry::Change(change, outcome));
         answer
     }
 
     /// Makes the transaction's changes to `current`, or answers EAGAIN and changes nothing.
-    pub(crate) fn commit(self, current: &mut Store, subject: &Subject) -> Result<Committed, Errno> {
-        if !self.changes.iter().any(|(_, outcome)| is_effective(outcome)) {
+    pub(crate) fn commit(
+        mut self,
+        current: &mut Store,
+        subject: &Subject,
+    ) -> Result<Committed, Errno> {
+        if !self.log.iter().any(Entry::is_effective) {
             return Ok(Committed { old: current.clone(), changed: Vec::new() });
         }
-        let mut new =
-            if current.is_same(&self.base) { self.view } else { self.merge(current, subject)? };
+        self.log.push(Entry::Reads(self.reads));
+        let mut new = if current.is_same(&self.base) {
+            self.view
+        } else {
+            replay(&self.log, current, subject)?
+        };
         new.stamp = new.stamp.max(current.stamp);
         let old = std::mem::replace(current, new);
-        Ok(Committed { old, changed: changed(self.changes) })
+        Ok(Committed { old, changed: changed(self.log) })
     }
+}
 
-    fn merge(&self, current: &Store, subject: &Subject) -> Result<Store, Errno> {
-        for (path, aspects) in &self.reads {
-            let then = readable(&self.base, subject, path);
-            let now = readable(current, subject, path);
-            let same = match (then, now) {
-                (Ok(then), Ok(now)) => aspects.agree(then, now),
-                (Err(then), Err(now)) => then == now,
-                _ => false,
-            };
-            if !same {
-                return Err(Errno::EAGAIN);
+/// Does everything again on the current store. EAGAIN if something comes out differently.
+fn replay(log: &[Entry], current: &Store, subject: &Subject) -> Result<Store, Errno> {
+    let mut store = current.clone();
+    for entry in log {
+        let same = match entry {
+            Entry::Reads(reads) => reads.iter().all(|(path, (aspects, then))| {
+                match (then, readable(&store, subject, path)) {
+                    (Ok(then), Ok(now)) => aspects.agree(then, now),
+                    (Err(then), Err(now)) => *then == now,
+                    _ => false,
+                }
+            }),
+            Entry::Change(change, then) => {
+                match (then, change.apply(&mut store, subject).map(Outcome::from)) {
+                    (Ok(then), Ok(now)) => then.allows(&now),
+                    (Err(then), Err(now)) => *then == now,
+                    _ => false,
+                }
             }
+        };
+        if !same {
+            return Err(Errno::EAGAIN);
         }
-        let mut merged = current.clone();
-        for (change, then) in &self.changes {
-            let now = change.apply(&mut merged, subject).map(Outcome::from);
-            let same = match (then, &now) {
-                (Ok(then), Ok(now)) => then.allows(now),
-                (Err(then), Err(now)) => then == now,
-                _ => false,
-            };
-            if !same {
-                return Err(Errno::EAGAIN);
-            }
-        }
-        Ok(merged)
     }
+    Ok(store)
+}
 
-    fn remember_read(&mut self, path: &Path, aspects: Aspects) -> Result<(), Errno> {
-        if let Some(known) = self.reads.get_mut(path) {
-            known.add(aspects);
-            return Ok(());
-        }
-        let octets = size_of::<(Path, Aspects)>() + path.as_str().len();
-        if self.octets + octets > self.octets_max {
-            return Err(Errno::ENOSPC);
-        }
-        self.octets += octets;
-        self.reads.insert(path.clone(), aspects);
-        Ok(())
+impl Entry {
+    /// Whether something was changed.
+    fn is_effective(&self) -> bool {
+        matches!(self, Self::Change(_, Ok(outcome)) if *outcome != Outcome::Nothing)
     }
 }
 
@@ -166,6 +187,11 @@ impl Aspects {
         self.perms |= other.perms;
     }
 
+    /// The node as far as it was read: what is not kept need not be copied when it changes.
+    fn of(self, node: &Node) -> Node {
+        if self.children { node.clone() } else { node.without_children() }
+    }
+
     fn agree(self, then: &Node, now: &Node) -> bool {
         (!self.value || then.value() == now.value())
             && (!self.perms || then.perms() == now.perms())
@@ -174,10 +200,13 @@ impl Aspects {
 }
 
 /// What came of a change, as far as a commit has to find it again.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Written,
-    Created { inherited: Arc<Perms>, steps: usize },
+    /// So many nodes of the path were missing.
+    Created {
+        steps: usize,
+    },
     PermsSet,
     Removed,
     Nothing,
@@ -187,7 +216,7 @@ impl From<Done> for Outcome {
     fn from(done: Done) -> Self {
         match done {
             Done::Written => Self::Written,
-            Done::Created { inherited, steps } => Self::Created { inherited, steps },
+            Done::Created { steps } => Self::Created { steps },
             Done::PermsSet { .. } => Self::PermsSet,
             Done::Removed(_) => Self::Removed,
             Done::Nothing => Self::Nothing,
@@ -197,34 +226,33 @@ impl From<Done> for Outcome {
 
 impl Outcome {
     /// Whether a change that came out like this may come out like `now` in the commit.
-    fn allows(&self, now: &Self) -> bool {
-        match (self, now) {
-            // What the new node took from above may have been read or passed on, and what was above must not be gone.
-            (
-                Self::Created { inherited: then, steps: missing_then },
-                Self::Created { inherited: now, steps: missing_now },
-            ) => then == now && missing_now <= missing_then,
-            // Somebody else created it meanwhile: the later write wins. MKDIR finds nothing to do then.
+    fn allows(self, now: &Self) -> bool {
+        match (self, *now) {
+            // What was above must not be gone.
+            (Self::Created { steps: then }, Self::Created { steps: now }) => now <= then,
+            // Somebody else created it meanwhile: the later write wins, and MKDIR finds nothing to do.
             (Self::Created { .. }, Self::Written | Self::Nothing) => true,
-            (Self::Removed, Self::Removed | Self::Nothing) => true,
-            (Self::Written, Self::Written) | (Self::PermsSet, Self::PermsSet) => true,
-            (Self::Nothing, Self::Nothing) => true,
-            _ => false,
+            (Self::Removed, Self::Nothing) => true,
+            (then, now) => then == now,
         }
     }
 }
 
-fn is_effective(outcome: &Result<Outcome, Errno>) -> bool {
-    matches!(outcome, Ok(outcome) if !matches!(outcome, Outcome::Nothing))
-}
-
-fn changed(mut changes: Vec<(Change, Result<Outcome, Errno>)>) -> Vec<Changed> {
-    changes.retain(|(_, outcome)| is_effective(outcome));
-    let removals = changes.iter().filter(|(change, _)| matches!(change, Change::Remove { .. }));
-    let removed: HashSet<Path> = removals.map(|(change, _)| change.path().clone()).collect();
-    let mut seen = HashSet::new();
-    let paths = changes.into_iter().map(|(change, _)| change.into_path());
-    (paths.filter(|path| seen.insert(path.clone())))
-        .map(|path| Changed { removed: removed.contains(&path), path })
-        .collect()
+fn changed(mut log: Vec<Entry>) -> Vec<Changed> {
+    log.retain(Entry::is_effective);
+    let mut order: HashMap<Path, usize> = HashMap::new();
+    let mut changed: Vec<Changed> = Vec::new();
+    for entry in log {
+        let Entry::Change(change, _) = entry else { continue };
+        let removed = matches!(change, Change::Remove { .. });
+        let path = change.into_path();
+        match order.get(&path) {
+            Some(&at) => changed[at].removed |= removed,
+            None => {
+                order.insert(path.clone(), changed.len());
+                changed.push(Changed { path, removed });
+            }
+        }
+    }
+    changed
 }

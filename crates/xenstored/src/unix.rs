@@ -4,8 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,15 +12,15 @@ use std::time::Duration;
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
-use rustix::io::Errno as OsError;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use xenstore_proto::limits::PAYLOAD_MAX;
 use xenstore_proto::{Decoded, Decoder, DomId};
 
 use crate::embedded::{Embedded, Waker};
+use crate::listen::{ServeError, listen};
 use crate::server::ConnectionId;
 
-/// Most clients at a time; later ones wait to be accepted. Well below what one process may have open on the hosts we know.
+/// Most clients at a time; later ones wait to be accepted. Well below what one process may have open on the hosts
+/// we know.
 const CLIENTS_MAX: usize = 4096;
 
 /// Most octets read from one client before the next one's turn.
@@ -30,9 +29,6 @@ const TURN_OCTETS: usize = 16 << 10;
 /// Octets written by one call, if there are so many.
 const WRITE_OCTETS: usize = 64 << 10;
 
-/// Clients that the kernel keeps waiting until they are accepted.
-const BACKLOG: i32 = 128;
-
 /// How long to wait for a free file descriptor before accepting is tried again: nothing tells when one gets free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
 
@@ -40,7 +36,8 @@ const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 const FIRST_CLIENT: usize = 2;
 
-/// A Unix socket that serves an [`Embedded`] server. Stopping or dropping it closes its clients' connections and removes the socket.
+/// A Unix socket that serves an [`Embedded`] server. Stopping or dropping it closes its clients' connections and
+/// removes the socket.
 #[derive(Debug)]
 pub struct UnixServer {
     path: PathBuf,
@@ -104,34 +101,6 @@ impl Drop for UnixServer {
             let _ = thread.join();
         }
     }
-}
-
-/// Why a Unix socket cannot be served.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// A server answers there.
-    #[error("{} is in use by another server: stop that one, or choose another path", path.display())]
-    InUse {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Something else than a socket is there.
-    #[error("{} exists and is not a socket: choose another path", path.display())]
-    NotASocket {
-        /// What is there.
-        path: PathBuf,
-    },
-    /// The system refuses.
-    #[error("cannot {action} the socket {}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// The socket.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
 }
 
 /// Tells the event loop from other threads what happened.
@@ -228,6 +197,7 @@ impl EventLoop {
                 tracing::error!(%error, "socket no longer served");
                 break;
             }
+            self.waker.lock().asleep = false;
             if self.accept == Accept::Starved && events.is_empty() {
                 self.accept = Accept::Pending;
             }
@@ -432,55 +402,5 @@ impl Client {
         }
         let can_read = (self.readable || self.undecoded) && shared.server.has_room(self.connection);
         Ok(if can_read { Turn::More } else { Turn::Wait })
-    }
-}
-
-/// A listening socket at the path that only this user can connect to.
-fn listen(path: &FsPath) -> Result<net::UnixListener, ServeError> {
-    let failed = |action| {
-        move |source: OsError| ServeError::Io {
-            action,
-            path: path.to_owned(),
-            source: source.into(),
-        }
-    };
-    let address = SocketAddrUnix::new(path).map_err(failed("name"))?;
-    let socket = || {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-    };
-    let listener = socket().map_err(failed("create"))?;
-    match rustix::net::bind(&listener, &address) {
-        Err(OsError::ADDRINUSE) => {
-            let probe = socket().map_err(failed("create"))?;
-            remove_stale(path, rustix::net::connect(&probe, &address))?;
-            rustix::net::bind(&listener, &address).map_err(failed("bind"))?;
-        }
-        bound => bound.map_err(failed("bind"))?,
-    }
-    // Nobody can connect before listen(), so nobody does while the mode is still the umask's.
-    let private = fs::Permissions::from_mode(0o600);
-    fs::set_permissions(path, private).map_err(|source| ServeError::Io {
-        action: "restrict",
-        path: path.to_owned(),
-        source,
-    })?;
-    rustix::net::listen(&listener, BACKLOG).map_err(failed("listen on"))?;
-    Ok(listener.into())
-}
-
-/// Removes what stands in the way if it is a socket that nobody listens on.
-fn remove_stale(path: &FsPath, probed: Result<(), OsError>) -> Result<(), ServeError> {
-    let failed = |action| move |source| ServeError::Io { action, path: path.to_owned(), source };
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            Err(ServeError::NotASocket { path: path.to_owned() })
-        }
-        Ok(_) if probed == Err(OsError::CONNREFUSED) => {
-            fs::remove_file(path).map_err(failed("replace"))
-        }
-        Ok(_) => Err(ServeError::InUse { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed("examine")(error)),
     }
 }

@@ -9,8 +9,8 @@ use crate::server::ConnectionId;
 
 /// All watches of all connections.
 ///
-/// A change finds those on its path by one look-up for every name in the path, and a removal those below by a range: how
-/// many others there are hardly matters.
+/// A change finds those on its path by one look-up for every name in the path, and a removal those below by a
+/// range: how many others there are hardly matters.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
     /// By absolute path or special name, in the order they were set.

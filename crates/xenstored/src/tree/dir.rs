@@ -9,9 +9,9 @@ const FEW_MAX: usize = 48;
 
 /// The children of a node, sorted by name.
 ///
-/// A small directory is one array. A big one is an array of shared arrays, none longer than about the root of the number of
-/// children, so that a change copies that many nodes and that many pointers, whatever others still share. What nobody shares is changed in
-/// place.
+/// A small directory is one array. A big one is an array of shared arrays, none longer than about the root of the
+/// number of children, so that a change copies that many nodes and that many pointers, whatever others still share.
+/// What nobody shares is changed in place.
 #[derive(Clone, Debug)]
 pub(crate) struct Dir {
     generation: u64,
@@ -158,7 +158,8 @@ impl Drop for Dir {
     }
 }
 
-/// Most nodes in one array beside `arrays` others: copying an array costs three counters a node, copying the list of arrays one.
+/// Most nodes in one array beside `arrays` others: copying an array costs three counters a node, copying the list
+/// of arrays one.
 fn array_max(arrays: usize) -> usize {
     FEW_MAX.max(arrays / 2)
 }

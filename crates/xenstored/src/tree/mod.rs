@@ -108,6 +108,11 @@ impl Node {
         self.dir.as_ref().map_or(0, |dir| dir.names_octets())
     }
 
+    pub(crate) fn without_children(&self) -> Self {
+        let (text, perms) = (Arc::clone(&self.text), Arc::clone(&self.perms));
+        Self { text, perms, dir: None, born: self.born }
+    }
+
     /// Whether the two share everything, and so are the same node with the same things below.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let same_dir = match (&self.dir, &other.dir) {

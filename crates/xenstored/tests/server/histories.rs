@@ -244,7 +244,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
     fn committed_transactions_are_serial_and_watches_hear_everything(
         steps in proptest::collection::vec((0..DOMIDS.len(), any_step()), 0..80)

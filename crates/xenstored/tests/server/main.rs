@@ -1,7 +1,13 @@
 //! The server's step: requests, transactions, watches, and the properties that hold for any history of them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in what it is built of as well"
+)]
 
 mod driver;
 mod histories;
 mod model;
 mod requests;
 mod transactions;
+mod watches;

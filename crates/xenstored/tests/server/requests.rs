@@ -248,10 +248,10 @@ fn the_interceptor_lands_a_change_between_two_reads() {
     let mut pending = Some(write("/y", "new"));
     driver.server.set_interceptor(Some(Box::new(move |server, connection, _, request| {
         assert_eq!(connection, us);
-        if request.subject() == Some("/y") {
-            if let Some(change) = pending.take() {
-                assert_eq!(server.apply(change), Reply::Ok);
-            }
+        if request.subject() == Some("/y")
+            && let Some(change) = pending.take()
+        {
+            assert_eq!(server.apply(change), Reply::Ok);
         }
     })));
     assert_eq!(ask(&mut driver, us, &watch("/", "t", None)), Reply::Ok);

@@ -89,6 +89,13 @@ fn changes_in_different_places_do_not_conflict() {
         after: vec![("/a", Some("1"))],
     });
     check(Scenario {
+        name: "child created, the directory's permissions changed: it takes the new ones",
+        inside: vec![write("/d/new", "1")],
+        meanwhile: vec![set_perms("/d", "r3")],
+        answer: Reply::Ok,
+        after: vec![("/d/new", Some("1"))],
+    });
+    check(Scenario {
         name: "list read, something deeper added",
         inside: vec![directory("/d"), write("/a", "1")],
         meanwhile: vec![write("/d/x/more", "")],
@@ -121,6 +128,13 @@ fn what_was_read_and_changed_conflicts() {
         after: vec![("/a", Some("a"))],
     });
     check(Scenario {
+        name: "permissions that a new node took from above",
+        inside: vec![write("/d/new", "1"), get_perms("/d/new")],
+        meanwhile: vec![set_perms("/d", "r3")],
+        answer: AGAIN,
+        after: vec![("/d/new", None)],
+    });
+    check(Scenario {
         name: "a missing node that was created",
         inside: vec![read("/new"), write("/a", "1")],
         meanwhile: vec![write("/new", "2")],
@@ -140,13 +154,6 @@ fn what_was_read_and_changed_conflicts() {
         meanwhile: vec![write("/new", "2")],
         answer: AGAIN,
         after: vec![("/a", Some("a")), ("/new", Some("2"))],
-    });
-    check(Scenario {
-        name: "permissions that a new node took from above",
-        inside: vec![write("/d/new", "1")],
-        meanwhile: vec![set_perms("/d", "r3")],
-        answer: AGAIN,
-        after: vec![("/d/new", None)],
     });
 }
 
@@ -191,6 +198,13 @@ fn of_two_blind_writes_the_later_commit_wins() {
     check(Scenario {
         name: "an existing node",
         inside: vec![write("/a", "1")],
+        meanwhile: vec![write("/a", "2")],
+        answer: Reply::Ok,
+        after: vec![("/a", Some("1"))],
+    });
+    check(Scenario {
+        name: "an existing node, its own value read back",
+        inside: vec![write("/a", "1"), read("/a")],
         meanwhile: vec![write("/a", "2")],
         answer: Reply::Ok,
         after: vec![("/a", Some("1"))],
