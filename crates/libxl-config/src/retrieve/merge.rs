@@ -3,7 +3,7 @@
 use xsclient::Path;
 
 use super::attachment;
-use super::class::{self, Absence, Class, ClassInfo, Expected, Identity, Live};
+use super::class::{self, Absence, Class, ClassInfo, Expected, Identity, Live, Taken};
 use super::hypervisor::HypervisorView;
 use super::knobs;
 use super::report::{
@@ -59,7 +59,10 @@ pub(super) fn merge(template: Option<DomainConfig>, views: Views<'_>) -> Merged 
     Merged { config, knobs, devices: reports, unseen }
 }
 
-fn is_hvm(config: &DomainConfig) -> bool {
+/// Stands in reports where a password would.
+const SECRET: &str = "(not shown)";
+
+pub(super) fn is_hvm(config: &DomainConfig) -> bool {
     config.c_info.domain_type == DomainType::Hvm
 }
 
@@ -93,13 +96,13 @@ impl Devices<'_> {
             .collect();
         let unseen = self.is_unseen(C::INFO);
         let entries = std::mem::take(C::list_mut(config));
+        let mut met = counterparts::<C>(&entries, &mut live);
         let mut kept = Vec::with_capacity(entries.len());
         for (position, mut entry) in entries.into_iter().enumerate() {
             let identity = C::identity(&entry, position);
-            let met = live
-                .iter_mut()
-                .find(|slot| slot.as_ref().is_some_and(|(_, id)| id.key == identity.key));
-            if let Some((live, _)) = met.and_then(Option::take) {
+            if let Some((live, live_identity)) = met[position].take() {
+                // Where libxl chose the place, the place it chose is the name.
+                let identity = if C::is_placed(&entry) { identity } else { live_identity };
                 let report = self.both::<C>(&mut entry, &live, identity);
                 self.reports.push(report);
                 kept.push(entry);
@@ -124,10 +127,11 @@ impl Devices<'_> {
                 kept.push(entry);
             }
         }
-        for (live, identity) in live.into_iter().flatten() {
-            kept.extend(self.xenstore_only::<C>(&live, identity, config));
-        }
         *C::list_mut(config) = kept;
+        for (live, identity) in live.into_iter().flatten() {
+            let made = self.xenstore_only::<C>(&live, identity, config);
+            C::list_mut(config).extend(made);
+        }
     }
 
     fn both<C: Class>(
@@ -169,6 +173,9 @@ impl Devices<'_> {
         } else {
             match C::new(live, self.views.hypervisor) {
                 Ok(mut entry) => {
+                    let mut taken = Taken::default();
+                    C::take_guests_word(&mut entry, live, &mut taken);
+                    taken.into_report(&mut report);
                     apply::<C>(&mut entry, live, &mut report);
                     // All of it is from Xenstore: nothing to compare.
                     report.changes.clear();
@@ -188,7 +195,7 @@ impl Devices<'_> {
     }
 
     fn judge<C: Class>(&self, live: &Live<'_>) -> Attachment {
-        C::judge(live).unwrap_or_else(|| attachment::judge(live.device, self.is_hvm))
+        C::judge(live, self.is_hvm).unwrap_or_else(|| attachment::judge(live.device, self.is_hvm))
     }
 
     /// Whether the toolstack has removed the device, and only the ends are left.
@@ -224,11 +231,11 @@ impl Devices<'_> {
         self.views.view.refused.iter().any(|(path, _)| refused(path))
     }
 
-    /// Devices that no class took: what is left of detached ones, and the main console.
+    /// Devices that no class took: what is left of detached ones, and the consoles that are no channels.
     fn report_consoles(&mut self) {
         for device in &self.views.view.devices {
             let (class, id) = (device.info.class, &device.devid);
-            if device.is_main_console() {
+            if class::is_console(device) {
                 self.reports.push(DeviceReport {
                     note: Some(DeviceNote::MadeByLibxl),
                     ..blank(DeviceClass::Console, id.clone(), Attachment::Unknown)
@@ -253,6 +260,31 @@ impl Devices<'_> {
             }
         }
     }
+}
+
+/// For each entry of the template its device in Xenstore, taken out of `live`: by its name, else, for an entry that left
+/// its place to libxl, any that no other entry names.
+fn counterparts<'a, C: Class>(
+    entries: &[C::Device],
+    live: &mut [Option<(Live<'a>, Identity)>],
+) -> Vec<Option<(Live<'a>, Identity)>> {
+    let mut met: Vec<_> = entries
+        .iter()
+        .enumerate()
+        .map(|(position, entry)| {
+            let key = C::identity(entry, position).key;
+            let slot = live.iter_mut().find(|slot| {
+                C::is_placed(entry) && slot.as_ref().is_some_and(|(_, id)| id.key == key)
+            });
+            slot.and_then(Option::take)
+        })
+        .collect();
+    for (entry, met) in entries.iter().zip(&mut met) {
+        if !C::is_placed(entry) {
+            *met = live.iter_mut().find_map(Option::take);
+        }
+    }
+    met
 }
 
 fn report<C: Class>(identity: Identity, attachment: Attachment) -> DeviceReport {
@@ -298,29 +330,21 @@ fn apply<C: Class>(entry: &mut C::Device, live: &Live<'_>, report: &mut DeviceRe
         };
         match outcome {
             Ok(()) => {
-                let live = text.map(str::to_owned);
+                let shown = |text: String| if rule.is_secret() { SECRET.to_owned() } else { text };
                 report.changes.push(FieldChange {
                     field: rule.field,
                     key,
-                    template: expected.shown(),
-                    live,
+                    template: expected.shown().map(shown),
+                    live: text.map(str::to_owned).map(shown),
                 });
             }
             Err(bad) => report.problems.push(Problem::new(key, bad)),
         }
     }
     take_backend::<C>(entry, live, report);
-    let mut lists = Vec::new();
-    let outcome = C::take_lists(entry, live, &mut lists);
-    report.changes.extend(lists.into_iter().map(|change| FieldChange {
-        field: change.field,
-        key: change.field.to_owned(),
-        template: Some(change.template),
-        live: Some(change.live),
-    }));
-    if let Err(bad) = outcome {
-        report.problems.push(Problem::new(C::INFO.class.name(), bad));
-    }
+    let mut taken = Taken::default();
+    C::take_lists(entry, live, &mut taken);
+    taken.into_report(report);
 }
 
 /// The domain of the backend, which every class has in the same field.

@@ -100,7 +100,6 @@ pub(super) struct SeenDevice {
 /// The backend's end of a device.
 #[derive(Clone, Debug)]
 pub(super) struct SeenBackend {
-    pub(super) path: Path,
     /// The domain that has it; `None` if the path is not one of a backend.
     pub(super) domid: Option<DomId>,
     /// The directory's name: `vbd`, `qdisk`, `vif`, ...
@@ -126,11 +125,6 @@ impl SeenDevice {
     /// A value of the frontend: the guest's word.
     pub(super) fn frontend_key(&self, key: &str) -> Option<&str> {
         good(self.frontend.as_ref()?.get(key))
-    }
-
-    /// The console that libxl gives every domain, whose frontend is not among the devices.
-    pub(super) fn is_main_console(&self) -> bool {
-        self.kind == "console" && self.devid == "0"
     }
 
     /// The number that names the device, where its name is one.
@@ -190,7 +184,6 @@ fn seen_device(
             domid: told.map(|told| told.backend_domid),
             kind: told.map(|told| told.kind.to_owned()).unwrap_or_default(),
             keys: keys(path),
-            path: path.clone(),
         }
     });
     let device = SeenDevice {

@@ -1,7 +1,9 @@
 //! Disks: `vbd` and `virtio_disk`, served by `vbd` (phy), `vbd3` (tap), `qdisk` or a backend of their own.
 
+use super::rule::{
+    defbool_rule, enum_rule, expected_script, flag, number, number_rule, script_name, set_flag_rule,
+};
 use super::{Absence, Class, ClassInfo, Expected, Identity, Layout, Live, Rule};
-use super::{expected_script, flag, number, script_name};
 use crate::DomainConfig;
 use crate::model::{
     ConfigDomid, DefBool, Disk, DiskBackend, DiskFormat, DiskSpecification, DiskTransport,
@@ -157,106 +159,24 @@ impl Class for Disks {
             },
             absent: Absence::Keep,
         },
-        Rule {
-            key: "direct-io-safe",
-            field: "direct_io_safe",
-            expected: |disk, _| {
-                if disk.direct_io_safe { Expected::text(1) } else { Expected::Nothing }
-            },
-            take: |disk, live, _| {
-                disk.direct_io_safe = flag(live)?;
-                Ok(())
-            },
-            absent: Absence::Clear(|disk| disk.direct_io_safe = false),
-        },
-        Rule {
-            key: "discard-enable",
-            field: "discard_enable",
-            // The default is to discard on whatever can be written.
-            expected: |disk, _| match disk.discard_enable {
-                DefBool::Default => Expected::flag(disk.readwrite != 0),
-                DefBool::True => Expected::flag(true),
-                DefBool::False => Expected::flag(false),
-            },
-            take: |disk, live, _| {
-                disk.discard_enable = if flag(live)? { DefBool::True } else { DefBool::False };
-                Ok(())
-            },
-            absent: Absence::Keep,
-        },
-        Rule {
-            key: "specification",
-            field: "specification",
-            expected: |disk, _| match disk.specification {
-                DiskSpecification::Xen => Expected::text("xen"),
-                DiskSpecification::Virtio => Expected::text("virtio"),
-                _ => Expected::Anything,
-            },
-            take: |disk, live, _| {
-                disk.specification = match live {
-                    "xen" => DiskSpecification::Xen,
-                    "virtio" => DiskSpecification::Virtio,
-                    _ => return Err(BadValue::not_a(live, "xen or virtio")),
-                };
-                Ok(())
-            },
-            absent: Absence::Keep,
-        },
-        Rule {
-            key: "transport",
-            field: "transport",
-            expected: |disk, _| match disk.transport {
-                DiskTransport::Mmio => Expected::text("mmio"),
-                _ => Expected::Anything,
-            },
-            take: |disk, live, _| match live {
-                "mmio" => {
-                    disk.transport = DiskTransport::Mmio;
-                    Ok(())
-                }
-                _ => Err(BadValue::not_a(live, "mmio")),
-            },
-            absent: Absence::Keep,
-        },
-        Rule {
-            key: "irq",
-            field: "irq",
-            // 0 leaves the choice to libxl, which is then the domain's own and no part of a template.
-            expected: |disk, _| {
-                if disk.irq == 0 { Expected::Anything } else { Expected::text(disk.irq) }
-            },
-            take: |disk, live, _| {
-                disk.irq = number(live)?;
-                Ok(())
-            },
-            absent: Absence::Keep,
-        },
-        Rule {
-            key: "base",
-            field: "base",
-            expected: |disk, _| {
-                if disk.base == 0 { Expected::Anything } else { Expected::text(disk.base) }
-            },
-            take: |disk, live, _| {
-                disk.base = number(live)?;
-                Ok(())
-            },
-            absent: Absence::Keep,
-        },
-        Rule {
-            key: "grant_usage",
-            field: "grant_usage",
-            expected: |disk, _| match disk.grant_usage {
-                DefBool::Default => Expected::Anything,
-                DefBool::True => Expected::flag(true),
-                DefBool::False => Expected::flag(false),
-            },
-            take: |disk, live, _| {
-                disk.grant_usage = if flag(live)? { DefBool::True } else { DefBool::False };
-                Ok(())
-            },
-            absent: Absence::Keep,
-        },
+        set_flag_rule!(Disk, "direct-io-safe", direct_io_safe, "direct_io_safe"),
+        // The default is to discard on whatever can be written.
+        defbool_rule!(Disk, "discard-enable", discard_enable, "discard_enable", |disk: &Disk| {
+            Expected::flag(disk.readwrite != 0)
+        }),
+        enum_rule!(
+            Disk,
+            "specification",
+            specification,
+            "specification",
+            DiskSpecification { Xen = "xen", Virtio = "virtio" },
+            "xen or virtio"
+        ),
+        enum_rule!(Disk, "transport", transport, "transport", DiskTransport { Mmio = "mmio" }, "mmio"),
+        // 0 leaves the choice to libxl, which is then the domain's own and no part of a template.
+        number_rule!(Disk, "irq", irq, "irq"),
+        number_rule!(Disk, "base", base, "base"),
+        defbool_rule!(Disk, "grant_usage", grant_usage, "grant_usage", |_| Expected::Anything),
         colo_rule!("colo-host", colo_host),
         Rule {
             key: "colo-port",
@@ -272,10 +192,6 @@ impl Class for Disks {
         colo_rule!("active-disk", active_disk),
         colo_rule!("hidden-disk", hidden_disk),
     ];
-
-    fn list(config: &DomainConfig) -> &Vec<Disk> {
-        &config.disks
-    }
 
     fn list_mut(config: &mut DomainConfig) -> &mut Vec<Disk> {
         &mut config.disks

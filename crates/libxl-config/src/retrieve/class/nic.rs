@@ -1,10 +1,8 @@
 //! Network cards: `vif`.
 
-use super::{Absence, Class, ClassInfo, Expected, Identity, Layout, Live, Rule};
-use super::{directory_number, expected_script, number, script_name, text_rule};
-use crate::DomainConfig;
-use crate::model::{ConfigDomid, Mac, Nic, NicType};
-use crate::retrieve::hypervisor::HypervisorView;
+use super::rule::{enum_rule, expected_script, number, script_name, text_rule};
+use super::{Absence, Class, ClassInfo, Expected, Layout, Rule, numbered_devices};
+use crate::model::{Mac, Nic, NicType};
 use crate::retrieve::report::{BadValue, DeviceClass};
 
 pub(in crate::retrieve) struct Nics;
@@ -16,7 +14,7 @@ const DEFAULT_MTU: i32 = 1500;
 const DEFAULT_BRIDGE: &str = "xenbr0";
 
 impl Class for Nics {
-    type Device = Nic;
+    numbered_devices!(Nic, nics);
 
     const INFO: &'static ClassInfo = &ClassInfo {
         class: DeviceClass::Nic,
@@ -146,24 +144,14 @@ impl Class for Nics {
             },
             absent: Absence::Keep,
         },
-        Rule {
-            key: "type",
-            field: "nictype",
-            expected: |nic, _| match nic.nictype {
-                NicType::Vif => Expected::text("vif"),
-                NicType::VifIoemu => Expected::text("vif_ioemu"),
-                _ => Expected::Anything,
-            },
-            take: |nic, live, _| {
-                nic.nictype = match live {
-                    "vif" => NicType::Vif,
-                    "vif_ioemu" => NicType::VifIoemu,
-                    _ => return Err(BadValue::not_a(live, "vif or vif_ioemu")),
-                };
-                Ok(())
-            },
-            absent: Absence::Keep,
-        },
+        enum_rule!(
+            Nic,
+            "type",
+            nictype,
+            "nictype",
+            NicType { Vif = "vif", VifIoemu = "vif_ioemu" },
+            "vif or vif_ioemu"
+        ),
         Rule {
             key: "rate",
             field: "rate_bytes_per_interval",
@@ -238,28 +226,4 @@ impl Class for Nics {
         text_rule!(Nic, "colo_checkpoint_host", colo_checkpoint_host),
         text_rule!(Nic, "colo_checkpoint_port", colo_checkpoint_port),
     ];
-
-    fn list(config: &DomainConfig) -> &Vec<Nic> {
-        &config.nics
-    }
-
-    fn list_mut(config: &mut DomainConfig) -> &mut Vec<Nic> {
-        &mut config.nics
-    }
-
-    fn identity(nic: &Nic, position: usize) -> Identity {
-        Identity::devid(nic.devid, position)
-    }
-
-    fn live_identity(live: &Live<'_>) -> Identity {
-        Identity::plain(&live.device.devid)
-    }
-
-    fn new(live: &Live<'_>, _hypervisor: Option<&dyn HypervisorView>) -> Result<Nic, BadValue> {
-        Ok(Nic { devid: directory_number(live)?, ..Nic::default() })
-    }
-
-    fn backend_domid(nic: &mut Nic) -> Option<(&mut ConfigDomid, bool)> {
-        Some((&mut nic.backend_domid, nic.backend_domname.is_some()))
-    }
 }
