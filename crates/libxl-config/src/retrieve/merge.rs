@@ -7,8 +7,8 @@ use super::class::{self, Absence, Class, ClassInfo, Expected, Identity, Live, Ta
 use super::hypervisor::HypervisorView;
 use super::knobs;
 use super::report::{
-    Attachment, DeviceClass, DeviceNote, DeviceReport, FieldChange, KnobReport, Presence, Problem,
-    Unseen,
+    Attachment, BadValue, DeviceClass, DeviceNote, DeviceReport, FieldChange, KnobReport, Presence,
+    Problem, Unseen,
 };
 use super::view::{DomainView, SeenDevice, Text};
 use super::{HypervisorDomain, Policy};
@@ -171,7 +171,7 @@ impl Devices<'_> {
             report.note = Some(DeviceNote::NotAsked);
             None
         } else {
-            match C::new(live, self.views.hypervisor) {
+            match self.build::<C>(live) {
                 Ok(mut entry) => {
                     let mut taken = Taken::default();
                     C::take_guests_word(&mut entry, live, &mut taken);
@@ -192,6 +192,14 @@ impl Devices<'_> {
         };
         self.reports.push(report);
         made
+    }
+
+    /// A frontend alone is only what the guest says.
+    fn build<C: Class>(&self, live: &Live<'_>) -> Result<C::Device, BadValue> {
+        if live.device.toolstack.is_none() && live.device.backend.is_none() {
+            return Err(BadValue::NoBackend);
+        }
+        C::new(live, self.views.hypervisor)
     }
 
     fn judge<C: Class>(&self, live: &Live<'_>) -> Attachment {

@@ -462,6 +462,9 @@ pub enum BadValue {
         /// What the field takes.
         wanted: &'static str,
     },
+    /// Nobody but the guest says that there is such a device.
+    #[error("no backend belongs to it, so that only the guest says it exists")]
+    NoBackend,
     /// The key is missing, and the field cannot be without it.
     #[error("missing, and the device cannot be described without it")]
     Missing,
