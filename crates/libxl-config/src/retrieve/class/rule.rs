@@ -28,6 +28,8 @@ impl<D> Rule<D> {
 pub(in crate::retrieve) enum Expected {
     /// Whatever stands there: the entry leaves it to libxl.
     Anything,
+    /// Whatever stands there: it is not libxl's.
+    Foreign,
     /// No such key.
     Nothing,
     Text(String),
@@ -51,7 +53,7 @@ impl Expected {
 
     pub(in crate::retrieve) fn is_met_by(&self, live: Option<&str>) -> bool {
         match (self, live) {
-            (Self::Anything, _) | (Self::Nothing, None) => true,
+            (Self::Anything | Self::Foreign, _) | (Self::Nothing, None) => true,
             (Self::Text(text), Some(live)) => text == live,
             (Self::Script(name), Some(live)) => {
                 live == name || live.rsplit('/').next() == Some(name)
@@ -63,7 +65,7 @@ impl Expected {
     /// As text for a report.
     pub(in crate::retrieve) fn shown(&self) -> Option<String> {
         match self {
-            Self::Anything | Self::Nothing => None,
+            Self::Anything | Self::Foreign | Self::Nothing => None,
             Self::Text(text) | Self::Script(text) => Some(text.clone()),
         }
     }
