@@ -51,6 +51,7 @@ pub(super) fn merge(template: Option<DomainConfig>, views: Views<'_>) -> Merged 
             .iter()
             .map(|(kind, devices)| Unseen::UnknownKind { kind: kind.clone(), devices: *devices }),
     );
+    unseen.extend(views.view.crowded.iter().map(Unseen::crowded));
     let knobs = knobs::merge(&mut config, from_template, views);
     let mut devices = Devices { views, is_hvm: is_hvm(&config), reports: Vec::new() };
     class::for_each(&mut Pass { config: &mut config, devices: &mut devices });

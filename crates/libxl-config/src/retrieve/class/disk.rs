@@ -1,7 +1,8 @@
 //! Disks: `vbd` and `virtio_disk`, served by `vbd` (phy), `vbd3` (tap), `qdisk` or a backend of their own.
 
 use super::rule::{
-    defbool_rule, enum_rule, expected_script, flag, number, number_rule, script_name, set_flag_rule,
+    defbool_rule, enum_rule, expected_script, number, number_rule, script_name, set_flag_rule,
+    word_rule,
 };
 use super::{Absence, Class, ClassInfo, Expected, Identity, Layout, Live, Rule};
 use crate::DomainConfig;
@@ -121,44 +122,9 @@ impl Class for Disks {
             },
             absent: Absence::Keep,
         },
-        Rule {
-            key: "removable",
-            field: "removable",
-            expected: |disk, _| Expected::flag(disk.removable != 0),
-            take: |disk, live, _| {
-                disk.removable = i32::from(flag(live)?);
-                Ok(())
-            },
-            absent: Absence::Keep,
-        },
-        Rule {
-            key: "mode",
-            field: "readwrite",
-            expected: |disk, _| Expected::text(if disk.readwrite == 0 { "r" } else { "w" }),
-            take: |disk, live, _| {
-                disk.readwrite = match live {
-                    "w" => 1,
-                    "r" => 0,
-                    _ => return Err(BadValue::not_a(live, "r or w")),
-                };
-                Ok(())
-            },
-            absent: Absence::Keep,
-        },
-        Rule {
-            key: "device-type",
-            field: "is_cdrom",
-            expected: |disk, _| Expected::text(if disk.is_cdrom == 0 { "disk" } else { "cdrom" }),
-            take: |disk, live, _| {
-                disk.is_cdrom = match live {
-                    "cdrom" => 1,
-                    "disk" => 0,
-                    _ => return Err(BadValue::not_a(live, "disk or cdrom")),
-                };
-                Ok(())
-            },
-            absent: Absence::Keep,
-        },
+        word_rule!(Disk, "removable", removable, "removable", "0" or "1"),
+        word_rule!(Disk, "mode", readwrite, "readwrite", "r" or "w"),
+        word_rule!(Disk, "device-type", is_cdrom, "is_cdrom", "disk" or "cdrom"),
         set_flag_rule!(Disk, "direct-io-safe", direct_io_safe, "direct_io_safe"),
         // The default is to discard on whatever can be written.
         defbool_rule!(Disk, "discard-enable", discard_enable, "discard_enable", |disk: &Disk| {

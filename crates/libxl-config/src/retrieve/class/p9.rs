@@ -48,11 +48,7 @@ impl Class for P9s {
     ];
 
     fn take_lists(p9: &mut P9, live: &Live<'_>, taken: &mut Taken) {
-        let Some(serves) = served_by(live) else { return };
-        if p9.p9_type != P9Type::Unknown && p9.p9_type != serves {
-            taken.change("type", "backend", p9.p9_type.name(), serves.name());
-            p9.p9_type = serves;
-        }
+        taken.server("type", &mut p9.p9_type, served_by(live));
     }
 
     /// The tag stands in the guest's tree only.

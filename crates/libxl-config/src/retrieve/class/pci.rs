@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::rule::{flag, text_rule};
+use super::rule::{flag, hexadecimal, text_rule};
 use super::{Absence, Class, ClassInfo, Expected, Identity, Layout, Live, Rule, Taken};
 use crate::DomainConfig;
 use crate::model::{ConfigDomid, Pci, RdmPolicy};
@@ -41,6 +41,7 @@ impl Class for Pcis {
             },
             take: |pci, live, _| {
                 pci.vdevfn = hexadecimal(live)
+                    .and_then(|vdevfn| vdevfn.try_into().ok())
                     .ok_or_else(|| BadValue::not_a(live, "a device and function in hexadecimal"))?;
                 Ok(())
             },
@@ -94,8 +95,9 @@ impl Class for Pcis {
             .ok_or_else(|| BadValue::not_a(told, "a PCI address as 0000:03:00.0"))?;
         // In an entry that is not the template's, what says nothing leaves nothing to libxl.
         let options = live.text("opts").unwrap_or_default().split(',');
-        let policy = options.filter_map(|option| policy(option.strip_prefix("rdm_policy=")?).ok());
-        let rdm_policy = policy.last().unwrap_or_default();
+        let mut policies =
+            options.filter_map(|option| policy(option.strip_prefix("rdm_policy=")?).ok());
+        let rdm_policy = policies.next_back().unwrap_or_default();
         Ok(Pci { domain, bus, dev, func, rdm_policy, ..Pci::default() })
     }
 
@@ -226,11 +228,6 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04x}:{:02x}:{:02x}.{:x}", self.domain, self.bus, self.dev, self.func)
     }
-}
-
-fn hexadecimal(digits: &str) -> Option<u32> {
-    let all_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if all_digits { u32::from_str_radix(digits, 16).ok() } else { None }
 }
 
 #[cfg(test)]

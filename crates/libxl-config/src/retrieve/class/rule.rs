@@ -38,6 +38,7 @@ pub(in crate::retrieve) enum Expected {
 }
 
 impl Expected {
+    #[expect(clippy::needless_pass_by_value, reason = "most callers have a number or a constant")]
     pub(in crate::retrieve) fn text(text: impl ToString) -> Self {
         Self::Text(text.to_string())
     }
@@ -172,6 +173,36 @@ macro_rules! defbool_rule {
 }
 pub(super) use defbool_rule;
 
+/// A key that holds one of two words, for a field that is 0 or 1.
+macro_rules! word_rule {
+    ($device:ty, $key:literal, $field:ident, $name:literal, $zero:literal or $one:literal) => {
+        $crate::retrieve::class::Rule {
+            key: $key,
+            field: $name,
+            expected: |device: &$device, _| {
+                $crate::retrieve::class::Expected::text(if device.$field == 0 {
+                    $zero
+                } else {
+                    $one
+                })
+            },
+            take: |device, live, _| {
+                device.$field = match live {
+                    $zero => 0,
+                    $one => 1,
+                    _ => {
+                        let wanted = concat!($zero, " or ", $one);
+                        return Err($crate::retrieve::report::BadValue::not_a(live, wanted));
+                    }
+                };
+                Ok(())
+            },
+            absent: $crate::retrieve::class::Absence::Keep,
+        }
+    };
+}
+pub(super) use word_rule;
+
 /// A key that holds one of some names; any other value of the field leaves it to libxl.
 macro_rules! enum_rule {
     ($device:ty, $key:literal, $field:ident, $name:literal,
@@ -236,4 +267,11 @@ pub(in crate::retrieve) fn flag(text: &str) -> Result<bool, BadValue> {
         "1" => Ok(true),
         _ => Err(BadValue::not_a(text, "0 or 1")),
     }
+}
+
+/// Reads hexadecimal digits, with nothing before them.
+pub(in crate::retrieve) fn hexadecimal(digits: &str) -> Option<u64> {
+    // A sign would do for the parser.
+    let all_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if all_digits { u64::from_str_radix(digits, 16).ok() } else { None }
 }

@@ -11,7 +11,7 @@ use xsclient::{DomId, Errno, Name, Path};
 use crate::retrieve::merge::{self, Merged, Views};
 use crate::retrieve::observed::{Answer, Ask, Observed};
 use crate::retrieve::plan::{self, LEVELS, Trees};
-use crate::retrieve::report::{DeviceNote, DeviceReport, Presence};
+use crate::retrieve::report::{DeviceNote, DeviceReport, Presence, Unseen};
 use crate::retrieve::view::{DomainView, VALUE_LEN_MAX};
 use crate::retrieve::{HypervisorDomain, HypervisorView, Policy};
 use crate::{DomainConfig, Mode};
@@ -39,6 +39,7 @@ pub(super) struct Scene {
 pub(super) struct Outcome {
     pub(super) config: DomainConfig,
     pub(super) reports: Vec<DeviceReport>,
+    pub(super) unseen: Vec<Unseen>,
 }
 
 /// A host with one USB device.
@@ -158,7 +159,7 @@ impl Scene {
 
     /// Without its entry in the template, the device is built as this, and nothing is reported as bad.
     #[track_caller]
-    pub(super) fn is_built_as(self, entry: &str) {
+    pub(super) fn is_built_as(&self, entry: &str) {
         let outcome = self.clone().entries(&[]).merge();
         let report = outcome.only();
         let entry = serde_json::from_str(entry).unwrap();
@@ -194,8 +195,9 @@ impl Scene {
             hypervisor: self.host.as_ref().map(|host| -> &dyn HypervisorView { host }),
             policy: self.policy,
         };
-        let Merged { config, devices, .. } = merge::merge(Some(self.config(&self.entries)), views);
-        Outcome { config, reports: devices }
+        let Merged { config, devices, unseen, .. } =
+            merge::merge(Some(self.config(&self.entries)), views);
+        Outcome { config, reports: devices, unseen }
     }
 
     /// Reads as the real thing does, from the scene's nodes.

@@ -1,6 +1,6 @@
 //! Virtio devices: `virtio`. Xen 4.17 has none.
 
-use super::rule::{defbool_rule, enum_rule, number_rule};
+use super::rule::{defbool_rule, enum_rule, hexadecimal, number_rule};
 use super::{Absence, Class, ClassInfo, Expected, Layout, Rule, numbered_devices};
 use crate::model::{Virtio, VirtioTransport};
 use crate::retrieve::report::{BadValue, DeviceClass};
@@ -56,19 +56,15 @@ impl Class for Virtios {
                 base => Expected::text(format_args!("{base:#x}")),
             },
             take: |virtio, live, _| {
-                virtio.base = hexadecimal(live)
+                virtio.base = live
+                    .strip_prefix("0x")
+                    .and_then(hexadecimal)
                     .ok_or_else(|| BadValue::not_a(live, "a hexadecimal number with 0x"))?;
                 Ok(())
             },
             absent: Absence::Keep,
         },
     ];
-}
-
-fn hexadecimal(text: &str) -> Option<u64> {
-    let digits = text.strip_prefix("0x")?;
-    let all_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if all_digits { u64::from_str_radix(digits, 16).ok() } else { None }
 }
 
 #[cfg(test)]

@@ -98,11 +98,7 @@ impl Class for Vkbs {
     }
 
     fn take_lists(vkb: &mut Vkb, live: &Live<'_>, taken: &mut Taken) {
-        let Some(serves) = served_by(live) else { return };
-        if vkb.backend_type != VkbBackend::Unknown && vkb.backend_type != serves {
-            taken.change("backend_type", "backend", vkb.backend_type.name(), serves.name());
-            vkb.backend_type = serves;
-        }
+        taken.server("backend_type", &mut vkb.backend_type, served_by(live));
     }
 }
 

@@ -127,6 +127,7 @@ fn direction(text: &str) -> Result<VsndStreamType, BadValue> {
 mod tests {
     use super::super::scene::Scene;
     use crate::retrieve::plan::GUEST_CHILDREN_MAX;
+    use crate::retrieve::report::Unseen;
 
     const ENTRY: &str = r#"{ "devid": 0, "short_name": "card", "long_name": "A card",
         "params": { "sample_rates": [ 44100, 48000 ], "sample_formats": [ "s16_le", "u8" ],
@@ -225,5 +226,10 @@ mod tests {
         }
         let outcome = scene.merge();
         assert_eq!(outcome.config.vsnds[0].pcms.len(), GUEST_CHILDREN_MAX);
+        let crowded = Unseen::Crowded {
+            path: "/local/domain/7/device/vsnd/0".to_owned(),
+            read: GUEST_CHILDREN_MAX,
+        };
+        assert!(outcome.unseen.contains(&crowded), "{:?}", outcome.unseen);
     }
 }
