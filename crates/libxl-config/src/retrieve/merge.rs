@@ -51,6 +51,7 @@ pub(super) fn merge(template: Option<DomainConfig>, views: Views<'_>) -> Merged 
             .iter()
             .map(|(kind, devices)| Unseen::UnknownKind { kind: kind.clone(), devices: *devices }),
     );
+    unseen.extend(views.view.crowded.iter().map(Unseen::crowded));
     let knobs = knobs::merge(&mut config, from_template, views);
     let mut devices = Devices { views, is_hvm: is_hvm(&config), reports: Vec::new() };
     class::for_each(&mut Pass { config: &mut config, devices: &mut devices });
@@ -147,9 +148,9 @@ impl Devices<'_> {
         };
         if self.views.policy == Policy::Template {
             // Still said, but not done.
-            apply::<C>(&mut entry.clone(), live, &mut report);
+            apply::<C>(&mut entry.clone(), live, Basis::Template, &mut report);
         } else {
-            apply::<C>(entry, live, &mut report);
+            apply::<C>(entry, live, Basis::Template, &mut report);
         }
         report
     }
@@ -176,7 +177,7 @@ impl Devices<'_> {
                     let mut taken = Taken::default();
                     C::take_guests_word(&mut entry, live, &mut taken);
                     taken.into_report(&mut report);
-                    apply::<C>(&mut entry, live, &mut report);
+                    apply::<C>(&mut entry, live, Basis::Nothing, &mut report);
                     // All of it is from Xenstore: nothing to compare.
                     report.changes.clear();
                     report.note = Some(DeviceNote::Built);
@@ -312,8 +313,22 @@ fn blank(class: DeviceClass, id: String, attachment: Attachment) -> DeviceReport
     }
 }
 
+/// What an entry is before Xenstore's values are taken into it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Basis {
+    /// The template's: what it leaves to libxl stays so.
+    Template,
+    /// No entry at all: every value counts.
+    Nothing,
+}
+
 /// Takes over what Xenstore has otherwise than libxl would have written for the entry.
-fn apply<C: Class>(entry: &mut C::Device, live: &Live<'_>, report: &mut DeviceReport) {
+fn apply<C: Class>(
+    entry: &mut C::Device,
+    live: &Live<'_>,
+    basis: Basis,
+    report: &mut DeviceReport,
+) {
     for rule in C::RULES {
         let key = live.key(rule.key);
         let expected = (rule.expected)(entry, live);
@@ -325,7 +340,8 @@ fn apply<C: Class>(entry: &mut C::Device, live: &Live<'_>, report: &mut DeviceRe
                 continue;
             }
         };
-        if expected.is_met_by(text) {
+        let is_open = expected == Expected::Anything && basis == Basis::Nothing && text.is_some();
+        if expected.is_met_by(text) && !is_open {
             continue;
         }
         let outcome = match (text, &rule.absent) {

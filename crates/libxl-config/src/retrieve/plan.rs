@@ -315,7 +315,7 @@ fn device_asks(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
         }
         Layout::Nested(depth) => {
             if let Some(frontend) = &place.frontend {
-                nested(trees, info, frontend, depth, asks);
+                nested(info, frontend, depth, asks);
             }
         }
     }
@@ -327,11 +327,10 @@ fn is_far(trees: &Trees, place: &Place) -> bool {
 }
 
 /// Keys in the frontend tree, and in directories of it that have numbers for names, down to `depth`.
-fn nested(trees: &Trees, info: &ClassInfo, directory: &Path, depth: usize, asks: &mut Asks<'_>) {
+fn nested(info: &ClassInfo, directory: &Path, depth: usize, asks: &mut Asks<'_>) {
     if depth > 0 {
         asks.children(directory);
     }
-    let is_number = |name: &&Name| name.as_str().bytes().all(|c| c.is_ascii_digit());
     let listed = asks.seen.children(directory);
     for key in info.frontend_keys {
         if depth == 0 || listed.iter().any(|name| name.as_str() == *key) {
@@ -339,10 +338,30 @@ fn nested(trees: &Trees, info: &ClassInfo, directory: &Path, depth: usize, asks:
         }
     }
     if depth > 0 {
-        for name in listed.iter().filter(is_number).take(GUEST_CHILDREN_MAX) {
-            nested(trees, info, &under(directory, name.as_str()), depth - 1, asks);
+        for below in numbered(asks.seen, directory).take(GUEST_CHILDREN_MAX) {
+            nested(info, &below, depth - 1, asks);
         }
     }
+}
+
+/// The directories of guests that hold more than [`GUEST_CHILDREN_MAX`] others, of which only so many were read.
+pub(super) fn crowded(seen: &Observed, place: &Place) -> Vec<Path> {
+    let Some(Layout::Nested(depth)) = place.info.map(|info| info.layout) else { return Vec::new() };
+    let mut level: Vec<Path> = place.frontend.iter().cloned().collect();
+    let mut crowded = Vec::new();
+    for _ in 0..depth {
+        let full = level.iter().filter(|path| numbered(seen, path).count() > GUEST_CHILDREN_MAX);
+        crowded.extend(full.cloned());
+        level =
+            level.iter().flat_map(|path| numbered(seen, path).take(GUEST_CHILDREN_MAX)).collect();
+    }
+    crowded
+}
+
+/// The directories in a directory that have numbers for names.
+fn numbered<'a>(seen: &'a Observed, directory: &'a Path) -> impl Iterator<Item = Path> + 'a {
+    let is_number = |name: &&Name| name.as_str().bytes().all(|c| c.is_ascii_digit());
+    seen.children(directory).iter().filter(is_number).map(|name| under(directory, name.as_str()))
 }
 
 /// A path below one that exists, by names that are no longer than what a path may hold; the root of the directory itself

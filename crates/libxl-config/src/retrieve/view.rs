@@ -80,6 +80,8 @@ pub(super) struct DomainView {
     pub(super) devices: Vec<SeenDevice>,
     /// Kinds of devices that this version does not know, with how many there are.
     pub(super) unknown_kinds: BTreeMap<String, usize>,
+    /// Directories of the guest's that were too full to be read whole.
+    pub(super) crowded: Vec<Path>,
     /// What the server refused to show.
     pub(super) refused: Vec<(Path, Errno)>,
 }
@@ -152,6 +154,7 @@ impl DomainView {
             ..Self::default()
         };
         for place in plan::devices(trees, seen) {
+            view.crowded.extend(plan::crowded(seen, &place));
             match place.info {
                 Some(info) => view.devices.extend(seen_device(trees, seen, info, &place)),
                 None => *view.unknown_kinds.entry(place.kind.to_string()).or_default() += 1,

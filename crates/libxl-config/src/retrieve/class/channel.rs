@@ -95,3 +95,96 @@ impl Class for Channels {
         Some((&mut channel.backend_domid, channel.backend_domname.is_some()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Scene;
+    use crate::retrieve::report::{DeviceClass, DeviceNote};
+
+    fn scene() -> Scene {
+        Scene::new(
+            "channels",
+            r#"{ "devid": 1, "name": "org.lab.sock", "connection.socket": { "path": "/run/c" } }"#,
+            r#"
+            /libxl/7/device/console/1
+                backend = "/local/domain/0/backend/console/7/1"
+                protocol = "vt100"
+                name = "org.lab.sock"
+                connection = "socket"
+                path = "/run/c"
+            /local/domain/0/backend/console/7/1
+                state = "4"
+            /local/domain/7/device/console/1
+                name = "org.other"
+                output = "chardev:libxl-channel1"
+            "#,
+        )
+    }
+
+    fn pty() -> Scene {
+        let pty = r#"{ "connection.socket": null, "connection.pty": {} }"#;
+        scene().live("connection", "pty").gone("path").entry(pty)
+    }
+
+    #[test]
+    fn a_channel_stays_under_any_number() {
+        scene().stays();
+        scene().entry(r#"{ "devid": 5 }"#).stays();
+        pty().stays();
+    }
+
+    #[test]
+    fn each_key_of_a_channel_changes_its_field() {
+        scene().turns(
+            "path",
+            "/run/d",
+            "connection.socket.path",
+            r#"{ "connection.socket": { "path": "/run/d" } }"#,
+        );
+        scene().turns(
+            "connection",
+            "pty",
+            "connection",
+            r#"{ "connection.socket": null, "connection.pty": {} }"#,
+        );
+        pty().turns(
+            "connection",
+            "socket",
+            "connection",
+            r#"{ "connection.pty": null, "connection.socket": {} }"#,
+        );
+    }
+
+    #[test]
+    fn a_channel_is_built() {
+        scene().is_built_as(
+            r#"{ "devid": 1, "name": "org.lab.sock", "connection.socket": { "path": "/run/c" } }"#,
+        );
+        pty().is_built_as(r#"{ "devid": 1, "name": "org.lab.sock", "connection.pty": {} }"#);
+    }
+
+    #[test]
+    fn a_channel_whose_name_is_no_text_is_reported_and_not_built() {
+        let outcome = scene().entries(&[]).live("name", b"\xff").merge();
+        assert!(outcome.config.channels.is_empty());
+        assert_eq!(outcome.only().note, Some(DeviceNote::TooLittleKnown));
+        assert_eq!((outcome.only().id.as_str(), outcome.only().problems.len()), ("1", 1));
+    }
+
+    #[test]
+    fn what_is_no_value_of_a_channel_leaves_the_template() {
+        scene().refuses("connection", &["", "tcp"]);
+        scene().refuses("path", &[]);
+    }
+
+    /// libxl 4.17 gives the first channel the number of the main console, which then overwrites it.
+    #[test]
+    fn a_channel_that_the_main_console_has_displaced_is_kept() {
+        let outcome = scene().gone("name").gone("connection").gone("path").merge();
+        assert_eq!(outcome.config.channels.len(), 1);
+        let [channel, console] = &outcome.reports[..] else { panic!("{:#?}", outcome.reports) };
+        assert_eq!((channel.class, channel.note), (DeviceClass::Channel, Some(DeviceNote::Kept)));
+        let made = Some(DeviceNote::MadeByLibxl);
+        assert_eq!((console.class, console.note), (DeviceClass::Console, made));
+    }
+}

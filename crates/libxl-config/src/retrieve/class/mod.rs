@@ -260,6 +260,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    #[expect(clippy::needless_pass_by_value, reason = "most callers have a number or a reference")]
     pub(super) fn plain(name: impl ToString) -> Self {
         Self { key: name.to_string(), label: name.to_string() }
     }
@@ -301,6 +302,19 @@ impl Taken {
     /// What was parsed, if it could be.
     pub(super) fn good<T>(&mut self, key: &str, parsed: Result<T, BadValue>) -> Option<T> {
         parsed.map_err(|bad| self.problem(key, bad)).ok()
+    }
+
+    /// What serves the device, as the kind of its backend says, unless the entry leaves it open.
+    pub(super) fn server<T: PartialEq + fmt::Display + Default>(
+        &mut self,
+        field: &'static str,
+        ours: &mut T,
+        serves: Option<T>,
+    ) {
+        if let Some(serves) = serves.filter(|serves| *ours != T::default() && serves != ours) {
+            self.change(field, "backend", &ours.to_string(), &serves.to_string());
+            *ours = serves;
+        }
     }
 
     pub(super) fn into_report(self, report: &mut DeviceReport) {

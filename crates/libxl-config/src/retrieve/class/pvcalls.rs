@@ -22,3 +22,34 @@ impl Class for Pvcalls {
 
     const RULES: &'static [Rule<Pvcallsif>] = &[];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Scene;
+
+    fn scene() -> Scene {
+        Scene::new(
+            "pvcallsifs",
+            r#"{ "devid": 0 }"#,
+            r#"
+            /libxl/7/device/pvcalls/0
+                backend = "/local/domain/0/backend/pvcalls/7/0"
+            /local/domain/0/backend/pvcalls/7/0
+                state = "4"
+            "#,
+        )
+    }
+
+    #[test]
+    fn a_frontend_stays_or_is_built() {
+        scene().stays();
+        scene().is_built_as(r#"{ "devid": 0 }"#);
+    }
+
+    #[test]
+    fn a_frontend_in_the_template_only_is_kept() {
+        let kept = scene().gone("/libxl/7/device").gone("/local/domain/0").merge();
+        assert_eq!(kept.config.pvcallsifs.len(), 1);
+        assert!(kept.only().in_configuration);
+    }
+}

@@ -28,6 +28,8 @@ impl<D> Rule<D> {
 pub(in crate::retrieve) enum Expected {
     /// Whatever stands there: the entry leaves it to libxl.
     Anything,
+    /// Whatever stands there: it is not libxl's.
+    Foreign,
     /// No such key.
     Nothing,
     Text(String),
@@ -36,6 +38,7 @@ pub(in crate::retrieve) enum Expected {
 }
 
 impl Expected {
+    #[expect(clippy::needless_pass_by_value, reason = "most callers have a number or a constant")]
     pub(in crate::retrieve) fn text(text: impl ToString) -> Self {
         Self::Text(text.to_string())
     }
@@ -51,7 +54,7 @@ impl Expected {
 
     pub(in crate::retrieve) fn is_met_by(&self, live: Option<&str>) -> bool {
         match (self, live) {
-            (Self::Anything, _) | (Self::Nothing, None) => true,
+            (Self::Anything | Self::Foreign, _) | (Self::Nothing, None) => true,
             (Self::Text(text), Some(live)) => text == live,
             (Self::Script(name), Some(live)) => {
                 live == name || live.rsplit('/').next() == Some(name)
@@ -63,7 +66,7 @@ impl Expected {
     /// As text for a report.
     pub(in crate::retrieve) fn shown(&self) -> Option<String> {
         match self {
-            Self::Anything | Self::Nothing => None,
+            Self::Anything | Self::Foreign | Self::Nothing => None,
             Self::Text(text) | Self::Script(text) => Some(text.clone()),
         }
     }
@@ -170,6 +173,36 @@ macro_rules! defbool_rule {
 }
 pub(super) use defbool_rule;
 
+/// A key that holds one of two words, for a field that is 0 or 1.
+macro_rules! word_rule {
+    ($device:ty, $key:literal, $field:ident, $name:literal, $zero:literal or $one:literal) => {
+        $crate::retrieve::class::Rule {
+            key: $key,
+            field: $name,
+            expected: |device: &$device, _| {
+                $crate::retrieve::class::Expected::text(if device.$field == 0 {
+                    $zero
+                } else {
+                    $one
+                })
+            },
+            take: |device, live, _| {
+                device.$field = match live {
+                    $zero => 0,
+                    $one => 1,
+                    _ => {
+                        let wanted = concat!($zero, " or ", $one);
+                        return Err($crate::retrieve::report::BadValue::not_a(live, wanted));
+                    }
+                };
+                Ok(())
+            },
+            absent: $crate::retrieve::class::Absence::Keep,
+        }
+    };
+}
+pub(super) use word_rule;
+
 /// A key that holds one of some names; any other value of the field leaves it to libxl.
 macro_rules! enum_rule {
     ($device:ty, $key:literal, $field:ident, $name:literal,
@@ -234,4 +267,11 @@ pub(in crate::retrieve) fn flag(text: &str) -> Result<bool, BadValue> {
         "1" => Ok(true),
         _ => Err(BadValue::not_a(text, "0 or 1")),
     }
+}
+
+/// Reads hexadecimal digits, with nothing before them.
+pub(in crate::retrieve) fn hexadecimal(digits: &str) -> Option<u64> {
+    // A sign would do for the parser.
+    let all_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if all_digits { u64::from_str_radix(digits, 16).ok() } else { None }
 }

@@ -35,3 +35,67 @@ impl Class for Usbctrls {
         number_rule!(Usbctrl, "num-ports", ports, "ports"),
     ];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Scene;
+
+    fn scene() -> Scene {
+        Scene::new(
+            "usbctrls",
+            r#"{ "type": "pv", "devid": 0, "version": 2, "ports": 8 }"#,
+            r#"
+            /libxl/7/device/vusb/0
+                backend = "/local/domain/0/backend/vusb/7/0"
+                type = "pv"
+                usb-ver = "2"
+                num-ports = "8"
+                port/1 = ""
+            /local/domain/0/backend/vusb/7/0
+                type = "pv"
+                usb-ver = "1"
+                num-ports = "1"
+                port/1 = ""
+                state = "4"
+            "#,
+        )
+    }
+
+    #[test]
+    fn a_controller_stays_whatever_the_backends_tree_says() {
+        scene().stays();
+        scene().entry(r#"{ "type": null, "version": null, "ports": null }"#).stays();
+    }
+
+    #[test]
+    fn each_key_of_a_controller_changes_its_field() {
+        scene().turns("type", "qusb", "type", r#"{ "type": "qusb" }"#);
+        scene().turns("usb-ver", "1", "version", r#"{ "version": 1 }"#);
+        scene().turns("num-ports", "4", "ports", r#"{ "ports": 4 }"#);
+    }
+
+    #[test]
+    fn a_controller_is_built() {
+        scene().is_built_as(r#"{ "type": "pv", "devid": 0, "version": 2, "ports": 8 }"#);
+    }
+
+    #[test]
+    fn an_emulated_controller_is_built_without_a_backend() {
+        let emulated = scene().gone("/local/domain/0").gone("backend").live("type", "devicemodel");
+        emulated.is_built_as(r#"{ "type": "devicemodel", "devid": 0, "version": 2, "ports": 8 }"#);
+    }
+
+    #[test]
+    fn what_is_no_value_of_a_controller_leaves_the_template() {
+        scene().refuses("type", &["", "auto", "PV", "xhci"]);
+        scene().refuses("usb-ver", &["", "2.0", "99999999999"]);
+        scene().refuses("num-ports", &["", "-", "0x8"]);
+    }
+
+    #[test]
+    fn a_controller_in_the_template_only_is_left_out() {
+        let outcome = scene().gone("/libxl/7/device").gone("/local/domain/0").merge();
+        assert!(outcome.config.usbctrls.is_empty());
+        assert!(!outcome.only().in_configuration);
+    }
+}

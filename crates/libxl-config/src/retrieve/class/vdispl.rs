@@ -76,3 +76,88 @@ fn shown(connectors: &[Connector]) -> String {
     };
     connectors.iter().map(one).collect::<Vec<_>>().join(";")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Scene;
+
+    const ENTRY: &str = r#"{ "devid": 0, "be_alloc": true, "connectors": [
+        { "unique_id": "a", "width": 1920, "height": 1080 },
+        { "unique_id": "b", "width": 800, "height": 600 } ] }"#;
+
+    fn scene() -> Scene {
+        Scene::new(
+            "vdispls",
+            ENTRY,
+            r#"
+            /local/domain/7/device/vdispl/0
+                state = "4"
+                be-alloc = "1"
+                0/resolution = "1920x1080"
+                0/unique-id = "a"
+                1/resolution = "800x600"
+                1/unique-id = "b"
+            /libxl/7/device/vdispl/0
+                backend = "/local/domain/0/backend/vdispl/7/0"
+            /local/domain/0/backend/vdispl/7/0
+                state = "4"
+            "#,
+        )
+    }
+
+    #[test]
+    fn a_display_stays() {
+        scene().stays();
+    }
+
+    #[test]
+    fn each_key_of_a_display_changes_its_field() {
+        scene().turns("be-alloc", "0", "be_alloc", r#"{ "be_alloc": null }"#);
+        for (key, live, connectors) in [
+            (
+                "0/resolution",
+                "1024x768",
+                r#"{ "connectors": [ { "unique_id": "a", "width": 1024, "height": 768 },
+                    { "unique_id": "b", "width": 800, "height": 600 } ] }"#,
+            ),
+            (
+                "1/unique-id",
+                "c",
+                r#"{ "connectors": [ { "unique_id": "a", "width": 1920, "height": 1080 },
+                    { "unique_id": "c", "width": 800, "height": 600 } ] }"#,
+            ),
+        ] {
+            let outcome = scene().live(key, live).merge();
+            assert_eq!(outcome.config, scene().entry(connectors).live(key, live).merge().config);
+            assert_eq!(outcome.only().changes.len(), 1);
+            assert_eq!(outcome.only().changes[0].field, "connectors");
+        }
+        let more = scene().live("2/resolution", "640x480").live("2/unique-id", "c").merge();
+        assert_eq!(more.config.vdispls[0].connectors.len(), 3);
+        let change = &more.only().changes[0];
+        assert_eq!(change.template.as_deref(), Some("a:1920x1080;b:800x600"));
+        assert_eq!(change.live.as_deref(), Some("a:1920x1080;b:800x600;c:640x480"));
+    }
+
+    #[test]
+    fn a_guest_that_removes_keys_takes_nothing_away() {
+        scene().gone("0").stays();
+        scene().gone("be-alloc").stays();
+        scene().gone("/local/domain/7/device").stays();
+    }
+
+    #[test]
+    fn a_display_is_built() {
+        scene().is_built_as(ENTRY);
+    }
+
+    #[test]
+    fn what_is_no_value_of_a_display_leaves_the_template() {
+        scene().refuses("be-alloc", &["", "2"]);
+        scene().refuses(
+            "0/resolution",
+            &["", "x", "800", "800x", "+800x600", "800x600x2", "99999999999x1"],
+        );
+        scene().refuses("0/unique-id", &[]);
+    }
+}

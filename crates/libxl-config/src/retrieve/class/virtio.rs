@@ -1,6 +1,6 @@
 //! Virtio devices: `virtio`. Xen 4.17 has none.
 
-use super::rule::{defbool_rule, enum_rule, number_rule};
+use super::rule::{defbool_rule, enum_rule, hexadecimal, number_rule};
 use super::{Absence, Class, ClassInfo, Expected, Layout, Rule, numbered_devices};
 use crate::model::{Virtio, VirtioTransport};
 use crate::retrieve::report::{BadValue, DeviceClass};
@@ -56,7 +56,9 @@ impl Class for Virtios {
                 base => Expected::text(format_args!("{base:#x}")),
             },
             take: |virtio, live, _| {
-                virtio.base = hexadecimal(live)
+                virtio.base = live
+                    .strip_prefix("0x")
+                    .and_then(hexadecimal)
                     .ok_or_else(|| BadValue::not_a(live, "a hexadecimal number with 0x"))?;
                 Ok(())
             },
@@ -65,8 +67,58 @@ impl Class for Virtios {
     ];
 }
 
-fn hexadecimal(text: &str) -> Option<u64> {
-    let digits = text.strip_prefix("0x")?;
-    let all_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if all_digits { u64::from_str_radix(digits, 16).ok() } else { None }
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Scene;
+
+    fn scene() -> Scene {
+        Scene::new(
+            "virtios",
+            r#"{ "devid": 0, "type": "virtio,device22", "transport": "mmio", "irq": 34, "base": 33554944 }"#,
+            r#"
+            /libxl/7/device/virtio/0
+                backend = "/local/domain/0/backend/virtio/7/0"
+                type = "virtio,device22"
+                transport = "mmio"
+                irq = "34"
+                base = "0x2000200"
+                grant_usage = "0"
+            /local/domain/0/backend/virtio/7/0
+                state = "4"
+            "#,
+        )
+    }
+
+    #[test]
+    fn a_virtio_device_stays() {
+        scene().stays();
+        scene().entry(r#"{ "transport": null, "irq": null, "base": null }"#).stays();
+        scene().entry(r#"{ "grant_usage": "False" }"#).stays();
+    }
+
+    #[test]
+    fn each_key_of_a_virtio_device_changes_its_field() {
+        scene().turns("type", "virtio,device26", "type", r#"{ "type": "virtio,device26" }"#);
+        scene().turns("irq", "35", "irq", r#"{ "irq": 35 }"#);
+        scene().turns("base", "0x2000400", "base", r#"{ "base": 33555456 }"#);
+        let granted = scene().entry(r#"{ "grant_usage": "False" }"#);
+        granted.turns("grant_usage", "1", "grant_usage", r#"{ "grant_usage": "True" }"#);
+    }
+
+    #[test]
+    fn a_virtio_device_is_built() {
+        scene().is_built_as(
+            r#"{ "devid": 0, "type": "virtio,device22", "transport": "mmio", "irq": 34,
+                 "base": 33554944, "grant_usage": "False" }"#,
+        );
+    }
+
+    #[test]
+    fn what_is_no_value_of_a_virtio_device_leaves_the_template() {
+        scene().refuses("type", &["", "pci", "virtio"]);
+        scene().refuses("transport", &["", "pci"]);
+        scene().refuses("irq", &["", "-1", "4294967296"]);
+        scene().refuses("base", &["", "512", "0x", "0x+1", "0x11112222333344445"]);
+        scene().entry(r#"{ "grant_usage": "False" }"#).refuses("grant_usage", &["", "2", "yes"]);
+    }
 }

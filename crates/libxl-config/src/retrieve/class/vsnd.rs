@@ -122,3 +122,114 @@ fn direction(text: &str) -> Result<VsndStreamType, BadValue> {
         _ => Err(BadValue::not_a(text, "p or c")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Scene;
+    use crate::retrieve::plan::GUEST_CHILDREN_MAX;
+    use crate::retrieve::report::Unseen;
+
+    const ENTRY: &str = r#"{ "devid": 0, "short_name": "card", "long_name": "A card",
+        "params": { "sample_rates": [ 44100, 48000 ], "sample_formats": [ "s16_le", "u8" ],
+                    "channels_min": 1, "channels_max": 2, "buffer_size": 65536 },
+        "pcms": [ { "name": "main", "params": { "buffer_size": 4096 }, "streams": [
+            { "unique_id": "p0", "type": "p", "params": { "channels_max": 6 } },
+            { "unique_id": "c0", "type": "c", "params": {} } ] } ] }"#;
+
+    fn scene() -> Scene {
+        Scene::new(
+            "vsnds",
+            ENTRY,
+            r#"
+            /local/domain/7/device/vsnd/0
+                state = "4"
+                short-name = "card"
+                long-name = "A card"
+                sample-rates = "44100,48000"
+                sample-formats = "s16_le,u8"
+                channels-min = "1"
+                channels-max = "2"
+                buffer-size = "65536"
+                0/name = "main"
+                0/buffer-size = "4096"
+                0/0/unique-id = "p0"
+                0/0/type = "p"
+                0/0/channels-max = "6"
+                0/1/unique-id = "c0"
+                0/1/type = "c"
+            /libxl/7/device/vsnd/0
+                backend = "/local/domain/0/backend/vsnd/7/0"
+            /local/domain/0/backend/vsnd/7/0
+                state = "4"
+            "#,
+        )
+    }
+
+    /// Every key of the card is the guest's.
+    const KEYS: [&str; 9] = [
+        "short-name",
+        "long-name",
+        "sample-rates",
+        "sample-formats",
+        "channels-min",
+        "buffer-size",
+        "0/name",
+        "0/0/unique-id",
+        "0/0/type",
+    ];
+
+    #[test]
+    fn the_guest_cannot_change_a_card_of_the_template() {
+        scene().stays();
+        for key in KEYS {
+            scene().live(key, "x").stays();
+            scene().live(key, b"\xff").stays();
+            scene().gone(key).stays();
+        }
+        scene().live("1/name", "more").stays();
+        scene().gone("/local/domain/7/device").stays();
+    }
+
+    #[test]
+    fn a_card_is_built_with_devices_and_streams() {
+        scene().is_built_as(ENTRY);
+    }
+
+    #[test]
+    fn one_bad_value_is_named_and_the_rest_of_the_card_stays() {
+        for (key, live) in [
+            ("sample-rates", "44100,fast,48000"),
+            ("sample-formats", "s16_le,s99_me,u8"),
+            ("0/0/type", "playback"),
+            ("channels-min", "-1"),
+            ("0/buffer-size", "4096 "),
+        ] {
+            let outcome = scene().entries(&[]).live(key, live).merge();
+            let card = &outcome.config.vsnds[0];
+            assert_eq!(card.pcms[0].streams.len(), 2, "{key}");
+            assert_eq!((card.params.sample_rates.len(), card.params.sample_formats.len()), (2, 2));
+            let [problem] = &outcome.only().problems[..] else { panic!("{:#?}", outcome.only()) };
+            assert_eq!(problem.at, key);
+        }
+        for key in KEYS {
+            let outcome = scene().entries(&[]).live(key, b"\xff\x1b").merge();
+            assert_eq!(outcome.config.vsnds.len(), 1);
+            assert_eq!(outcome.only().problems[0].at, key);
+        }
+    }
+
+    #[test]
+    fn a_guest_cannot_make_a_card_grow_without_end() {
+        let mut scene = scene().entries(&[]);
+        for number in 0..100 {
+            scene = scene.live(&format!("{number}/{number}/unique-id"), "x");
+        }
+        let outcome = scene.merge();
+        assert_eq!(outcome.config.vsnds[0].pcms.len(), GUEST_CHILDREN_MAX);
+        let crowded = Unseen::Crowded {
+            path: "/local/domain/7/device/vsnd/0".to_owned(),
+            read: GUEST_CHILDREN_MAX,
+        };
+        assert!(outcome.unseen.contains(&crowded), "{:?}", outcome.unseen);
+    }
+}
