@@ -210,7 +210,7 @@ impl Scene {
                     Ask::Value(path) => Answer::Value(self.value(path)),
                     Ask::Children(path) => Answer::Children(self.children(path)),
                 };
-                seen.insert(ask, answer);
+                seen.insert(ask.into_path(), answer);
             }
         }
         assert_eq!(plan::wanted(&trees, &seen), BTreeSet::new(), "more than {LEVELS} levels");
