@@ -31,7 +31,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     for name in ["sled", "userdata"] {
         let open = |dir: &std::path::Path| -> Result<Box<dyn TemplateStore>, Box<dyn Error>> {
             Ok(match name {
-                "sled" => Box::new(SledStore::open(dir.join("db"), deadline())?),
+                "sled" => Box::new(SledStore::open_or_create(dir.join("db"), deadline())?),
                 _ => Box::new(UserdataDir::open(dir)?),
             })
         };

@@ -97,8 +97,18 @@ impl Path {
 
     /// The path of the node at the relative path `below` under this one.
     pub fn join(&self, below: &str) -> Result<Self, PathError> {
-        let slash = if self.is_root() { "" } else { "/" };
-        Self::from_octets(format!("{}{slash}{below}", self.0).as_bytes())
+        check_names(below)?;
+        let above = if self.is_root() { "" } else { &*self.0 };
+        let len = above.len() + 1 + below.len();
+        let max = if self.is_absolute() { ABSOLUTE_PATH_MAX } else { RELATIVE_PATH_MAX };
+        if len > max {
+            return Err(PathError::TooLong { len, max });
+        }
+        let mut joined = String::with_capacity(len);
+        joined.push_str(above);
+        joined.push('/');
+        joined.push_str(below);
+        Ok(Self(joined.into()))
     }
 
     /// An absolute path: this one, or this one under `base` if it is relative.
@@ -335,6 +345,17 @@ pub enum PathError {
     NotSpecial,
 }
 
+/// What can stand behind the slash of a path that has one: names with single slashes between.
+fn check_names(below: &str) -> Result<(), PathError> {
+    checked_text(below.as_bytes())?;
+    match below {
+        "" => Err(PathError::Empty),
+        _ if below.ends_with('/') => Err(PathError::TrailingSlash),
+        _ if below.starts_with('/') || below.contains("//") => Err(PathError::DoubledSlash),
+        _ => Ok(()),
+    }
+}
+
 fn checked_text(octets: &[u8]) -> Result<&str, PathError> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'/' | b'@');
     match octets.iter().position(|&c| !allowed(c)) {
@@ -393,6 +414,24 @@ mod tests {
         assert_eq!(path("/a/b/c").below(&path("/a")), Some("b/c"));
         assert!(!path("/ab").is_at_or_below(&path("/a")));
         assert_eq!(Path::root().below(&Path::root()), Some(""));
+    }
+
+    #[test]
+    fn joining_refuses_what_would_make_no_path() {
+        let base = path("/a");
+        assert_eq!(base.join("b/c"), Ok(path("/a/b/c")));
+        assert_eq!(Path::root().join("b"), Ok(path("/b")));
+        assert_eq!(base.join("@b"), Ok(path("/a/@b")));
+        assert_eq!(base.join(""), Err(PathError::Empty));
+        assert_eq!(base.join("/b"), Err(PathError::DoubledSlash));
+        assert_eq!(base.join("b//c"), Err(PathError::DoubledSlash));
+        assert_eq!(base.join("b/"), Err(PathError::TrailingSlash));
+        assert_eq!(base.join("b.c"), Err(PathError::Character { octet: b'.', at: 1 }));
+        let long = "x".repeat(ABSOLUTE_PATH_MAX - 2);
+        assert_eq!(
+            base.join(&long),
+            Err(PathError::TooLong { len: ABSOLUTE_PATH_MAX + 1, max: ABSOLUTE_PATH_MAX })
+        );
     }
 
     #[test]

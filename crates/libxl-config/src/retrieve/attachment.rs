@@ -22,7 +22,6 @@ pub(super) fn judge(device: &SeenDevice, is_hvm: bool) -> Attachment {
         return half_detached(None);
     }
     let Some(state) = backend_state(device) else { return Attachment::Unknown };
-    let frontend = state_number(device.frontend_key("state"));
     let unplugging = device.backend_key("online") == Some("0");
     match state {
         BackendState(5 | 6) => half_detached(Some(state)),
@@ -32,14 +31,17 @@ pub(super) fn judge(device: &SeenDevice, is_hvm: bool) -> Attachment {
         BackendState(1) => half_attached(state, Missing::BackendDriver),
         BackendState(2) => match script_missing(device) {
             Some(missing) => half_attached(state, missing),
-            None if frontend >= Some(FRONTEND_INITIALISED) => {
-                half_attached(state, Missing::BackendConnection)
-            }
+            None if is_frontend_ready(device) => half_attached(state, Missing::BackendConnection),
             None => Attachment::WaitingForFrontend,
         },
         BackendState(3) => half_attached(state, Missing::BackendConnection),
         _ => Attachment::Unknown,
     }
+}
+
+/// Whether the frontend has begun to connect.
+pub(super) fn is_frontend_ready(device: &SeenDevice) -> bool {
+    state_number(device.frontend_key("state")) >= Some(FRONTEND_INITIALISED)
 }
 
 fn half_attached(backend_state: BackendState, missing: Missing) -> Attachment {
@@ -98,7 +100,6 @@ mod tests {
             devid: "51712".into(),
             toolstack: Some(keys(&[("dev", "xvda")])),
             backend: Some(SeenBackend {
-                path: format!("/local/domain/0/backend/{kind}/1/51712").parse().unwrap(),
                 domid: Some("0".parse().unwrap()),
                 kind: kind.into(),
                 keys: keys(backend),

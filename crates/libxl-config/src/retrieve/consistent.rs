@@ -168,7 +168,7 @@ type Level = Vec<(usize, Ask, Asked)>;
 enum Asked {
     Value(Slot<Vec<u8>>),
     Children(Slot<Vec<Name>>),
-    /// Another domain asks the same in this batch.
+    /// The domain of that number asks the same in this batch.
     Same(usize),
 }
 
@@ -181,29 +181,32 @@ impl<'t> Reading<'t> {
     fn next_level(&self, batch: &mut Batch) -> Level {
         let wanted =
             self.domains.iter().zip(&self.seen).map(|(trees, seen)| plan::wanted(trees, seen));
-        ask(wanted, batch)
+        ask(self.domains, wanted, batch)
     }
 
     /// Adds to a batch what somebody else has read so far, and what is wanted after that.
     fn level_like(&self, other: &Self, batch: &mut Batch) -> Level {
-        let wanted = self.domains.iter().zip(&other.seen).map(|(trees, seen)| {
-            let known = seen.answers().map(|(ask, _)| ask.clone());
-            known.chain(plan::wanted(trees, seen))
-        });
-        ask(wanted, batch)
+        let wanted = self
+            .domains
+            .iter()
+            .zip(&other.seen)
+            .map(|(trees, seen)| seen.asked().chain(plan::wanted(trees, seen)));
+        ask(self.domains, wanted, batch)
     }
 
     /// Takes the replies to a level in.
     fn take(&mut self, level: Level, mut replies: Replies) -> Result<(), OperationError> {
-        let mut answers: Vec<Answer> = Vec::with_capacity(level.len());
         for (domain, ask, asked) in level {
             let answer = match asked {
                 Asked::Value(slot) => Answer::Value(refused(replies.take(slot))?),
                 Asked::Children(slot) => Answer::Children(refused(replies.take(slot))?),
-                Asked::Same(at) => answers[at].clone(),
+                // The domain that asked first stands before this one.
+                Asked::Same(first) => match self.seen[first].answer(&ask) {
+                    Some(answer) => answer,
+                    None => continue,
+                },
             };
-            answers.push(answer.clone());
-            self.seen[domain].insert(ask, answer);
+            self.seen[domain].insert(ask.into_path(), answer);
         }
         Ok(())
     }
@@ -217,20 +220,27 @@ impl<'t> Reading<'t> {
     }
 }
 
-fn ask(wanted: impl Iterator<Item = impl IntoIterator<Item = Ask>>, batch: &mut Batch) -> Level {
+fn ask(
+    domains: &[Trees],
+    wanted: impl Iterator<Item = impl IntoIterator<Item = Ask>>,
+    batch: &mut Batch,
+) -> Level {
     let mut level = Level::new();
     let mut shared: BTreeMap<Ask, usize> = BTreeMap::new();
-    for (domain, asks) in wanted.enumerate() {
+    for ((domain, trees), asks) in domains.iter().enumerate().zip(wanted) {
         for ask in asks {
-            let at = level.len();
-            let asked = match shared.get(&ask) {
-                Some(same) => Asked::Same(*same),
+            // All else that is asked has the domain's id in its path.
+            let is_shared = *ask.path() == trees.backends;
+            let asked = match shared.get(&ask).filter(|_| is_shared) {
+                Some(first) => Asked::Same(*first),
                 None => match &ask {
                     Ask::Value(path) => Asked::Value(batch.read(path.clone())),
                     Ask::Children(path) => Asked::Children(batch.directory(path.clone())),
                 },
             };
-            shared.entry(ask.clone()).or_insert(at);
+            if is_shared {
+                shared.entry(ask.clone()).or_insert(domain);
+            }
             level.push((domain, ask, asked));
         }
     }

@@ -3,12 +3,12 @@
 use xsclient::Path;
 
 use super::attachment;
-use super::class::{self, Absence, Class, ClassInfo, Expected, Identity, Live};
+use super::class::{self, Absence, Class, ClassInfo, Expected, Identity, Live, Taken};
 use super::hypervisor::HypervisorView;
 use super::knobs;
 use super::report::{
-    Attachment, DeviceClass, DeviceNote, DeviceReport, FieldChange, KnobReport, Presence, Problem,
-    Unseen,
+    Attachment, BadValue, DeviceClass, DeviceNote, DeviceReport, FieldChange, KnobReport, Presence,
+    Problem, Unseen,
 };
 use super::view::{DomainView, SeenDevice, Text};
 use super::{HypervisorDomain, Policy};
@@ -51,6 +51,7 @@ pub(super) fn merge(template: Option<DomainConfig>, views: Views<'_>) -> Merged 
             .iter()
             .map(|(kind, devices)| Unseen::UnknownKind { kind: kind.clone(), devices: *devices }),
     );
+    unseen.extend(views.view.crowded.iter().map(Unseen::crowded));
     let knobs = knobs::merge(&mut config, from_template, views);
     let mut devices = Devices { views, is_hvm: is_hvm(&config), reports: Vec::new() };
     class::for_each(&mut Pass { config: &mut config, devices: &mut devices });
@@ -59,7 +60,10 @@ pub(super) fn merge(template: Option<DomainConfig>, views: Views<'_>) -> Merged 
     Merged { config, knobs, devices: reports, unseen }
 }
 
-fn is_hvm(config: &DomainConfig) -> bool {
+/// Stands in reports where a password would.
+const SECRET: &str = "(not shown)";
+
+pub(super) fn is_hvm(config: &DomainConfig) -> bool {
     config.c_info.domain_type == DomainType::Hvm
 }
 
@@ -93,13 +97,13 @@ impl Devices<'_> {
             .collect();
         let unseen = self.is_unseen(C::INFO);
         let entries = std::mem::take(C::list_mut(config));
+        let mut met = counterparts::<C>(&entries, &mut live);
         let mut kept = Vec::with_capacity(entries.len());
         for (position, mut entry) in entries.into_iter().enumerate() {
             let identity = C::identity(&entry, position);
-            let met = live
-                .iter_mut()
-                .find(|slot| slot.as_ref().is_some_and(|(_, id)| id.key == identity.key));
-            if let Some((live, _)) = met.and_then(Option::take) {
+            if let Some((live, live_identity)) = met[position].take() {
+                // Where libxl chose the place, the place it chose is the name.
+                let identity = if C::is_placed(&entry) { identity } else { live_identity };
                 let report = self.both::<C>(&mut entry, &live, identity);
                 self.reports.push(report);
                 kept.push(entry);
@@ -124,10 +128,11 @@ impl Devices<'_> {
                 kept.push(entry);
             }
         }
-        for (live, identity) in live.into_iter().flatten() {
-            kept.extend(self.xenstore_only::<C>(&live, identity, config));
-        }
         *C::list_mut(config) = kept;
+        for (live, identity) in live.into_iter().flatten() {
+            let made = self.xenstore_only::<C>(&live, identity, config);
+            C::list_mut(config).extend(made);
+        }
     }
 
     fn both<C: Class>(
@@ -143,9 +148,9 @@ impl Devices<'_> {
         };
         if self.views.policy == Policy::Template {
             // Still said, but not done.
-            apply::<C>(&mut entry.clone(), live, &mut report);
+            apply::<C>(&mut entry.clone(), live, Basis::Template, &mut report);
         } else {
-            apply::<C>(entry, live, &mut report);
+            apply::<C>(entry, live, Basis::Template, &mut report);
         }
         report
     }
@@ -167,9 +172,12 @@ impl Devices<'_> {
             report.note = Some(DeviceNote::NotAsked);
             None
         } else {
-            match C::new(live, self.views.hypervisor) {
+            match self.build::<C>(live) {
                 Ok(mut entry) => {
-                    apply::<C>(&mut entry, live, &mut report);
+                    let mut taken = Taken::default();
+                    C::take_guests_word(&mut entry, live, &mut taken);
+                    taken.into_report(&mut report);
+                    apply::<C>(&mut entry, live, Basis::Nothing, &mut report);
                     // All of it is from Xenstore: nothing to compare.
                     report.changes.clear();
                     report.note = Some(DeviceNote::Built);
@@ -187,8 +195,16 @@ impl Devices<'_> {
         made
     }
 
+    /// A frontend alone is only what the guest says.
+    fn build<C: Class>(&self, live: &Live<'_>) -> Result<C::Device, BadValue> {
+        if live.device.toolstack.is_none() && live.device.backend.is_none() {
+            return Err(BadValue::NoBackend);
+        }
+        C::new(live, self.views.hypervisor)
+    }
+
     fn judge<C: Class>(&self, live: &Live<'_>) -> Attachment {
-        C::judge(live).unwrap_or_else(|| attachment::judge(live.device, self.is_hvm))
+        C::judge(live, self.is_hvm).unwrap_or_else(|| attachment::judge(live.device, self.is_hvm))
     }
 
     /// Whether the toolstack has removed the device, and only the ends are left.
@@ -224,11 +240,11 @@ impl Devices<'_> {
         self.views.view.refused.iter().any(|(path, _)| refused(path))
     }
 
-    /// Devices that no class took: what is left of detached ones, and the main console.
+    /// Devices that no class took: what is left of detached ones, and the consoles that are no channels.
     fn report_consoles(&mut self) {
         for device in &self.views.view.devices {
             let (class, id) = (device.info.class, &device.devid);
-            if device.is_main_console() {
+            if class::is_console(device) {
                 self.reports.push(DeviceReport {
                     note: Some(DeviceNote::MadeByLibxl),
                     ..blank(DeviceClass::Console, id.clone(), Attachment::Unknown)
@@ -255,6 +271,31 @@ impl Devices<'_> {
     }
 }
 
+/// For each entry of the template its device in Xenstore, taken out of `live`: by its name, else, for an entry that left
+/// its place to libxl, any that no other entry names.
+fn counterparts<'a, C: Class>(
+    entries: &[C::Device],
+    live: &mut [Option<(Live<'a>, Identity)>],
+) -> Vec<Option<(Live<'a>, Identity)>> {
+    let mut met: Vec<_> = entries
+        .iter()
+        .enumerate()
+        .map(|(position, entry)| {
+            let key = C::identity(entry, position).key;
+            let slot = live.iter_mut().find(|slot| {
+                C::is_placed(entry) && slot.as_ref().is_some_and(|(_, id)| id.key == key)
+            });
+            slot.and_then(Option::take)
+        })
+        .collect();
+    for (entry, met) in entries.iter().zip(&mut met) {
+        if !C::is_placed(entry) {
+            *met = live.iter_mut().find_map(Option::take);
+        }
+    }
+    met
+}
+
 fn report<C: Class>(identity: Identity, attachment: Attachment) -> DeviceReport {
     blank(C::INFO.class, identity.label, attachment)
 }
@@ -272,8 +313,22 @@ fn blank(class: DeviceClass, id: String, attachment: Attachment) -> DeviceReport
     }
 }
 
+/// What an entry is before Xenstore's values are taken into it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Basis {
+    /// The template's: what it leaves to libxl stays so.
+    Template,
+    /// No entry at all: every value counts.
+    Nothing,
+}
+
 /// Takes over what Xenstore has otherwise than libxl would have written for the entry.
-fn apply<C: Class>(entry: &mut C::Device, live: &Live<'_>, report: &mut DeviceReport) {
+fn apply<C: Class>(
+    entry: &mut C::Device,
+    live: &Live<'_>,
+    basis: Basis,
+    report: &mut DeviceReport,
+) {
     for rule in C::RULES {
         let key = live.key(rule.key);
         let expected = (rule.expected)(entry, live);
@@ -285,7 +340,8 @@ fn apply<C: Class>(entry: &mut C::Device, live: &Live<'_>, report: &mut DeviceRe
                 continue;
             }
         };
-        if expected.is_met_by(text) {
+        let is_open = expected == Expected::Anything && basis == Basis::Nothing && text.is_some();
+        if expected.is_met_by(text) && !is_open {
             continue;
         }
         let outcome = match (text, &rule.absent) {
@@ -298,29 +354,21 @@ fn apply<C: Class>(entry: &mut C::Device, live: &Live<'_>, report: &mut DeviceRe
         };
         match outcome {
             Ok(()) => {
-                let live = text.map(str::to_owned);
+                let shown = |text: String| if rule.is_secret() { SECRET.to_owned() } else { text };
                 report.changes.push(FieldChange {
                     field: rule.field,
                     key,
-                    template: expected.shown(),
-                    live,
+                    template: expected.shown().map(shown),
+                    live: text.map(str::to_owned).map(shown),
                 });
             }
             Err(bad) => report.problems.push(Problem::new(key, bad)),
         }
     }
     take_backend::<C>(entry, live, report);
-    let mut lists = Vec::new();
-    let outcome = C::take_lists(entry, live, &mut lists);
-    report.changes.extend(lists.into_iter().map(|change| FieldChange {
-        field: change.field,
-        key: change.field.to_owned(),
-        template: Some(change.template),
-        live: Some(change.live),
-    }));
-    if let Err(bad) = outcome {
-        report.problems.push(Problem::new(C::INFO.class.name(), bad));
-    }
+    let mut taken = Taken::default();
+    C::take_lists(entry, live, &mut taken);
+    taken.into_report(report);
 }
 
 /// The domain of the backend, which every class has in the same field.

@@ -1,6 +1,6 @@
 //! What was read from Xenstore, as it was read: the ground that plan, view and fence stand on.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 
 use xsclient::{Errno, Name, Path};
 
@@ -19,6 +19,12 @@ impl Ask {
             Self::Value(path) | Self::Children(path) => path,
         }
     }
+
+    pub(super) fn into_path(self) -> Path {
+        match self {
+            Self::Value(path) | Self::Children(path) => path,
+        }
+    }
 }
 
 /// The server's answer: `Err(ENOENT)` where there is no such node.
@@ -30,46 +36,68 @@ pub(super) enum Answer {
 
 /// Everything asked about one domain, with the answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Observed(BTreeMap<Ask, Answer>);
+pub(super) struct Observed {
+    values: BTreeMap<Path, Result<Vec<u8>, Errno>>,
+    children: BTreeMap<Path, Result<Vec<Name>, Errno>>,
+}
 
 impl Observed {
-    pub(super) fn insert(&mut self, ask: Ask, answer: Answer) {
-        self.0.insert(ask, answer);
+    pub(super) fn insert(&mut self, path: Path, answer: Answer) {
+        match answer {
+            Answer::Value(value) => drop(self.values.insert(path, value)),
+            Answer::Children(names) => drop(self.children.insert(path, names)),
+        }
     }
 
     pub(super) fn is_asked(&self, ask: &Ask) -> bool {
-        self.0.contains_key(ask)
+        match ask {
+            Ask::Value(path) => self.values.contains_key(path),
+            Ask::Children(path) => self.children.contains_key(path),
+        }
+    }
+
+    /// The answer to what was asked.
+    pub(super) fn answer(&self, ask: &Ask) -> Option<Answer> {
+        match ask {
+            Ask::Value(path) => self.values.get(path).cloned().map(Answer::Value),
+            Ask::Children(path) => self.children.get(path).cloned().map(Answer::Children),
+        }
+    }
+
+    /// Everything that was asked.
+    pub(super) fn asked(&self) -> impl Iterator<Item = Ask> {
+        self.values
+            .keys()
+            .cloned()
+            .map(Ask::Value)
+            .chain(self.children.keys().cloned().map(Ask::Children))
     }
 
     /// The value of a node; `None` if there is no such node, or it was not asked for, or the server refused.
     pub(super) fn value(&self, path: &Path) -> Option<&[u8]> {
-        match self.0.get(&Ask::Value(path.clone())) {
-            Some(Answer::Value(Ok(value))) => Some(value),
-            _ => None,
-        }
+        self.values.get(path)?.as_deref().ok()
     }
 
     /// The children of a node; none if there is no such node, or it was not asked for, or the server refused.
     pub(super) fn children(&self, path: &Path) -> &[Name] {
-        match self.0.get(&Ask::Children(path.clone())) {
-            Some(Answer::Children(Ok(names))) => names,
+        match self.children.get(path) {
+            Some(Ok(names)) => names,
             _ => &[],
         }
     }
 
     /// Whether a listing found the node.
     pub(super) fn is_directory(&self, path: &Path) -> bool {
-        matches!(self.0.get(&Ask::Children(path.clone())), Some(Answer::Children(Ok(_))))
+        matches!(self.children.get(path), Some(Ok(_)))
     }
 
     /// What the server refused for another reason than that there is no such node.
     pub(super) fn refused(&self) -> impl Iterator<Item = (&Path, &Errno)> {
-        self.0.iter().filter_map(|(ask, answer)| match answer {
-            Answer::Value(Err(errno)) | Answer::Children(Err(errno)) if *errno != Errno::ENOENT => {
-                Some((ask.path(), errno))
-            }
-            _ => None,
-        })
+        let values =
+            self.values.iter().filter_map(|(path, answer)| Some((path, answer.as_ref().err()?)));
+        let children =
+            self.children.iter().filter_map(|(path, answer)| Some((path, answer.as_ref().err()?)));
+        values.chain(children).filter(|(_, errno)| **errno != Errno::ENOENT)
     }
 
     /// The values that were read at or below a directory, by their path from there.
@@ -77,25 +105,44 @@ impl Observed {
         &'a self,
         directory: &'a Path,
     ) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        let from = Ask::Value(directory.clone());
-        self.0
-            .range(from..)
-            .map_while(move |(ask, answer)| match ask {
-                Ask::Value(path) => {
-                    // Neighbours such as DIRECTORY-x sort between DIRECTORY and DIRECTORY/x.
-                    path.as_str().starts_with(directory.as_str()).then_some((path, answer))
-                }
-                Ask::Children(_) => None,
-            })
-            .filter_map(move |(path, answer)| match answer {
-                Answer::Value(Ok(value)) => Some((path.below(directory)?, value.as_slice())),
-                _ => None,
-            })
+        // Neighbours such as DIRECTORY-x sort between DIRECTORY and DIRECTORY/x.
+        let near = move |(path, _): &(&'a Path, _)| path.as_str().starts_with(directory.as_str());
+        let found = self.values.range(directory.clone()..).take_while(near);
+        found
+            .filter_map(move |(path, value)| Some((path.below(directory)?, value.as_deref().ok()?)))
     }
 
-    /// Every answer in the order of the paths: the same for the same view of the store.
-    pub(super) fn answers(&self) -> btree_map::Iter<'_, Ask, Answer> {
-        self.0.iter()
+    /// All of it as octets: the same for the same view of the store, and for no other.
+    pub(super) fn to_octets(&self) -> Vec<u8> {
+        let mut octets = Vec::with_capacity(16 * 1024);
+        // Lengths go in front of everything, so that no two views look alike when joined.
+        let mut put = |part: &[u8]| {
+            octets.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            octets.extend_from_slice(part);
+        };
+        for (path, value) in &self.values {
+            put(path.as_str().as_bytes());
+            put(value.as_deref().unwrap_or_else(|errno| errno.name().as_bytes()));
+            put(&[u8::from(value.is_ok())]);
+        }
+        put(b"children");
+        for (path, names) in &self.children {
+            put(path.as_str().as_bytes());
+            match names {
+                Ok(names) => {
+                    // The order of names is the server's own.
+                    let mut names: Vec<&str> = names.iter().map(Name::as_str).collect();
+                    names.sort_unstable();
+                    put(&[1]);
+                    put(names.join("/").as_bytes());
+                }
+                Err(errno) => {
+                    put(&[0]);
+                    put(errno.name().as_bytes());
+                }
+            }
+        }
+        octets
     }
 
     /// Whether an event says that something read here may have changed since.
@@ -103,20 +150,16 @@ impl Observed {
     /// Implicitly created parents fire no event of their own, and a removed subtree fires one for its root: so a missing
     /// node appears with any event below it, and a read node disappears with an event at any of its ancestors.
     pub(super) fn is_touched_by(&self, event: &Path) -> bool {
-        self.0.iter().any(|(ask, answer)| {
-            if ask.path().is_at_or_below(event) {
-                return true;
-            }
-            let Some(below) = event.below(ask.path()) else { return false };
-            match answer {
-                Answer::Value(Err(_)) | Answer::Children(Err(_)) => true,
-                Answer::Value(Ok(_)) => false,
-                Answer::Children(Ok(names)) => {
-                    let (child, deeper) = below.split_once('/').unwrap_or((below, ""));
-                    deeper.is_empty() || !names.iter().any(|name| name.as_str() == child)
-                }
-            }
-        })
+        let value = |(path, value): (&Path, &Result<_, _>)| {
+            path.is_at_or_below(event) || value.is_err() && event.is_at_or_below(path)
+        };
+        let list = |(path, names): (&Path, &Result<Vec<Name>, Errno>)| {
+            let Some(below) = event.below(path) else { return path.is_at_or_below(event) };
+            let Ok(names) = names else { return true };
+            let (child, deeper) = below.split_once('/').unwrap_or((below, ""));
+            deeper.is_empty() || !names.iter().any(|name| name.as_str() == child)
+        };
+        self.values.iter().any(value) || self.children.iter().any(list)
     }
 }
 
@@ -130,13 +173,10 @@ mod tests {
 
     fn observed() -> Observed {
         let mut observed = Observed::default();
-        observed.insert(Ask::Value(path("/l/7/name")), Answer::Value(Ok(b"a".to_vec())));
-        observed.insert(Ask::Value(path("/l/7/vm")), Answer::Value(Err(Errno::ENOENT)));
-        observed.insert(
-            Ask::Children(path("/l/7/device")),
-            Answer::Children(Ok(vec!["vbd".parse().unwrap()])),
-        );
-        observed.insert(Ask::Children(path("/x/7")), Answer::Children(Err(Errno::ENOENT)));
+        observed.insert(path("/l/7/name"), Answer::Value(Ok(b"a".to_vec())));
+        observed.insert(path("/l/7/vm"), Answer::Value(Err(Errno::ENOENT)));
+        observed.insert(path("/l/7/device"), Answer::Children(Ok(vec!["vbd".parse().unwrap()])));
+        observed.insert(path("/x/7"), Answer::Children(Err(Errno::ENOENT)));
         observed
     }
 

@@ -112,23 +112,14 @@ impl Asks<'_> {
 }
 
 fn knobs(trees: &Trees, asks: &mut Asks<'_>) {
-    asks.want(Ask::Value(trees.domain.clone()));
-    for key in ["name", "vm", "memory/target", "memory/static-max", "memory/videoram"] {
-        asks.value(&trees.domain, key);
-    }
-    for key in ["type", "dm-version"] {
-        asks.value(&trees.toolstack, key);
+    // All of the first level is asked at once, so that one of it stands for the rest.
+    if asks.seen.value(&trees.domain).is_none() {
+        first_level(trees, asks);
     }
     let cpus = under(&trees.domain, "cpu");
-    asks.children(&cpus);
     for cpu in asks.seen.children(&cpus) {
         asks.value(&cpus, &format!("{cpu}/availability"));
     }
-    for directory in [&trees.devices, &trees.frontends, &trees.backends] {
-        asks.children(directory);
-    }
-    // One level earlier than the others', since it is one level deeper.
-    asks.children(&under(&trees.frontends, "vsnd"));
     for directory in [&trees.devices, &trees.frontends] {
         for kind in asks.seen.children(directory).iter().filter(|kind| is_device_kind(kind)) {
             asks.children(&under(directory, kind.as_str()));
@@ -137,6 +128,22 @@ fn knobs(trees: &Trees, asks: &mut Asks<'_>) {
     for kind in asks.seen.children(&trees.backends) {
         asks.children(&under(&trees.backends, &format!("{kind}/{}", trees.domid)));
     }
+}
+
+fn first_level(trees: &Trees, asks: &mut Asks<'_>) {
+    asks.want(Ask::Value(trees.domain.clone()));
+    for key in ["name", "vm", "memory/target", "memory/static-max", "memory/videoram"] {
+        asks.value(&trees.domain, key);
+    }
+    for key in ["type", "dm-version"] {
+        asks.value(&trees.toolstack, key);
+    }
+    asks.children(&under(&trees.domain, "cpu"));
+    for directory in [&trees.devices, &trees.frontends, &trees.backends] {
+        asks.children(directory);
+    }
+    // One level earlier than the others', since it is one level deeper.
+    asks.children(&under(&trees.frontends, "vsnd"));
 }
 
 /// `device/suspend` holds an event channel, not devices.
@@ -308,7 +315,7 @@ fn device_asks(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
         }
         Layout::Nested(depth) => {
             if let Some(frontend) = &place.frontend {
-                nested(trees, info, frontend, depth, asks);
+                nested(info, frontend, depth, asks);
             }
         }
     }
@@ -320,11 +327,10 @@ fn is_far(trees: &Trees, place: &Place) -> bool {
 }
 
 /// Keys in the frontend tree, and in directories of it that have numbers for names, down to `depth`.
-fn nested(trees: &Trees, info: &ClassInfo, directory: &Path, depth: usize, asks: &mut Asks<'_>) {
+fn nested(info: &ClassInfo, directory: &Path, depth: usize, asks: &mut Asks<'_>) {
     if depth > 0 {
         asks.children(directory);
     }
-    let is_number = |name: &&Name| name.as_str().bytes().all(|c| c.is_ascii_digit());
     let listed = asks.seen.children(directory);
     for key in info.frontend_keys {
         if depth == 0 || listed.iter().any(|name| name.as_str() == *key) {
@@ -332,10 +338,30 @@ fn nested(trees: &Trees, info: &ClassInfo, directory: &Path, depth: usize, asks:
         }
     }
     if depth > 0 {
-        for name in listed.iter().filter(is_number).take(GUEST_CHILDREN_MAX) {
-            nested(trees, info, &under(directory, name.as_str()), depth - 1, asks);
+        for below in numbered(asks.seen, directory).take(GUEST_CHILDREN_MAX) {
+            nested(info, &below, depth - 1, asks);
         }
     }
+}
+
+/// The directories of guests that hold more than [`GUEST_CHILDREN_MAX`] others, of which only so many were read.
+pub(super) fn crowded(seen: &Observed, place: &Place) -> Vec<Path> {
+    let Some(Layout::Nested(depth)) = place.info.map(|info| info.layout) else { return Vec::new() };
+    let mut level: Vec<Path> = place.frontend.iter().cloned().collect();
+    let mut crowded = Vec::new();
+    for _ in 0..depth {
+        let full = level.iter().filter(|path| numbered(seen, path).count() > GUEST_CHILDREN_MAX);
+        crowded.extend(full.cloned());
+        level =
+            level.iter().flat_map(|path| numbered(seen, path).take(GUEST_CHILDREN_MAX)).collect();
+    }
+    crowded
+}
+
+/// The directories in a directory that have numbers for names.
+fn numbered<'a>(seen: &'a Observed, directory: &'a Path) -> impl Iterator<Item = Path> + 'a {
+    let is_number = |name: &&Name| name.as_str().bytes().all(|c| c.is_ascii_digit());
+    seen.children(directory).iter().filter(is_number).map(|name| under(directory, name.as_str()))
 }
 
 /// A path below one that exists, by names that are no longer than what a path may hold; the root of the directory itself

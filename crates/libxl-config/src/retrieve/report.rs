@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use xsclient::{Errno, Path};
 
+use super::plan::GUEST_CHILDREN_MAX;
 use super::view::BadText;
 use crate::template::Revision;
 
@@ -434,6 +435,13 @@ pub enum Unseen {
         /// What.
         path: String,
     },
+    /// Not all of it read: the guest can write there, and has more than any device needs.
+    Crowded {
+        /// The directory.
+        path: String,
+        /// How many of the directories in it were read.
+        read: usize,
+    },
     /// The hypervisor could not be asked.
     HypervisorFailed {
         /// Why.
@@ -442,6 +450,10 @@ pub enum Unseen {
 }
 
 impl Unseen {
+    pub(super) fn crowded(path: &Path) -> Self {
+        Self::Crowded { path: path.to_string(), read: GUEST_CHILDREN_MAX }
+    }
+
     pub(super) fn refused(path: &Path, errno: &Errno) -> Self {
         Self::Refused { path: path.to_string(), error: errno.name().to_owned() }
     }
@@ -462,6 +474,9 @@ pub enum BadValue {
         /// What the field takes.
         wanted: &'static str,
     },
+    /// Nobody but the guest says that there is such a device.
+    #[error("no backend belongs to it, so that only the guest says it exists")]
+    NoBackend,
     /// The key is missing, and the field cannot be without it.
     #[error("missing, and the device cannot be described without it")]
     Missing,

@@ -80,6 +80,8 @@ pub(super) struct DomainView {
     pub(super) devices: Vec<SeenDevice>,
     /// Kinds of devices that this version does not know, with how many there are.
     pub(super) unknown_kinds: BTreeMap<String, usize>,
+    /// Directories of the guest's that were too full to be read whole.
+    pub(super) crowded: Vec<Path>,
     /// What the server refused to show.
     pub(super) refused: Vec<(Path, Errno)>,
 }
@@ -100,7 +102,6 @@ pub(super) struct SeenDevice {
 /// The backend's end of a device.
 #[derive(Clone, Debug)]
 pub(super) struct SeenBackend {
-    pub(super) path: Path,
     /// The domain that has it; `None` if the path is not one of a backend.
     pub(super) domid: Option<DomId>,
     /// The directory's name: `vbd`, `qdisk`, `vif`, ...
@@ -128,11 +129,6 @@ impl SeenDevice {
         good(self.frontend.as_ref()?.get(key))
     }
 
-    /// The console that libxl gives every domain, whose frontend is not among the devices.
-    pub(super) fn is_main_console(&self) -> bool {
-        self.kind == "console" && self.devid == "0"
-    }
-
     /// The number that names the device, where its name is one.
     pub(super) fn number(&self) -> Option<u32> {
         self.devid.parse().ok()
@@ -158,6 +154,7 @@ impl DomainView {
             ..Self::default()
         };
         for place in plan::devices(trees, seen) {
+            view.crowded.extend(plan::crowded(seen, &place));
             match place.info {
                 Some(info) => view.devices.extend(seen_device(trees, seen, info, &place)),
                 None => *view.unknown_kinds.entry(place.kind.to_string()).or_default() += 1,
@@ -190,7 +187,6 @@ fn seen_device(
             domid: told.map(|told| told.backend_domid),
             kind: told.map(|told| told.kind.to_owned()).unwrap_or_default(),
             keys: keys(path),
-            path: path.clone(),
         }
     });
     let device = SeenDevice {

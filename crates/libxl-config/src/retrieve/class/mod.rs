@@ -4,18 +4,48 @@
 //! `RULES` say key by key what libxl writes for a field and what field a value goes to, and which says how an entry of
 //! the template and a device in Xenstore are known to be the same. All judging is in `merge`.
 
+mod channel;
 mod disk;
 mod nic;
+mod p9;
+mod pci;
+mod pvcalls;
+mod rule;
+#[cfg(test)]
+mod scene;
+mod usbctrl;
+mod usbdev;
+mod vdispl;
+mod vfb;
+mod virtio;
+mod vkb;
+mod vsnd;
+mod vtpm;
+
+use std::fmt;
 
 use super::hypervisor::HypervisorView;
 use super::merge::Pass;
-use super::report::{Attachment, BadValue, DeviceClass};
-use super::view::{SeenDevice, Text};
+use super::report::{Attachment, BadValue, DeviceClass, DeviceReport, FieldChange, Problem};
+use super::view::{Keys, SeenDevice, Text};
 use crate::DomainConfig;
 use crate::model::{ConfigDomid, DevId};
 
-pub(super) use disk::Disks;
-pub(super) use nic::Nics;
+use channel::Channels;
+use disk::Disks;
+use nic::Nics;
+use p9::P9s;
+use pci::Pcis;
+use pvcalls::Pvcalls;
+pub(super) use rule::{Absence, Expected, Rule};
+use usbctrl::Usbctrls;
+use usbdev::Usbdevs;
+use vdispl::Vdispls;
+use vfb::Vfbs;
+use virtio::Virtios;
+use vkb::Vkbs;
+use vsnd::Vsnds;
+use vtpm::Vtpms;
 
 /// Where the devices of a class are and what is read of them.
 #[derive(Debug)]
@@ -59,18 +89,51 @@ impl ClassInfo {
     }
 }
 
-const ALL: &[&ClassInfo] = &[Disks::INFO, Nics::INFO];
+/// All but USB devices, which are in the directories of their controllers.
+const ALL: &[&ClassInfo] = &[
+    Disks::INFO,
+    Nics::INFO,
+    Pcis::INFO,
+    Vfbs::INFO,
+    Vkbs::INFO,
+    Virtios::INFO,
+    Vtpms::INFO,
+    P9s::INFO,
+    Pvcalls::INFO,
+    Vdispls::INFO,
+    Vsnds::INFO,
+    Channels::INFO,
+    Usbctrls::INFO,
+];
 
 /// Merges every class, in the order of the configuration.
 pub(super) fn for_each(pass: &mut Pass<'_, '_>) {
     pass.class::<Disks>();
     pass.class::<Nics>();
+    pass.class::<Pcis>();
+    pass.class::<Vfbs>();
+    pass.class::<Vkbs>();
+    pass.class::<Virtios>();
+    pass.class::<Vtpms>();
+    pass.class::<P9s>();
+    pass.class::<Pvcalls>();
+    pass.class::<Vdispls>();
+    pass.class::<Vsnds>();
+    pass.class::<Channels>();
+    pass.class::<Usbctrls>();
+    pass.class::<Usbdevs>();
+}
+
+/// Whether the device is a console that is no channel: libxl makes those by itself.
+pub(super) fn is_console(device: &SeenDevice) -> bool {
+    device.info.class == DeviceClass::Channel && Channels::entries(device).is_empty()
 }
 
 /// What people call a device that is only known by its directory.
 pub(super) fn label_of(device: &SeenDevice) -> String {
     match device.info.class {
         DeviceClass::Disk => Disks::live_identity(&Live::whole(device)).label,
+        DeviceClass::Channel => Channels::live_identity(&Live::whole(device)).label,
         _ => device.devid.clone(),
     }
 }
@@ -94,7 +157,6 @@ pub(super) trait Class {
     /// Key by key, in the order of the configuration.
     const RULES: &'static [Rule<Self::Device>];
 
-    fn list(config: &DomainConfig) -> &Vec<Self::Device>;
     fn list_mut(config: &mut DomainConfig) -> &mut Vec<Self::Device>;
 
     /// What the template's entry at `position` is called.
@@ -123,7 +185,7 @@ pub(super) trait Class {
     fn backend_domid(device: &mut Self::Device) -> Option<(&mut ConfigDomid, bool)>;
 
     /// How far attaching has come, for classes that tell it otherwise than by the states of both ends.
-    fn judge(_live: &Live<'_>) -> Option<Attachment> {
+    fn judge(_live: &Live<'_>, _is_hvm: bool) -> Option<Attachment> {
         None
     }
 
@@ -132,15 +194,61 @@ pub(super) trait Class {
         false
     }
 
-    /// Takes over what is no single key: lists inside a device. Says what changed.
-    fn take_lists(
-        _device: &mut Self::Device,
-        _live: &Live<'_>,
-        _changes: &mut Vec<ListChange>,
-    ) -> Result<(), BadValue> {
-        Ok(())
+    /// Takes over what is no single key: lists inside a device, and what the kind of the backend says.
+    fn take_lists(_device: &mut Self::Device, _live: &Live<'_>, _taken: &mut Taken) {}
+
+    /// Takes into an entry that is built from Xenstore what only the guest says: its word counts where there is no
+    /// template, and never against one.
+    fn take_guests_word(_device: &mut Self::Device, _live: &Live<'_>, _taken: &mut Taken) {}
+
+    /// Whether the entry says where the device is to be; otherwise libxl chose, and any device will do for it.
+    fn is_placed(_device: &Self::Device) -> bool {
+        true
     }
 }
+
+/// The functions of [`Class`] that are alike in all classes whose devices have a number in `devid` and a domain for the
+/// backend; `$finish` completes the entry for a device that only Xenstore knows.
+macro_rules! numbered_devices {
+    ($device:ident, $list:ident) => {
+        numbered_devices!($device, $list, |_, _| {});
+    };
+    ($device:ident, $list:ident, $finish:expr) => {
+        type Device = $device;
+
+        fn list_mut(config: &mut $crate::DomainConfig) -> &mut Vec<$device> {
+            &mut config.$list
+        }
+
+        fn identity(device: &$device, position: usize) -> $crate::retrieve::class::Identity {
+            $crate::retrieve::class::Identity::devid(device.devid, position)
+        }
+
+        fn live_identity(
+            live: &$crate::retrieve::class::Live<'_>,
+        ) -> $crate::retrieve::class::Identity {
+            $crate::retrieve::class::Identity::plain(&live.device.devid)
+        }
+
+        fn new(
+            live: &$crate::retrieve::class::Live<'_>,
+            _hypervisor: Option<&dyn $crate::retrieve::hypervisor::HypervisorView>,
+        ) -> Result<$device, $crate::retrieve::report::BadValue> {
+            let finish: fn(&mut $device, &$crate::retrieve::class::Live<'_>) = $finish;
+            let mut device = $device {
+                devid: $crate::retrieve::class::directory_number(live)?,
+                ..$device::default()
+            };
+            finish(&mut device, live);
+            Ok(device)
+        }
+
+        fn backend_domid(device: &mut $device) -> Option<(&mut $crate::model::ConfigDomid, bool)> {
+            Some((&mut device.backend_domid, device.backend_domname.is_some()))
+        }
+    };
+}
+use numbered_devices;
 
 /// What a device is called: to compare, and to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +260,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    #[expect(clippy::needless_pass_by_value, reason = "most callers have a number or a reference")]
     pub(super) fn plain(name: impl ToString) -> Self {
         Self { key: name.to_string(), label: name.to_string() }
     }
@@ -162,11 +271,56 @@ impl Identity {
     }
 }
 
-/// A list inside a device that Xenstore has otherwise than the template.
-pub(super) struct ListChange {
-    pub(super) field: &'static str,
-    pub(super) template: String,
-    pub(super) live: String,
+/// What was taken into an entry beside the rules, and what could not be.
+#[derive(Default)]
+pub(super) struct Taken {
+    changes: Vec<FieldChange>,
+    problems: Vec<Problem>,
+}
+
+impl Taken {
+    pub(super) fn change(&mut self, field: &'static str, key: &str, template: &str, live: &str) {
+        let (template, live) = (Some(template.to_owned()), Some(live.to_owned()));
+        self.changes.push(FieldChange { field, key: key.to_owned(), template, live });
+    }
+
+    pub(super) fn problem(&mut self, key: &str, what: impl fmt::Display) {
+        self.problems.push(Problem::new(key, what));
+    }
+
+    /// The text of a value, if it is there and is text.
+    pub(super) fn text<'t>(&mut self, key: &str, value: Option<&'t Text>) -> Option<&'t str> {
+        match value? {
+            Text::Good(text) => Some(text),
+            Text::Bad(bad) => {
+                self.problem(key, bad);
+                None
+            }
+        }
+    }
+
+    /// What was parsed, if it could be.
+    pub(super) fn good<T>(&mut self, key: &str, parsed: Result<T, BadValue>) -> Option<T> {
+        parsed.map_err(|bad| self.problem(key, bad)).ok()
+    }
+
+    /// What serves the device, as the kind of its backend says, unless the entry leaves it open.
+    pub(super) fn server<T: PartialEq + fmt::Display + Default>(
+        &mut self,
+        field: &'static str,
+        ours: &mut T,
+        serves: Option<T>,
+    ) {
+        if let Some(serves) = serves.filter(|serves| *ours != T::default() && serves != ours) {
+            self.change(field, "backend", &ours.to_string(), &serves.to_string());
+            *ours = serves;
+        }
+    }
+
+    pub(super) fn into_report(self, report: &mut DeviceReport) {
+        report.changes.extend(self.changes);
+        report.problems.extend(self.problems);
+    }
 }
 
 /// One device in Xenstore: a directory, or one of several in a directory.
@@ -187,9 +341,36 @@ impl<'a> Live<'a> {
         self.slot.map_or_else(|| key.to_owned(), |slot| format!("{key}-{slot}"))
     }
 
-    /// A value as it was when the device was made, or as the toolstack changed it since.
+    /// A value as it was when the device was made, or as the toolstack changed it since; for the keys that the class has
+    /// in the frontend tree, the value there.
     pub(super) fn value(&self, key: &str) -> Option<&'a Text> {
+        if self.device.info.frontend_keys.contains(&key) {
+            return self.guests(key);
+        }
         self.device.created(&self.key(key))
+    }
+
+    /// A value of the frontend tree, which is the guest's.
+    pub(super) fn guests(&self, key: &str) -> Option<&'a Text> {
+        self.device.frontend.as_ref()?.get(key)
+    }
+
+    /// The directories with numbers for names below one of the frontend tree, `directory` being empty or ending in `/`.
+    pub(super) fn numbered(&self, directory: &str) -> Vec<usize> {
+        let keys = self.device.frontend.iter().flat_map(Keys::keys);
+        let below = keys.filter_map(|key| key.strip_prefix(directory)?.split_once('/'));
+        let mut numbers: Vec<usize> = below
+            .filter(|(name, _)| is_number(name))
+            .filter_map(|(name, _)| name.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
+    /// The kind of the backend: `vbd`, `qdisk`, ...
+    pub(super) fn backend_kind(&self) -> Option<&'a str> {
+        Some(self.device.backend.as_ref()?.kind.as_str())
     }
 
     /// The same, if it is good text.
@@ -201,131 +382,15 @@ impl<'a> Live<'a> {
     }
 }
 
-/// How one key and one field belong together.
-pub(super) struct Rule<D: 'static> {
-    pub(super) key: &'static str,
-    /// The field's name in JSON.
-    pub(super) field: &'static str,
-    /// What libxl would have written under the key for this entry.
-    pub(super) expected: fn(&D, &Live<'_>) -> Expected,
-    /// Takes the value of the key into the entry.
-    pub(super) take: fn(&mut D, &str, &Live<'_>) -> Result<(), BadValue>,
-    /// What it means that the key is not there although it was expected.
-    pub(super) absent: Absence<D>,
-}
-
-/// What libxl would have written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Expected {
-    /// Whatever stands there: the entry leaves it to libxl.
-    Anything,
-    /// No such key.
-    Nothing,
-    Text(String),
-    /// A name that libxl completes to a path in its directory of scripts, which is the host's own.
-    Script(String),
-}
-
-impl Expected {
-    pub(super) fn text(text: impl ToString) -> Self {
-        Self::Text(text.to_string())
-    }
-
-    /// A key that is written only if the field is set.
-    pub(super) fn optional(field: Option<&str>) -> Self {
-        field.map_or(Self::Nothing, Self::text)
-    }
-
-    pub(super) fn flag(set: bool) -> Self {
-        Self::text(u8::from(set))
-    }
-
-    pub(super) fn is_met_by(&self, live: Option<&str>) -> bool {
-        match (self, live) {
-            (Self::Anything, _) | (Self::Nothing, None) => true,
-            (Self::Text(text), Some(live)) => text == live,
-            (Self::Script(name), Some(live)) => {
-                live == name || live.rsplit('/').next() == Some(name)
-            }
-            _ => false,
-        }
-    }
-
-    /// As text for a report.
-    pub(super) fn shown(&self) -> Option<String> {
-        match self {
-            Self::Anything | Self::Nothing => None,
-            Self::Text(text) | Self::Script(text) => Some(text.clone()),
-        }
-    }
-}
-
-/// A key that holds the text of a field, and is there only if the field is set.
-macro_rules! text_rule {
-    ($device:ty, $key:literal, $field:ident) => {
-        text_rule!($device, $key, $field, $key)
-    };
-    ($device:ty, $key:literal, $field:ident, $name:literal) => {
-        Rule {
-            key: $key,
-            field: $name,
-            expected: |device: &$device, _| Expected::optional(device.$field.as_deref()),
-            take: |device, live, _| {
-                device.$field = Some(live.to_owned());
-                Ok(())
-            },
-            absent: Absence::Clear(|device| device.$field = None),
-        }
-    };
-}
-use text_rule;
-
-/// What it means that an expected key is not there.
-pub(super) enum Absence<D> {
-    /// Nothing: not every version writes it.
-    Keep,
-    /// The field has this value.
-    Clear(fn(&mut D)),
-}
-
-/// A path to a hotplug script as the template would have it: the bare name, if libxl's directory completes it.
-pub(super) fn script_name(live: &str) -> String {
-    live.strip_prefix(SCRIPT_DIRECTORY)
-        .filter(|name| !name.contains('/'))
-        .unwrap_or(live)
-        .to_owned()
-}
-
-/// Where libxl looks for scripts that are given without a path, unless built otherwise.
-const SCRIPT_DIRECTORY: &str = "/etc/xen/scripts/";
-
-/// A script: given by path or by name, or the class's default.
-pub(super) fn expected_script(field: Option<&str>, default: &'static str) -> Expected {
-    match field {
-        Some(path) if path.starts_with('/') => Expected::text(path),
-        Some(name) => Expected::Script(name.to_owned()),
-        None => Expected::Script(default.to_owned()),
-    }
-}
-
-/// Reads a number of Xenstore.
-pub(super) fn number<N: std::str::FromStr>(text: &str) -> Result<N, BadValue> {
-    text.parse().map_err(|_| BadValue::not_a(text, "a number that fits"))
-}
-
-/// Reads `0` or `1`.
-pub(super) fn flag(text: &str) -> Result<bool, BadValue> {
-    match text {
-        "0" => Ok(false),
-        "1" => Ok(true),
-        _ => Err(BadValue::not_a(text, "0 or 1")),
-    }
-}
-
 /// The number that names a device's directory.
 pub(super) fn directory_number(live: &Live<'_>) -> Result<DevId, BadValue> {
     let number = live.device.devid.parse().ok().filter(|number| *number >= 0);
     number
         .map(DevId::new)
         .ok_or_else(|| BadValue::not_a(&live.device.devid, "the number of a device"))
+}
+
+/// A number as libxl writes one: no sign, no leading zero.
+fn is_number(name: &str) -> bool {
+    name.bytes().all(|c| c.is_ascii_digit()) && (name == "0" || !name.starts_with('0'))
 }

@@ -1,10 +1,8 @@
 //! Network cards: `vif`.
 
-use super::{Absence, Class, ClassInfo, Expected, Identity, Layout, Live, Rule};
-use super::{directory_number, expected_script, number, script_name, text_rule};
-use crate::DomainConfig;
-use crate::model::{ConfigDomid, Mac, Nic, NicType};
-use crate::retrieve::hypervisor::HypervisorView;
+use super::rule::{enum_rule, expected_script, number, script_name, text_rule};
+use super::{Absence, Class, ClassInfo, Expected, Layout, Rule, numbered_devices};
+use crate::model::{Mac, Nic, NicType};
 use crate::retrieve::report::{BadValue, DeviceClass};
 
 pub(in crate::retrieve) struct Nics;
@@ -16,7 +14,7 @@ const DEFAULT_MTU: i32 = 1500;
 const DEFAULT_BRIDGE: &str = "xenbr0";
 
 impl Class for Nics {
-    type Device = Nic;
+    numbered_devices!(Nic, nics);
 
     const INFO: &'static ClassInfo = &ClassInfo {
         class: DeviceClass::Nic,
@@ -146,24 +144,14 @@ impl Class for Nics {
             },
             absent: Absence::Keep,
         },
-        Rule {
-            key: "type",
-            field: "nictype",
-            expected: |nic, _| match nic.nictype {
-                NicType::Vif => Expected::text("vif"),
-                NicType::VifIoemu => Expected::text("vif_ioemu"),
-                _ => Expected::Anything,
-            },
-            take: |nic, live, _| {
-                nic.nictype = match live {
-                    "vif" => NicType::Vif,
-                    "vif_ioemu" => NicType::VifIoemu,
-                    _ => return Err(BadValue::not_a(live, "vif or vif_ioemu")),
-                };
-                Ok(())
-            },
-            absent: Absence::Keep,
-        },
+        enum_rule!(
+            Nic,
+            "type",
+            nictype,
+            "nictype",
+            NicType { Vif = "vif", VifIoemu = "vif_ioemu" },
+            "vif or vif_ioemu"
+        ),
         Rule {
             key: "rate",
             field: "rate_bytes_per_interval",
@@ -238,28 +226,118 @@ impl Class for Nics {
         text_rule!(Nic, "colo_checkpoint_host", colo_checkpoint_host),
         text_rule!(Nic, "colo_checkpoint_port", colo_checkpoint_port),
     ];
+}
 
-    fn list(config: &DomainConfig) -> &Vec<Nic> {
-        &config.nics
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Scene;
+    use super::{Class, Nics};
+
+    fn scene() -> Scene {
+        Scene::new(
+            "nics",
+            r#"{ "devid": 0, "mac": "00:16:3e:aa:bb:01", "bridge": "xenbr0", "nictype": "vif",
+                 "model": "e1000" }"#,
+            r#"
+            /libxl/7/device/vif/0
+                frontend = "/local/domain/7/device/vif/0"
+                backend = "/local/domain/0/backend/vif/7/0"
+                script = "/etc/xen/scripts/vif-bridge"
+                mac = "00:16:3e:aa:bb:01"
+                bridge = "xenbr0"
+                handle = "0"
+                type = "vif"
+                hotplug-status = ""
+            /local/domain/0/backend/vif/7/0
+                mac = "00:16:3e:00:00:00"
+                hotplug-status = "connected"
+                state = "4"
+            /local/domain/7/device/vif/0
+                mac = "ff:ff:ff:ff:ff:ff"
+                mtu = "1500"
+                state = "4"
+            "#,
+        )
     }
 
-    fn list_mut(config: &mut DomainConfig) -> &mut Vec<Nic> {
-        &mut config.nics
+    #[test]
+    fn a_card_stays_whatever_its_backend_and_its_guest_write() {
+        scene().stays();
+        scene().entry(r#"{ "mac": null, "nictype": null, "bridge": null, "devid": null }"#).stays();
+        scene().entry(r#"{ "mtu": 1500, "script": "vif-bridge" }"#).stays();
+        scene().entry(r#"{ "backend_domname": "net" }"#).stays();
     }
 
-    fn identity(nic: &Nic, position: usize) -> Identity {
-        Identity::devid(nic.devid, position)
+    #[test]
+    fn each_key_of_a_card_changes_its_field() {
+        for (key, live, field, change) in [
+            ("mac", "00:16:3e:00:00:02", "mac", r#"{ "mac": "00:16:3e:00:00:02" }"#),
+            ("bridge", "br1", "bridge", r#"{ "bridge": "br1" }"#),
+            ("mtu", "9000", "mtu", r#"{ "mtu": 9000 }"#),
+            ("vlan", "12", "vlan", r#"{ "vlan": "12" }"#),
+            ("ip", "10.0.0.2", "ip", r#"{ "ip": "10.0.0.2" }"#),
+            ("vifname", "web0", "ifname", r#"{ "ifname": "web0" }"#),
+            ("gatewaydev", "eth1", "gatewaydev", r#"{ "gatewaydev": "eth1" }"#),
+            ("forwarddev", "eth2", "coloft_forwarddev", r#"{ "coloft_forwarddev": "eth2" }"#),
+            ("type", "vif_ioemu", "nictype", r#"{ "nictype": "vif_ioemu" }"#),
+            ("script", "/etc/xen/scripts/vif-route", "script", r#"{ "script": "vif-route" }"#),
+            (
+                "rate",
+                "50000,50000",
+                "rate_bytes_per_interval",
+                r#"{ "rate_bytes_per_interval": 50000, "rate_interval_usecs": 50000 }"#,
+            ),
+        ] {
+            let scene = if key == "mtu" { scene().entry(r#"{ "mtu": 1500 }"#) } else { scene() };
+            scene.turns(key, live, field, change);
+            // And back.
+            let changed = scene.clone().entry(change).live(key, live);
+            changed.clone().stays();
+            if !matches!(key, "mac" | "type" | "script" | "mtu") {
+                let mut without = changed.merge().entries("nics")[0].clone();
+                let now = scene.clone().entry(change).gone(key).merge();
+                for name in [field, "rate_interval_usecs"] {
+                    without.as_object_mut().unwrap().remove(name);
+                }
+                assert_eq!(now.entries("nics")[0], without, "{key}");
+            }
+        }
     }
 
-    fn live_identity(live: &Live<'_>) -> Identity {
-        Identity::plain(&live.device.devid)
+    #[test]
+    fn every_text_key_has_the_field_of_its_name() {
+        let colo = Nics::INFO.keys.iter().filter(|key| key.starts_with("colo_"));
+        for key in colo {
+            scene().turns(key, "x", key, &format!(r#"{{ "{key}": "x" }}"#));
+        }
     }
 
-    fn new(live: &Live<'_>, _hypervisor: Option<&dyn HypervisorView>) -> Result<Nic, BadValue> {
-        Ok(Nic { devid: directory_number(live)?, ..Nic::default() })
+    #[test]
+    fn a_card_is_built() {
+        scene().is_built_as(
+            r#"{ "devid": 0, "mac": "00:16:3e:aa:bb:01", "bridge": "xenbr0", "nictype": "vif" }"#,
+        );
+        scene().live("rate", "1000,50000").live("mtu", "9000").is_built_as(
+            r#"{ "devid": 0, "mac": "00:16:3e:aa:bb:01", "bridge": "xenbr0", "nictype": "vif",
+                 "mtu": 9000, "rate_bytes_per_interval": 1000, "rate_interval_usecs": 50000 }"#,
+        );
     }
 
-    fn backend_domid(nic: &mut Nic) -> Option<(&mut ConfigDomid, bool)> {
-        Some((&mut nic.backend_domid, nic.backend_domname.is_some()))
+    #[test]
+    fn what_is_no_value_of_a_card_leaves_the_template() {
+        scene().refuses("mac", &["", "00:16:3e", "00-16-3e-aa-bb-01"]);
+        scene().entry(r#"{ "mtu": 1500 }"#).refuses("mtu", &["", "big", "99999999999"]);
+        scene().refuses("rate", &["", "1000", "1000,", ",5", "1000,50000,1", "-1,50000"]);
+        scene().refuses("type", &["", "virtio"]);
+        scene().refuses("ip", &[]);
+    }
+
+    #[test]
+    fn a_backend_in_a_driver_domain_is_followed() {
+        let driver = "/local/domain/4/backend/vif/7/0";
+        let elsewhere = scene().gone("/local/domain/0").live("backend", driver);
+        let outcome = elsewhere.live(&format!("{driver}/state"), "4").merge();
+        assert_eq!(outcome.config.nics[0].backend_domid.get(), 4);
+        assert_eq!(outcome.only().changes[0].field, "backend_domid");
     }
 }

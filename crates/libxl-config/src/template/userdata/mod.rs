@@ -52,6 +52,9 @@ pub struct OpenDirError {
     pub source: std::io::Error,
 }
 
+/// Templates are seldom longer than this; it saves a read from growing its buffer step by step.
+const USUAL_TEMPLATE_LEN: usize = 64 * 1024;
+
 impl UserdataDir {
     /// Where libxl keeps its files unless it was built with other paths.
     pub const HOST_PATH: &'static str = "/var/lib/xen";
@@ -81,7 +84,9 @@ impl UserdataDir {
             OpenError::Io(error) => self.unreadable(key, "open", &name, error),
         })?;
         let Some((fd, stat)) = opened else { return Ok(Reading { file: None, content: Ok(None) }) };
-        let mut octets = Vec::new();
+        // Room for what the file says it holds, up to the size of a usual template: a file may claim more than it has.
+        let room = usize::try_from(stat.st_size).unwrap_or(0).min(USUAL_TEMPLATE_LEN) + 1;
+        let mut octets = Vec::with_capacity(room);
         let mut file = File::from(fd);
         // One for the NUL, one to see that there is more.
         let longest = MAX_TEMPLATE_LEN as u64 + 2;

@@ -1,0 +1,201 @@
+//! Changes that land between the reads of a retrieve.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use libxl_config::retrieve::{Attachment, Consistency, Means, Retriever};
+use libxl_config::template::{MemoryStore, create, forget};
+use xenstored::Embedded;
+use xsclient::Request;
+
+use crate::hosts::{
+    self, GUEST, client, deadline, disk, retrieve, template, templates, vdevs, write,
+};
+
+/// Calls `change` before the request number `at` of those that read.
+fn before_read(
+    xenstore: &Embedded,
+    at: usize,
+    mut change: impl FnMut(&mut xenstored::Server) + Send + 'static,
+) {
+    let mut reads = 0;
+    xenstore.set_interceptor(Some(Box::new(move |server, _, _, request| {
+        if matches!(request, Request::Read(_) | Request::Directory(_)) {
+            if reads == at {
+                change(server);
+            }
+            reads += 1;
+        }
+    })));
+}
+
+/// How many reads one attempt takes.
+fn reads(xenstore: &Embedded, templates: &MemoryStore, means: Means) -> usize {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    xenstore.set_interceptor(Some(Box::new(move |_, _, _, request| {
+        if matches!(request, Request::Read(_) | Request::Directory(_)) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    })));
+    Retriever::new(&mut client(xenstore), templates).means(means).retrieve(GUEST).unwrap();
+    xenstore.set_interceptor(None);
+    count.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_hotplug_landing_between_any_two_reads_is_seen_whole_or_not_at_all() {
+    for means in [Means::Fence, Means::Transaction] {
+        let total = reads(&hosts::xenstore(), &templates(&["xvda", "xvdb"]), means);
+        assert!(total > 20, "{total} reads");
+        let mut inside = 0;
+        for at in 0..total {
+            let xenstore = hosts::xenstore();
+            let templates = templates(&["xvda", "xvdb"]);
+            before_read(&xenstore, at, |server| {
+                for request in disk("xvdb", 51728, "4") {
+                    server.apply(request);
+                }
+            });
+            let retrieved = Retriever::new(&mut client(&xenstore), &templates)
+                .means(means)
+                .retrieve(GUEST)
+                .unwrap();
+            let Consistency::Consistent { attempts } = retrieved.report.consistency else {
+                panic!("{means:?}, before read {at}: {:?}", retrieved.report.consistency);
+            };
+            let xvdb = retrieved.report.devices.iter().find(|device| device.id == "xvdb").unwrap();
+            // A transaction of this server sees the moment of its start, a fence that of its end.
+            let before = means == Means::Transaction && vdevs(&retrieved) == ["xvda"];
+            let expected = if before { Attachment::Absent } else { Attachment::Connected };
+            assert_eq!(xvdb.attachment, expected, "{means:?}, before read {at}");
+            assert_eq!(xvdb.in_configuration, !before, "{means:?}, before read {at}");
+            inside += usize::from(attempts > 1 || before);
+        }
+        assert!(inside > 0, "{means:?}: the change never landed inside a read");
+    }
+}
+
+#[test]
+fn an_unplug_landing_between_any_two_reads_is_seen_whole_or_not_at_all() {
+    for means in [Means::Fence, Means::Transaction] {
+        let total = reads(&hosts::xenstore(), &templates(&["xvda"]), means);
+        for at in 0..total {
+            let xenstore = hosts::xenstore();
+            let templates = templates(&["xvda"]);
+            before_read(&xenstore, at, |server| {
+                for path in [
+                    "/local/domain/7/device/vbd/51712",
+                    "/libxl/7/device/vbd/51712",
+                    "/local/domain/0/backend/vbd/7/51712",
+                ] {
+                    server.apply(Request::Rm(path.parse().unwrap()));
+                }
+            });
+            let retrieved = Retriever::new(&mut client(&xenstore), &templates)
+                .means(means)
+                .retrieve(GUEST)
+                .unwrap();
+            let consistent = matches!(retrieved.report.consistency, Consistency::Consistent { .. });
+            let before = means == Means::Transaction && vdevs(&retrieved) == ["xvda"];
+            let expected = if before { Attachment::Connected } else { Attachment::Absent };
+            let xvda = &retrieved.report.devices[0];
+            assert!(
+                consistent && xvda.attachment == expected,
+                "{means:?}, before read {at}: {:?}",
+                retrieved.report
+            );
+        }
+    }
+}
+
+#[test]
+fn a_template_changed_while_xenstore_is_read_is_read_again() {
+    let total = reads(&hosts::xenstore(), &templates(&["xvda"]), Means::Fence);
+    for at in 0..total {
+        let xenstore = hosts::xenstore();
+        for request in disk("xvdb", 51728, "4") {
+            hosts::apply(&xenstore, request);
+        }
+        let templates = Arc::new(templates(&["xvda"]));
+        let changed = Arc::clone(&templates);
+        before_read(&xenstore, at, move |_| {
+            forget(&*changed, &hosts::key(), deadline()).unwrap();
+            create(&*changed, &hosts::key(), &template(&["xvda", "xvdb"]), deadline()).unwrap();
+        });
+        let retrieved =
+            Retriever::new(&mut client(&xenstore), &*templates).retrieve(GUEST).unwrap();
+        assert_eq!(
+            retrieved.report.consistency,
+            Consistency::Consistent { attempts: 2 },
+            "before read {at}"
+        );
+        // Not built from Xenstore, which would come without the template's format.
+        assert!(
+            retrieved.report.devices.iter().all(|device| device.note.is_none()),
+            "{:?}",
+            retrieved.report
+        );
+    }
+}
+
+#[test]
+fn a_domain_that_never_stops_changing_is_given_up_on_and_reported() {
+    let xenstore = hosts::xenstore();
+    let mut n = 0;
+    xenstore.set_interceptor(Some(Box::new(move |server, _, _, request| {
+        if matches!(request, Request::Read(path) if path.name() == Some("target")) {
+            n += 1;
+            server.apply(write("/local/domain/7/memory/target", &(100_000 + n).to_string()));
+        }
+    })));
+    let mut client = client(&xenstore);
+    let templates = templates(&["xvda"]);
+    let retrieved = Retriever::new(&mut client, &templates).attempts(3).retrieve(GUEST).unwrap();
+    let Consistency::Changing { attempts: 3, changed } = &retrieved.report.consistency else {
+        panic!("{:?}", retrieved.report.consistency);
+    };
+    assert_eq!(changed, &["/local/domain/7/memory/target"]);
+    assert!(!retrieved.report.is_clean());
+}
+
+#[test]
+fn a_guest_that_keeps_writing_does_not_keep_a_read_from_being_consistent() {
+    let xenstore = hosts::xenstore();
+    xenstore.set_interceptor(Some(Box::new(|server, _, _, request| {
+        if matches!(request, Request::Read(_) | Request::Directory(_)) {
+            for path in ["/local/domain/7/data/x", "/local/domain/7/device/vbd/51712/state"] {
+                server.apply(write(path, "4"));
+            }
+        }
+    })));
+    let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
+    assert_eq!(retrieved.report.consistency, Consistency::Consistent { attempts: 1 });
+}
+
+#[test]
+fn changes_of_other_domains_do_not_count() {
+    let xenstore = hosts::xenstore();
+    xenstore.set_interceptor(Some(Box::new(|server, _, _, request| {
+        if matches!(request, Request::Read(_)) {
+            server.apply(write("/local/domain/70/name", "other"));
+            server.apply(write("/local/domain/0/backend/vbd/70/51712/state", "2"));
+            server.apply(write("/libxl/70/device/vbd/51712/state", "2"));
+        }
+    })));
+    let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
+    assert_eq!(retrieved.report.consistency, Consistency::Consistent { attempts: 1 });
+}
+
+#[test]
+fn the_revision_changes_with_template_and_view_and_with_nothing_else() {
+    let xenstore = hosts::xenstore();
+    let one = templates(&["xvda"]);
+    let first = retrieve(&xenstore, &one).revision;
+    assert_eq!(retrieve(&xenstore, &one).revision, first);
+    hosts::apply(&xenstore, write("/local/domain/7/data/x", "1"));
+    assert_eq!(retrieve(&xenstore, &one).revision, first);
+    assert_ne!(retrieve(&xenstore, &templates(&["xvda", "xvdb"])).revision, first);
+    hosts::apply(&xenstore, write("/local/domain/7/memory/target", "131072"));
+    assert_ne!(retrieve(&xenstore, &one).revision, first);
+}

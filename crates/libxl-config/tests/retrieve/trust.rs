@@ -1,0 +1,152 @@
+//! Values that are hostile, broken, or written by whom they should not be.
+
+use libxl_config::retrieve::{Attachment, BackendState, DeviceClass, DeviceNote, Unseen};
+use libxl_config::template::MemoryStore;
+use xsclient::Request;
+
+use crate::hosts::{self, apply, disk, retrieve, templates, vdevs, write};
+
+fn set(path: &str, value: &[u8]) -> Request {
+    Request::Write { path: path.parse().unwrap(), value: value.to_vec() }
+}
+
+#[test]
+fn a_guest_cannot_point_to_the_backend_of_another_domain() {
+    let xenstore = hosts::xenstore();
+    for (path, value) in [
+        ("/local/domain/9/device/vbd/51712/backend", "/local/domain/0/backend/vbd/7/51712"),
+        ("/local/domain/9/name", "thief"),
+    ] {
+        apply(&xenstore, write(path, value));
+    }
+    let store = MemoryStore::new();
+    let mut client = hosts::client(&xenstore);
+    let retrieved = libxl_config::retrieve::Retriever::new(&mut client, &store)
+        .retrieve(xsclient::DomId::new(9))
+        .unwrap();
+    assert!(retrieved.config.disks.is_empty(), "{:?}", retrieved.config.disks);
+    assert!(retrieved.report.devices.iter().all(|device| !device.in_configuration));
+}
+
+#[test]
+fn what_the_guest_writes_never_wins_over_what_the_toolstack_wrote() {
+    let xenstore = hosts::xenstore();
+    let frontend = "/local/domain/7/device/vbd/51712";
+    for (key, value) in
+        [("backend", "/local/domain/7/fake"), ("params", "/etc/shadow"), ("device-type", "cdrom")]
+    {
+        apply(&xenstore, write(&format!("{frontend}/{key}"), value));
+    }
+    let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
+    let xvda = retrieved.report.device(DeviceClass::Disk, "xvda").unwrap();
+    assert!(xvda.changes.is_empty() && xvda.problems.is_empty(), "{xvda:?}");
+    assert_eq!(xvda.attachment, Attachment::Connected);
+}
+
+#[test]
+fn without_a_toolstack_tree_devices_are_found_by_their_frontends_and_the_report_says_so() {
+    let xenstore = hosts::xenstore();
+    apply(&xenstore, Request::Rm("/libxl/7".parse().unwrap()));
+    let retrieved = retrieve(&xenstore, &MemoryStore::new());
+    assert_eq!(vdevs(&retrieved), ["xvda"]);
+    assert_eq!(retrieved.config.disks[0].pdev_path.as_deref(), Some("/srv/xvda.img"));
+    assert!(retrieved.report.unseen.contains(&Unseen::NoToolstackTree));
+}
+
+#[test]
+fn a_device_that_the_toolstack_removed_while_an_end_is_left_is_half_detached() {
+    let xenstore = hosts::xenstore();
+    for request in disk("xvdb", 51728, "5") {
+        apply(&xenstore, request);
+    }
+    apply(&xenstore, Request::Rm("/libxl/7/device/vbd/51728".parse().unwrap()));
+    let half = Attachment::HalfDetached { backend_state: Some(BackendState(5)) };
+    let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
+    let xvdb = retrieved.report.device(DeviceClass::Disk, "xvdb").unwrap();
+    assert_eq!(
+        (&xvdb.attachment, xvdb.note, xvdb.in_configuration),
+        (&half, Some(DeviceNote::Leftover), false)
+    );
+    // Detached, but still in the template, which libxl does not change when it unplugs.
+    let retrieved = retrieve(&xenstore, &templates(&["xvda", "xvdb"]));
+    let xvdb = retrieved.report.device(DeviceClass::Disk, "xvdb").unwrap();
+    assert_eq!(
+        (&xvdb.attachment, xvdb.note, xvdb.in_configuration),
+        (&half, Some(DeviceNote::LeftOut), false)
+    );
+    assert_eq!(retrieved.report.devices.len(), 2);
+}
+
+#[test]
+fn broken_values_of_knobs_are_named_and_the_templates_stand() {
+    let xenstore = hosts::xenstore();
+    for (path, value) in [
+        ("/local/domain/7/name", &b"\xff\xfe\x00"[..]),
+        ("/local/domain/7/memory/target", b"lots"),
+        ("/local/domain/7/memory/static-max", b"99999999999999999999999999"),
+        ("/local/domain/7/cpu/0/availability", b"maybe"),
+        ("/local/domain/7/cpu/4000000000/availability", b"online"),
+    ] {
+        apply(&xenstore, set(path, value));
+    }
+    let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
+    let config = &retrieved.config;
+    assert_eq!(config.c_info.name.as_deref(), Some("web"));
+    assert_eq!(
+        (config.b_info.target_memkb.get(), config.b_info.max_memkb.get()),
+        (Some(262_144), Some(262_144))
+    );
+    for (field, what) in [
+        ("c_info.name", "not UTF-8"),
+        ("b_info.target_memkb", "\"lots\" is not a number"),
+        ("b_info.max_memkb", "is not a number"),
+        ("b_info.avail_vcpus[0]", "\"maybe\" is not online or offline"),
+        ("b_info.avail_vcpus[4000000000]", "no such CPU"),
+    ] {
+        let knob = retrieved
+            .report
+            .knob(field)
+            .unwrap_or_else(|| panic!("{field}: {:?}", retrieved.report.knobs));
+        let problem = knob.problem.as_ref().unwrap_or_else(|| panic!("{knob:?}"));
+        assert!(problem.what.contains(what), "{field}: {problem:?}");
+    }
+    assert_eq!(vdevs(&retrieved), ["xvda"]);
+    assert!(!retrieved.report.is_clean());
+}
+
+#[test]
+fn broken_values_of_a_device_are_named_and_the_rest_of_it_is_taken() {
+    let xenstore = hosts::xenstore();
+    let huge = vec![b'x'; 4000];
+    for (key, value) in [
+        ("params", &b"/srv/\xff.img"[..]),
+        ("mode", b"x"),
+        ("removable", b"yes"),
+        ("script", &huge),
+        ("device-type", b"cdrom"),
+    ] {
+        apply(&xenstore, set(&format!("/libxl/7/device/vbd/51712/{key}"), value));
+    }
+    let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
+    let disk = &retrieved.config.disks[0];
+    assert_eq!(
+        (disk.pdev_path.as_deref(), disk.readwrite, disk.removable),
+        (Some("/srv/xvda.img"), 1, 0)
+    );
+    assert_eq!(disk.is_cdrom, 1, "the one good difference is taken");
+    let xvda = retrieved.report.device(DeviceClass::Disk, "xvda").unwrap();
+    let at: Vec<&str> = xvda.problems.iter().map(|problem| problem.at.as_str()).collect();
+    assert_eq!(at, ["params", "removable", "mode"]);
+}
+
+#[test]
+fn devices_of_an_unknown_kind_are_counted_and_not_dropped_silently() {
+    let xenstore = hosts::xenstore();
+    apply(
+        &xenstore,
+        write("/libxl/7/device/teleporter/0/backend", "/local/domain/0/backend/teleporter/7/0"),
+    );
+    let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
+    let unknown = Unseen::UnknownKind { kind: "teleporter".into(), devices: 1 };
+    assert!(retrieved.report.unseen.contains(&unknown), "{:?}", retrieved.report.unseen);
+}
