@@ -1,6 +1,7 @@
 //! Waits until a domain's configuration may have changed: Xenstore watches, and inotify on a shared template directory.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::path::Path as FsPath;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -202,7 +203,7 @@ fn watch_templates(domid: DomId, directory: &FsPath, notices: Sender<Result<(), 
             loop {
                 match reader.next() {
                     Ok(event) => {
-                        let name = event.file_name().map(|name| name.to_bytes()).unwrap_or(b"");
+                        let name = event.file_name().map_or(&b""[..], CStr::to_bytes);
                         // A name may be missing if events were dropped.
                         let ours = name.is_empty() || name.starts_with(prefix.as_bytes());
                         if ours && notices.send(Ok(())).is_err() {

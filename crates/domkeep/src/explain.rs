@@ -184,6 +184,9 @@ impl Words {
                 "the toolstack's own tree: there is none, so devices were found where others may write too"
             )),
             Unseen::Unread { path } => self.line(4, format_args!("{path}: came too late to be read")),
+            Unseen::Crowded { path, read } => self.line(4, format_args!(
+                "{path}: the guest has filled it, and only {read} of its directories were read"
+            )),
             Unseen::HypervisorFailed { error } => {
                 self.line(4, format_args!("the hypervisor: {error}"));
             }
