@@ -111,7 +111,8 @@ impl Watches {
                     break;
                 }
                 let wait = if changed { left } else { LONG };
-                changed |= self.client.next_event_any(wait)?.is_some_and(|event| !event.first);
+                // The first event of a watch counts too: a server may have merged a change into it.
+                changed |= self.client.next_event_any(wait)?.is_some();
             }
         }
     }

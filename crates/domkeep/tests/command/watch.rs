@@ -3,10 +3,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::Value;
+use xenstored::{Embedded, Store};
+use xsclient::Request;
 
-use crate::host::{Answer, Host};
+use crate::host::{Answer, Host, domkeep, shipped};
 
 /// A watch that runs, and its answers as they come.
 struct Watching {
@@ -181,4 +185,45 @@ fn a_watch_says_so_when_the_server_goes() {
     host.stop();
     let end = watching.end().expect(3);
     assert!(end.stderr().contains("the server closed the connection"), "{}", end.stderr());
+}
+
+/// Requests that a watch of `web` for one second sends, while `meanwhile` happens over and over.
+fn requests_in_a_second(meanwhile: Option<Request>) -> u64 {
+    let text = fs::read_to_string(shipped("demo/host/xenstore.txt")).unwrap();
+    let xenstore = Embedded::new(Store::from_text(text).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let _server = xenstore.serve_unix(&socket).unwrap();
+    let requests = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&requests);
+    xenstore.set_interceptor(Some(Box::new(move |_, _, _, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    })));
+    let ended = Arc::new(AtomicBool::new(false));
+    let storm = meanwhile.map(|request| {
+        let (xenstore, ended) = (xenstore.clone(), Arc::clone(&ended));
+        std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                xenstore.apply(request.clone());
+                std::thread::yield_now();
+            }
+        })
+    });
+    let mut command = domkeep();
+    command.arg("--xenstore").arg(&socket).args(["--templates", "none", "retrieve", "web"]);
+    let answer = Answer::of(command.args(["--watch", "--watch-timeout", "1", "--json"]));
+    ended.store(true, Ordering::Relaxed);
+    storm.into_iter().for_each(|storm| storm.join().unwrap());
+    assert_eq!(answer.expect(0).stdout().lines().count(), 1);
+    requests.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_watch_is_idle_while_nothing_happens_and_bounded_while_a_guest_does_its_worst() {
+    let idle = requests_in_a_second(None);
+    assert!(idle < 500, "{idle} requests for an answer or two");
+    let ring = "/local/domain/1/device/vbd/51712/ring-ref".parse().unwrap();
+    let storm = requests_in_a_second(Some(Request::Write { path: ring, value: b"9".to_vec() }));
+    // Idle is two answers: the first, and another look after the first events. A storm may cause twenty a second.
+    assert!(storm < 15 * idle, "{storm} requests, against {idle} when idle");
 }
