@@ -7,6 +7,7 @@ mod arguments;
 mod captures;
 mod config;
 mod demo;
+mod differences;
 mod host;
 mod list;
 mod retrieve;
