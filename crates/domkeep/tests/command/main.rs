@@ -8,6 +8,7 @@ mod captures;
 mod config;
 mod demo;
 mod differences;
+mod documentation;
 mod host;
 mod list;
 mod retrieve;
