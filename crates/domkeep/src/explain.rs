@@ -36,6 +36,36 @@ pub(crate) fn device(device: &DeviceReport) -> String {
     format!("{}; {known}", device.attachment)
 }
 
+/// What somebody who sees the configuration alone should know, a line for each thing. That the hypervisor was not asked is not
+/// among it: that is so for every domain.
+pub(crate) fn warnings(report: &Report) -> Vec<String> {
+    let mut words = Words::default();
+    if !matches!(report.template, TemplateSource::Found { .. }) {
+        words.template(&report.template);
+    }
+    if !matches!(report.consistency, Consistency::Consistent { .. }) {
+        words.consistency(&report.consistency);
+    }
+    for knob in &report.knobs {
+        if let Some(problem) = &knob.problem {
+            words.problem(0, &format!("{}: ", knob.field), problem);
+        }
+    }
+    for known in &report.devices {
+        let name = format!("{} {}: ", known.class, known.id);
+        if known.in_configuration && !known.attachment.is_settled() {
+            words.line(0, format_args!("{name}{}", device(known)));
+        }
+        known.problems.iter().for_each(|problem| words.problem(0, &name, problem));
+    }
+    for unseen in &report.unseen {
+        if !matches!(unseen, Unseen::Hypervisor { .. }) {
+            words.unseen(unseen);
+        }
+    }
+    words.0.lines().map(|line| line.trim_start().to_owned()).collect()
+}
+
 /// Text that a guest or a file may have chosen, safe to show on a terminal.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()

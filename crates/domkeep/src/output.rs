@@ -1,13 +1,22 @@
 //! Answers, for people or for programs.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
 
 use libxl_config::Layout;
 use libxl_config::json::Value;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 use crate::exit::CommandError;
+
+/// What shells add to the number of the signal that ended a process.
+const KILLED_BY: i32 = 128;
 
 /// Where answers go: whole documents, so that a reader never has half of one because of us.
 pub(crate) struct Output {
@@ -61,9 +70,36 @@ impl Output {
     }
 }
 
-/// Ends this process once nobody can read its output any more. For commands that mostly wait: otherwise they would learn of it
-/// only when they have something to print.
-pub(crate) fn end_with_the_reader() {
+/// For commands that mostly wait: ends this process, between two documents, when it is told to (SIGINT, SIGTERM) and when nobody
+/// can read its output any more.
+pub(crate) fn end_when_told() {
+    // The second signal ends it at once: the first may wait for a reader that does not read.
+    let told = Arc::new(AtomicBool::new(false));
+    let signals = (|| {
+        for signal in [SIGINT, SIGTERM] {
+            flag::register_conditional_shutdown(signal, KILLED_BY + signal, Arc::clone(&told))?;
+            flag::register(signal, Arc::clone(&told))?;
+        }
+        Signals::new([SIGINT, SIGTERM])
+    })();
+    let waiting = signals.and_then(|mut signals| {
+        let wait = move || {
+            signals.forever().next();
+            // A document is written under this lock.
+            let _between_documents = io::stdout().lock();
+            std::process::exit(0)
+        };
+        thread::Builder::new().name("signals".into()).spawn(wait)
+    });
+    if let Err(error) = waiting {
+        tracing::warn!(%error, "signals will end this process at once");
+    }
+    end_with_the_reader();
+}
+
+/// Ends this process once nobody can read its output any more. Otherwise it would learn of it only when it
+/// has something to print.
+fn end_with_the_reader() {
     let wait = || {
         let stdout = io::stdout();
         loop {
@@ -78,7 +114,7 @@ pub(crate) fn end_with_the_reader() {
         }
     };
     // Without the thread the end is noticed later.
-    if let Err(error) = std::thread::Builder::new().name("reader".into()).spawn(wait) {
+    if let Err(error) = thread::Builder::new().name("reader".into()).spawn(wait) {
         tracing::warn!(%error, "cannot watch whether the output is still read");
     }
 }

@@ -1,7 +1,11 @@
 //! `retrieve`: the configuration of one domain.
 
+use std::io::{self, Write};
+
 use libxl_config::json::Value;
-use libxl_config::retrieve::{ConfigurationRevision, Policy, Report, Retrieved, Retriever};
+use libxl_config::retrieve::{
+    ConfigurationRevision, Policy, Report, Retrieved, Retriever, TemplateSource,
+};
 use libxl_config::template::TemplateStore;
 use serde::Serialize;
 use xsclient::{Client, DomId};
@@ -30,7 +34,19 @@ pub(super) fn run(
     } else {
         output.configuration(&retrieved.config.to_value())?;
     }
-    Ok(Exit::Done)
+    if !asked.report {
+        warn(&retrieved.report);
+    }
+    let template = &retrieved.report.template;
+    Ok(Exit::bad_news_if(matches!(template, TemplateSource::Unreadable { .. })))
+}
+
+/// Says on stderr what the configuration alone does not.
+fn warn(report: &Report) {
+    let warnings = explain::warnings(report);
+    let told: String = warnings.iter().map(|line| format!("domkeep: {line}\n")).collect();
+    // If stderr is closed there is nobody to tell.
+    let _ = io::stderr().write_all(told.as_bytes());
 }
 
 pub(super) fn retrieve(

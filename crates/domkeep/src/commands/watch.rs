@@ -11,7 +11,7 @@ use crate::changes::Changes;
 use crate::domains;
 use crate::exit::{CommandError, Exit};
 use crate::explain;
-use crate::output::{Output, end_with_the_reader};
+use crate::output::{Output, end_when_told};
 use crate::places::{Opening, Places};
 
 pub(super) fn run(
@@ -23,7 +23,7 @@ pub(super) fn run(
     let mut client = places.client()?;
     let domid = domains::find(&mut client, &asked.domain)?;
     let changes = Changes::of(domid, places)?;
-    end_with_the_reader();
+    end_when_told();
     let mut last: Option<Retrieved> = None;
     let mut answers = 0;
     while asked.watch_count.is_none_or(|count| answers < count) {
@@ -65,6 +65,9 @@ fn in_words(now: &Retrieved, last: Option<&Retrieved>, as_report: bool) -> Vec<u
     if as_report {
         words.push_str(&explain::report(now));
         return words.into_bytes();
+    }
+    for warning in explain::warnings(&now.report) {
+        words.push_str(&format!("# {warning}\n"));
     }
     let mut octets = words.into_bytes();
     octets.extend(now.config.to_value().to_octets(libxl_config::Layout::Yajl));

@@ -94,3 +94,22 @@ fn without_a_template_store_the_answer_is_built_from_xenstore() {
         "{words}"
     );
 }
+
+#[test]
+fn the_configuration_alone_comes_with_what_it_does_not_say() {
+    let host = Host::demo();
+    let web = host.ask(&["retrieve", "web"]).expect(0);
+    assert_eq!(
+        web.stderr(),
+        "domkeep: disk xvdc: half attached, backend state 2 (init-wait): the hotplug script has not finished; \
+         in the template and in Xenstore\n"
+    );
+    assert_eq!(host.ask(&["retrieve", "db"]).expect(0).stderr(), "");
+    let template =
+        host.templates().join("userdata-d.2.e2f4b6d8-10ac-4e35-8f77-5c9d3b2a4e02.libxl-json");
+    std::fs::write(template, b"{").unwrap();
+    // An answer there is, but not the one that was hoped for.
+    let db = host.ask(&["retrieve", "db", "--json"]).expect(1);
+    assert_eq!(db.json()["config"]["c_info"]["name"], "db");
+    assert!(db.stderr().contains("template: cannot be used"), "{}", db.stderr());
+}

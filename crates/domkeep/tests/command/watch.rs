@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use xenstored::{Embedded, Store};
 use xsclient::Request;
@@ -175,6 +176,17 @@ fn a_watch_ends_when_nobody_reads_it_any_more() {
     let Watching { child, lines } = watching;
     drop(lines);
     Answer(child.wait_with_output().unwrap()).expect(0);
+}
+
+#[test]
+fn a_watch_ends_well_when_it_is_told_to() {
+    let host = Host::demo();
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut watching = Watching::start(&host, &["web", "--watch-timeout", AT_MOST]);
+        watching.answer();
+        kill_process(Pid::from_child(&watching.child), signal).unwrap();
+        assert_eq!(watching.end().expect(0).stderr(), "");
+    }
 }
 
 #[test]

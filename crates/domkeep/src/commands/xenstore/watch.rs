@@ -7,7 +7,7 @@ use xsclient::PathOrSpecial;
 
 use crate::exit::{CommandError, Exit};
 use crate::explain::printable;
-use crate::output::{Output, end_with_the_reader};
+use crate::output::{Output, end_when_told};
 use crate::places::Places;
 
 /// How long one wait for an event lasts when there is no end. Nothing ends with it; it only has to be some time.
@@ -33,7 +33,7 @@ pub(super) fn run(
     for path in paths {
         client.watch(path.clone(), None)?;
     }
-    end_with_the_reader();
+    end_when_told();
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     let mut events = 0;
     while count.is_none_or(|count| events < count) {
