@@ -121,7 +121,8 @@ impl Server {
         }
     }
 
-    /// The watches on nodes below a path that were in the old store and are no longer.
+    /// The watches on nodes that were below a removed one. What a transaction has created there again is not the same:
+    /// that is told as well.
     fn hear_below<'a>(
         &self,
         path: &Path,
@@ -131,19 +132,14 @@ impl Server {
         for (at, watches) in self.watches.below(path) {
             let Ok(at) = at.parse::<Path>() else { continue };
             let Some(gone) = old(&at) else { continue };
-            if self.store.exists(&at) {
-                continue;
-            }
             let parent = at.parent().and_then(|parent| old(&parent));
-            let before: Vec<_> = std::iter::once(gone).chain(parent).map(Node::perms).collect();
+            let before = std::iter::once(gone).chain(parent).map(Node::perms);
+            let known: Vec<_> = before.chain(node_and_parent(&self.store, &at)).collect();
             for watch in watches {
                 let Some(subject) = self.subject_of(watch.connection) else { continue };
-                if may_read_any(&subject, before.iter().copied()) {
-                    heard.push((
-                        watch.connection,
-                        at.as_str()[watch.left_out..].into(),
-                        watch.token.clone(),
-                    ));
+                if may_read_any(&subject, known.iter().copied()) {
+                    let told = at.as_str()[watch.left_out..].into();
+                    heard.push((watch.connection, told, watch.token.clone()));
                 }
             }
         }

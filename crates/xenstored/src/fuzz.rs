@@ -14,8 +14,8 @@ pub fn fuzz_text(octets: &[u8]) {
     }
 }
 
-/// Hands any octets to a server as what a privileged and an unprivileged client send in turns, and checks that each message is
-/// answered and that the store can still be written and read back.
+/// Hands any octets to a server as what a privileged and an unprivileged client send in turns, and checks that each
+/// message is answered and that the store can still be written and read back.
 pub fn fuzz_requests(octets: &[u8]) {
     let text = "/local/domain/1 = \"\"   (n1)\n/local/domain/1/data = \"d\"   (b1,r0)\n/open = \"\"   (b0)\n";
     let mut server = Server::new(Store::from_text(text).unwrap_or_default());

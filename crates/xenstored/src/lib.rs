@@ -44,7 +44,8 @@
 //!   itself), or what it wrote to was removed. Of two blind writes the later commit wins, and so does a removal over
 //!   changes below it. A transaction that changed nothing always commits.
 //! - A removal is told to the watches on the node and above, and to those set exactly on a node that went with it, as in
-//!   C xenstored; a commit tells each changed node once.
+//!   C xenstored; a commit tells each changed node once. Nodes created on the way to a new one are not told, in
+//!   transactions neither.
 //! - An event that waits already is not queued twice, unless a reply was queued in between. A client that lets too many
 //!   wait is disconnected; it never misses one silently.
 //! - A domain with a target has its own and its target's permissions together.

@@ -52,6 +52,8 @@ pub struct Server {
     next_connection: u64,
     ready: BTreeSet<ConnectionId>,
     interceptor: Option<Interceptor>,
+    /// Whether the interceptor is being called, and nobody has set another or none since.
+    intercepting: bool,
 }
 
 /// A connection to a [`Server`]. The number of a closed one is never given again.
@@ -83,6 +85,7 @@ impl Server {
             next_connection: 1,
             ready: BTreeSet::new(),
             interceptor: None,
+            intercepting: false,
         }
     }
 
@@ -123,8 +126,11 @@ impl Server {
     pub fn handle(&mut self, connection: ConnectionId, message: &Message) {
         let request = Request::decode(message);
         if let (Ok(request), Some(mut interceptor)) = (&request, self.interceptor.take()) {
+            self.intercepting = true;
             interceptor(self, connection, message.tx_id, request);
-            self.interceptor.get_or_insert(interceptor);
+            if std::mem::take(&mut self.intercepting) {
+                self.interceptor = Some(interceptor);
+            }
         }
         let Some(state) = self.connections.get(&connection) else { return };
         let subject = self.domains.subject(state.domid);
@@ -189,10 +195,12 @@ impl Server {
     /// Has `interceptor` called before each well-formed request of a connection is handled: for tests that need a
     /// change to land between two requests of somebody else ([`Server::apply`] makes it), and for tracing.
     ///
-    /// It runs while the server is in use: it has the `&mut Server` it is given, and must not reach for the
-    /// [`Embedded`](crate::Embedded) around it, which would wait for ever.
+    /// It may set another one, or none: a single change often needs no more. It runs while the server is in use: it has
+    /// the `&mut Server` it is given, and must not reach for the [`Embedded`](crate::Embedded) around it, which would
+    /// wait for ever.
     pub fn set_interceptor(&mut self, interceptor: Option<Interceptor>) {
         self.interceptor = interceptor;
+        self.intercepting = false;
     }
 
     pub(crate) fn subject_of(&self, connection: ConnectionId) -> Option<Subject> {

@@ -163,12 +163,9 @@ impl History {
                     if there && hears && covers(at, *depth, path) {
                         expected.insert(format!("{path} {token}"));
                     }
-                    let gone = before.exists(at) && !self.model.exists(at);
-                    if *removed
-                        && gone
-                        && at.starts_with(&format!("{path}/"))
-                        && before.hears(domid, at)
-                    {
+                    let was_below = at.starts_with(&format!("{path}/")) && before.exists(at);
+                    let hears = before.hears(domid, at) || self.model.hears(domid, at);
+                    if *removed && was_below && hears {
                         expected.insert(format!("{at} {token}"));
                     }
                 }

@@ -262,6 +262,25 @@ fn the_interceptor_lands_a_change_between_two_reads() {
     assert_eq!(driver.server.apply(Request::TransactionStart), error(Errno::EINVAL));
 }
 
+#[test]
+fn an_interceptor_can_take_itself_away_and_sees_no_requests_of_its_own() {
+    let mut driver = Driver::new(&[]);
+    let us = driver.connect(0);
+    let mut calls = 0;
+    driver.server.set_interceptor(Some(Box::new(move |server, _, _, _| {
+        calls += 1;
+        let number = format!("/call-{calls}");
+        assert_eq!(server.apply(mkdir(&number)), Reply::Ok);
+        if calls == 2 {
+            server.set_interceptor(None);
+        }
+    })));
+    for _ in 0..4 {
+        ask(&mut driver, us, &read("/"));
+    }
+    assert_eq!(ask(&mut driver, us, &directory("/")), names(&["call-1", "call-2"]));
+}
+
 proptest! {
     #[test]
     fn any_message_gets_one_reply(

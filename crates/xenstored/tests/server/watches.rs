@@ -205,6 +205,14 @@ fn created_and_removed_in_one_transaction_is_not_told() {
     driver.events(us);
     driver.end(us, tx, true);
     assert_eq!(driver.events(us), ["/a t", "/old/below b", "/old t"], "each node once");
+    ask(&mut driver, us, &write("/old/below", "value"));
+    let tx = driver.begin(us);
+    driver.ask(us, tx, &rm("/old"));
+    driver.ask(us, tx, &write("/old/below/deeper", ""));
+    driver.events(us);
+    driver.end(us, tx, true);
+    let expected = ["/old/below b", "/old t", "/old/below/deeper t", "/old/below/deeper b"];
+    assert_eq!(driver.events(us), expected, "created again on the way, and so not what it was");
 }
 
 #[test]
