@@ -4,8 +4,12 @@
 //! `RULES` say key by key what libxl writes for a field and what field a value goes to, and which says how an entry of
 //! the template and a device in Xenstore are known to be the same. All judging is in `merge`.
 
+#[cfg(test)]
+mod captured;
 mod channel;
 mod disk;
+#[cfg(test)]
+mod hostile;
 mod nic;
 mod p9;
 mod pci;
