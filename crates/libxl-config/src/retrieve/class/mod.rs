@@ -9,6 +9,8 @@ mod captured;
 mod channel;
 mod disk;
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod hostile;
 mod nic;
 mod p9;
@@ -205,9 +207,9 @@ pub(super) trait Class {
     /// template, and never against one.
     fn take_guests_word(_device: &mut Self::Device, _live: &Live<'_>, _taken: &mut Taken) {}
 
-    /// Whether the entry says where the device is to be; otherwise libxl chose, and any device will do for it.
-    fn is_placed(_device: &Self::Device) -> bool {
-        true
+    /// Whether the device may be the one of an entry that left its place to libxl; never, if the entry says the place.
+    fn may_be(_device: &Self::Device, _live: &Live<'_>) -> bool {
+        false
     }
 }
 
