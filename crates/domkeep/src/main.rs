@@ -1,2 +1,46 @@
 //! The domkeep command: what a Xen domain's configuration is now.
-fn main() {}
+//!
+//! It parses arguments, calls the libraries, and prints: answers on stdout, everything else on stderr. What is asked of a
+//! domain, a template store or a Xenstore is done by `libxl-config`, `xsclient` and `xenstored`.
+//!
+//! ```text
+//! arguments   exactly what was typed
+//! places      where Xenstore and the templates are
+//! commands/   one module a subcommand
+//! domains     a name or a number to a domain
+//! changes     waits until a domain's configuration may have changed
+//! patience    keeps one locked template from using up everybody's time
+//! explain     a report in words
+//! output      for people or for programs
+//! exit        what can go wrong, and the exit status for it
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod changes;
+mod commands;
+mod domains;
+mod exit;
+mod explain;
+mod logs;
+mod output;
+mod patience;
+mod places;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::Arguments;
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    logs::start(arguments.global.verbose);
+    let mut output = Output::stdout(arguments.global.json);
+    match commands::run(arguments, &mut output) {
+        Ok(exit) => exit.into(),
+        Err(error) => error.tell(),
+    }
+}

@@ -1,0 +1,31 @@
+//! One module a subcommand.
+
+mod config;
+mod demo;
+mod list;
+mod retrieve;
+mod shell;
+mod template;
+mod watch;
+mod xenstore;
+
+use crate::arguments::{Arguments, Command};
+use crate::exit::{CommandError, Exit};
+use crate::output::Output;
+use crate::places::Places;
+
+/// Does what was asked for.
+pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, CommandError> {
+    let places = Places::of(&arguments.global);
+    match arguments.command {
+        Command::Retrieve(asked) if asked.watch => watch::run(&asked, &places, output),
+        Command::Retrieve(asked) => retrieve::run(&asked, &places, output),
+        Command::List(asked) => list::run(&asked, &places, output),
+        Command::Config(asked) => config::run(&asked, output),
+        Command::Template(asked) => template::run(asked, &places, output),
+        Command::Xenstore(asked) => xenstore::run(asked, &arguments.global, &places, output),
+        Command::Demo => demo::run(output),
+        Command::Completions { shell } => shell::completions(shell, output),
+        Command::Man { command } => shell::man(&command, output),
+    }
+}

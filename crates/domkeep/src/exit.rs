@@ -1,0 +1,220 @@
+//! What can go wrong, and the exit status for it.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use libxl_config::ReadError;
+use libxl_config::retrieve::RetrieveError;
+use libxl_config::template::{
+    CreateError, ListError, LoadError, OpenDirError, OpenStoreError, StoreFault, TextError,
+};
+use xenstored::{LoadError as StoreLoadError, ServeError};
+use xsclient::{DomId, Failure, OpenError, OperationError};
+
+/// How the command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done.
+    Done,
+    /// Done, and the answer is bad news: a finding, a difference, a domain or node that is not there or failed.
+    BadNews,
+    /// What was typed makes no sense. clap ends the process with the same status.
+    Usage,
+    /// Xenstore, the template store or a file is out of reach.
+    OutOfReach,
+}
+
+impl Exit {
+    /// [`Exit::BadNews`] if there is any.
+    pub(crate) fn bad_news_if(bad: bool) -> Self {
+        if bad { Self::BadNews } else { Self::Done }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::BadNews => 1,
+            Exit::Usage => 2,
+            Exit::OutOfReach => 3,
+        })
+    }
+}
+
+/// Why a command did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error(transparent)]
+    Connect(#[from] OpenError),
+    #[error(transparent)]
+    Xenstore(#[from] OperationError),
+    #[error(transparent)]
+    Retrieve(#[from] RetrieveError),
+    #[error("no domain is called {name}")]
+    NoSuchName { name: String },
+    #[error("{} domains are called {name}: {}", domids.len(), list(domids))]
+    SeveralOfThatName { name: String, domids: Vec<DomId> },
+    #[error(transparent)]
+    Userdata(#[from] OpenDirError),
+    #[error(transparent)]
+    Sled(#[from] OpenStoreError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    List(#[from] ListError),
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error("no template of {which}")]
+    NoTemplate { which: String },
+    #[error("several templates of {which}: {found}")]
+    SeveralTemplates { which: String, found: String },
+    #[error("{}: the configuration has no uuid", path.display())]
+    NoUuid { path: PathBuf },
+    #[error("{}: cannot be a template", path.display())]
+    NotATemplate { path: PathBuf, source: TextError },
+    #[error("{}: cannot be {action}", path.display())]
+    File { path: PathBuf, action: &'static str, source: io::Error },
+    #[error("{}: longer than the {limit} octets that are read", path.display())]
+    FileTooLong { path: PathBuf, limit: u64 },
+    #[error("{}: cannot be read as a configuration", path.display())]
+    Configuration { path: PathBuf, source: ReadError },
+    #[error("{}: cannot be read as the nodes of a Xenstore", path.display())]
+    Nodes { path: PathBuf, source: StoreLoadError },
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    #[error("PATH and VALUE come in pairs, and the last PATH has no VALUE")]
+    Unpaired,
+    #[error("{typed:?} is no Xenstore path")]
+    NotAPath { typed: std::ffi::OsString },
+    #[error("no subcommand {typed}")]
+    NoSuchCommand { typed: String },
+    #[error("cannot write the answer")]
+    Output(#[source] io::Error),
+    #[error("the demonstration's own host is broken")]
+    Demo(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl CommandError {
+    /// Says on stderr what went wrong and what to do about it, and gives the exit status.
+    pub(crate) fn tell(&self) -> ExitCode {
+        if let Self::Output(error) = self
+            && error.kind() == io::ErrorKind::BrokenPipe
+        {
+            // Whoever read our output has had enough of it.
+            return Exit::Done.into();
+        }
+        // If stderr is closed there is nobody to tell.
+        let _ = io::stderr().write_all(self.in_words().as_bytes());
+        self.exit().into()
+    }
+
+    fn in_words(&self) -> String {
+        let mut words = format!("domkeep: {self}\n");
+        let mut last = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if text != last {
+                words.push_str(&format!("  because: {text}\n"));
+            }
+            (last, cause) = (text, error.source());
+        }
+        if let Some(advice) = self.advice() {
+            words.push_str(&format!("  what to do: {advice}\n"));
+        }
+        words
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Xenstore(error) => exit_of(error),
+            Self::Retrieve(RetrieveError::Xenstore { source, .. }) => exit_of(source),
+            Self::Retrieve(RetrieveError::Templates { .. })
+            | Self::Retrieve(RetrieveError::Template { .. }) => Exit::OutOfReach,
+            Self::Retrieve(_)
+            | Self::NoSuchName { .. }
+            | Self::SeveralOfThatName { .. }
+            | Self::NoTemplate { .. }
+            | Self::SeveralTemplates { .. }
+            | Self::NotATemplate { .. }
+            | Self::Configuration { .. }
+            | Self::Nodes { .. }
+            | Self::Create(CreateError::Exists { .. }) => Exit::BadNews,
+            Self::Load(error) if !is_out_of_reach(error) => Exit::BadNews,
+            Self::NoUuid { .. }
+            | Self::Unpaired
+            | Self::NotAPath { .. }
+            | Self::NoSuchCommand { .. } => Exit::Usage,
+            _ => Exit::OutOfReach,
+        }
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Connect(_) => "start xenstored, or say with --xenstore SOCKET where it is",
+            Self::Retrieve(RetrieveError::NoSuchDomain { .. }) | Self::NoSuchName { .. } => {
+                "`domkeep list` shows the domains"
+            }
+            Self::SeveralOfThatName { .. } => "give the id instead of the name",
+            Self::SeveralTemplates { .. } => "give the uuid instead of the id",
+            Self::Userdata(_) | Self::Sled(_) => {
+                "say with --templates userdata:DIR, sled:DIR or none where the templates are"
+            }
+            Self::NoTemplate { .. } => "`domkeep template ls` shows the templates",
+            Self::NoUuid { .. } => "give it with --uuid UUID",
+            Self::Configuration { .. } => {
+                "`domkeep config check FILE` says all that is wrong with it"
+            }
+            Self::Nodes { .. } => "give a file that `domkeep xenstore ls -fp` has printed",
+            Self::Load(LoadError::Locked { .. })
+            | Self::Retrieve(RetrieveError::Template {
+                source: LoadError::Locked { .. }, ..
+            }) => "wait until whoever holds it is done, or allow more with --timeout SECONDS",
+            Self::Xenstore(error) if error.is_timeout() => "allow more with --timeout SECONDS",
+            Self::Create(CreateError::Exists { .. }) => {
+                "a template is changed by hotplug only; import under another domid or uuid"
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// What the server refuses is an answer; that it gives none is not.
+fn exit_of(error: &OperationError) -> Exit {
+    match error.failure() {
+        Failure::Timeout { .. } | Failure::Lost(_) => Exit::OutOfReach,
+        _ => Exit::BadNews,
+    }
+}
+
+fn is_out_of_reach(error: &LoadError) -> bool {
+    matches!(error, LoadError::Locked { .. } | LoadError::Store { source: StoreFault { .. }, .. })
+}
+
+fn list(domids: &[DomId]) -> String {
+    let domids: Vec<String> = domids.iter().map(ToString::to_string).collect();
+    domids.join(", ")
+}
+
+/// An error and its causes on one line, for a row of a list.
+pub(crate) fn on_one_line(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut last = line.clone();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if text != last {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        (last, cause) = (text, error.source());
+    }
+    line
+}

@@ -1,0 +1,36 @@
+//! `demo`.
+
+use crate::host::{Answer, domkeep};
+
+#[test]
+fn the_demonstration_tells_of_the_interrupted_hotplug_and_of_its_end() {
+    let words = Answer::of(domkeep().arg("demo")).expect(0).stdout();
+    for line in [
+        "    c_info.name: db-new -> db",
+        "    disk xvdb  not attached; in the template only, left out",
+        "    xvdc before: half attached, backend state 2 (init-wait): the hotplug script has not finished; \
+         in the template and in Xenstore",
+        "    xvdc after:  connected; in the template and in Xenstore",
+    ] {
+        assert!(words.lines().any(|found| found == line), "{line:?} is not in\n{words}");
+    }
+    let revisions: Vec<&str> = words.lines().filter(|line| line.starts_with("revision ")).collect();
+    assert_eq!(revisions.len(), 3);
+    assert_ne!(revisions[1], revisions[2]);
+    assert!(words.lines().all(|line| line.chars().count() <= 150), "{words}");
+}
+
+#[test]
+fn the_demonstration_is_a_document_too() {
+    let told = Answer::of(domkeep().args(["demo", "--json"])).expect(0).json();
+    assert_eq!(told["list"].as_array().unwrap().len(), 3);
+    assert_eq!(told["revision_changed"], true);
+    let xvdc = |answer: &serde_json::Value| {
+        let devices = answer["report"]["devices"].as_array().unwrap();
+        let device = devices.iter().find(|device| device["id"] == "xvdc").unwrap();
+        device["attachment"]["is"].clone()
+    };
+    assert_eq!(xvdc(&told["web_before"]), "half_attached");
+    assert_eq!(xvdc(&told["web_after"]), "connected");
+    assert_eq!(told["web_before"]["config"], told["web_after"]["config"]);
+}

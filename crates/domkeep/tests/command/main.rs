@@ -1,0 +1,16 @@
+//! The built command, as people and programs run it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
+mod arguments;
+mod captures;
+mod config;
+mod demo;
+mod differences;
+mod host;
+mod list;
+mod retrieve;
+mod template;
+mod watch;
+mod xenstore;
