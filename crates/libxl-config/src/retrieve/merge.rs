@@ -214,7 +214,7 @@ impl Devices<'_> {
     fn is_leftover(&self, device: &SeenDevice) -> bool {
         !self.views.view.toolstack.is_empty()
             && device.toolstack.is_none()
-            && device.info.class != DeviceClass::Pci
+            && !device.info.changes_in_backend()
     }
 
     fn leftover_of<C: Class>(&self, identity: &Identity) -> Option<&SeenDevice> {

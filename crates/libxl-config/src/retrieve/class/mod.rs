@@ -85,6 +85,11 @@ pub(super) enum Layout {
 }
 
 impl ClassInfo {
+    /// Whether devices come and go in one directory of the backend's tree, with no record of it in the toolstack's.
+    pub(super) fn changes_in_backend(&self) -> bool {
+        self.class == DeviceClass::Pci
+    }
+
     pub(super) fn reads(&self, key: &str) -> bool {
         let numbered = |stem: &str| {
             key.strip_prefix(stem).is_some_and(|n| n.bytes().all(|c| c.is_ascii_digit()))
