@@ -135,7 +135,7 @@ fn all_together(
         Retriever::new(client, templates).means(means).timeout(TIMEOUT).retrieve_all(domids);
     for (domid, answer) in answers {
         let retrieved = answer?;
-        let whole = retrieved.config.disks.len() == 2;
+        let whole = retrieved.config.disks.len() == 2 && retrieved.report.is_clean();
         let consistent = matches!(retrieved.report.consistency, Consistency::Consistent { .. });
         if !whole || !consistent {
             return Err(format!(

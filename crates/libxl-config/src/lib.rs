@@ -35,6 +35,8 @@
 
 mod diff;
 mod finding;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod json;
 pub mod model;
 mod read;

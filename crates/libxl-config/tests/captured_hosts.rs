@@ -1,6 +1,6 @@
 //! What Domkeep retrieves of real hosts, beside what libxl's own retrieve answered at the same moment.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

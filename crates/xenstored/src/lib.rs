@@ -62,7 +62,8 @@ mod change;
 mod domains;
 mod embedded;
 mod events;
-mod fuzz;
+#[doc(hidden)]
+pub mod fuzzing;
 mod in_process;
 mod interner;
 mod listen;
@@ -78,8 +79,6 @@ mod walk;
 mod watches;
 
 pub use embedded::Embedded;
-#[doc(hidden)]
-pub use fuzz::{fuzz_requests, fuzz_text};
 pub use in_process::InProcess;
 pub use listen::ServeError;
 pub use server::{ConnectionId, Interceptor, Server};

@@ -229,7 +229,7 @@ fn unescape(written: &[u8]) -> Result<Vec<u8>, LineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz::fuzz_text;
+    use crate::fuzzing::text_form;
     use proptest::prelude::*;
 
     #[test]
@@ -279,14 +279,14 @@ mod tests {
     proptest! {
         #[test]
         fn any_octets_read_as_a_store_or_an_error(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
-            fuzz_text(&octets);
+            text_form(&octets);
         }
 
         #[test]
         fn near_misses_of_a_line_read_as_a_store_or_an_error(
             lines in proptest::collection::vec("/[ab/]{0,3} = \"[\\\\xtn0-7\" (]{0,6}\"   \\([nrwb0-3,]{0,6}\\)", 0..4)
         ) {
-            fuzz_text(lines.join("\n").as_bytes());
+            text_form(lines.join("\n").as_bytes());
         }
     }
 }

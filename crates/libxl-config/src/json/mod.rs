@@ -3,7 +3,7 @@
 //! No JSON crate keeps key order, duplicate keys, number lexemes, positions and json-c's extensions at once, and a
 //! configuration that is read, changed and written must not lose any of them; that is why this module exists.
 //!
-//! [`parse`] reads text into a [`Value`] and names each deviation from plain JSON as a [`Finding`](crate::Finding);
+//! [`parse()`] reads text into a [`Value`] and names each deviation from plain JSON as a [`Finding`](crate::Finding);
 //! [`Value::to_text`] writes it in the layout of [yajl or json-c](Layout), octet for octet.
 
 mod bridge;

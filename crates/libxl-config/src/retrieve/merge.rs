@@ -103,7 +103,8 @@ impl Devices<'_> {
             let identity = C::identity(&entry, position);
             if let Some((live, live_identity)) = met[position].take() {
                 // Where libxl chose the place, the place it chose is the name.
-                let identity = if C::is_placed(&entry) { identity } else { live_identity };
+                let chosen = C::may_be(&entry, &live);
+                let identity = if chosen { live_identity } else { identity };
                 let report = self.both::<C>(&mut entry, &live, identity);
                 self.reports.push(report);
                 kept.push(entry);
@@ -213,7 +214,7 @@ impl Devices<'_> {
     fn is_leftover(&self, device: &SeenDevice) -> bool {
         !self.views.view.toolstack.is_empty()
             && device.toolstack.is_none()
-            && device.info.class != DeviceClass::Pci
+            && !device.info.changes_in_backend()
     }
 
     fn leftover_of<C: Class>(&self, identity: &Identity) -> Option<&SeenDevice> {
@@ -272,7 +273,7 @@ impl Devices<'_> {
 }
 
 /// For each entry of the template its device in Xenstore, taken out of `live`: by its name, else, for an entry that left
-/// its place to libxl, any that no other entry names.
+/// its place to libxl, any it may be that no other entry names.
 fn counterparts<'a, C: Class>(
     entries: &[C::Device],
     live: &mut [Option<(Live<'a>, Identity)>],
@@ -282,18 +283,24 @@ fn counterparts<'a, C: Class>(
         .enumerate()
         .map(|(position, entry)| {
             let key = C::identity(entry, position).key;
-            let slot = live.iter_mut().find(|slot| {
-                C::is_placed(entry) && slot.as_ref().is_some_and(|(_, id)| id.key == key)
-            });
-            slot.and_then(Option::take)
+            take_where(live, |_, identity| identity.key == key)
         })
         .collect();
     for (entry, met) in entries.iter().zip(&mut met) {
-        if !C::is_placed(entry) {
-            *met = live.iter_mut().find_map(Option::take);
+        if met.is_none() {
+            *met = take_where(live, |live, _| C::may_be(entry, live));
         }
     }
     met
+}
+
+fn take_where<'a>(
+    live: &mut [Option<(Live<'a>, Identity)>],
+    is_it: impl Fn(&Live<'a>, &Identity) -> bool,
+) -> Option<(Live<'a>, Identity)> {
+    live.iter_mut()
+        .find(|slot| slot.as_ref().is_some_and(|(live, identity)| is_it(live, identity)))?
+        .take()
 }
 
 fn report<C: Class>(identity: Identity, attachment: Attachment) -> DeviceReport {

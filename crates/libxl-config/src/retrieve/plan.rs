@@ -88,6 +88,13 @@ pub(super) struct Place {
     pub(super) backend: Option<Path>,
 }
 
+impl Place {
+    /// Whether the keys it was made with are to be read in the backend's tree.
+    fn is_read_in_backend(&self) -> bool {
+        self.toolstack.is_none() || self.info.is_some_and(ClassInfo::changes_in_backend)
+    }
+}
+
 struct Asks<'a> {
     seen: &'a Observed,
     new: BTreeSet<Ask>,
@@ -276,7 +283,7 @@ fn device_asks(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
         if asks.seen.value(&under(backend, "hotplug-status")) == Some(b"error") {
             asks.value(backend, "hotplug-error");
         }
-        if place.toolstack.is_none() {
+        if place.is_read_in_backend() {
             if !is_far(trees, place) {
                 asks.children(backend);
             }
@@ -287,8 +294,9 @@ fn device_asks(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
     let Some(info) = place.info else { return };
     // The keys as they were created stand in the toolstack's tree; where there is none, in the backend's.
     let far = is_far(trees, place);
-    if let Some(created) = place.toolstack.as_ref().or(place.backend.as_ref()) {
-        if far && place.toolstack.is_none() {
+    let toolstack = place.toolstack.as_ref().filter(|_| !place.is_read_in_backend());
+    if let Some(created) = toolstack.or(place.backend.as_ref()) {
+        if far && toolstack.is_none() {
             // Found one level later than others: no level is left to list the keys before reading them.
             info.keys.iter().for_each(|key| asks.value(created, key));
         }

@@ -288,7 +288,7 @@ impl<'a> Retriever<'a> {
         let domid = trees.domid;
         let view = DomainView::of(trees, &read.seen);
         let templates = templates.map_err(|source| RetrieveError::Templates { domid, source })?;
-        if !view.exists && self.policy != Policy::Template || !view.exists && templates.is_empty() {
+        if !view.exists && (self.policy != Policy::Template || templates.is_empty()) {
             return Err(RetrieveError::NoSuchDomain { domid });
         }
         let asked = self.hypervisor.map(|hypervisor| hypervisor.domain(domid));

@@ -114,8 +114,8 @@ impl SeenDevice {
     /// A value as it was when the device was made: from the tree that only the toolstack writes, else from the backend's.
     pub(super) fn created(&self, key: &str) -> Option<&Text> {
         match &self.toolstack {
-            Some(keys) => keys.get(key),
-            None => self.backend.as_ref()?.keys.get(key),
+            Some(keys) if !self.info.changes_in_backend() => keys.get(key),
+            _ => self.backend.as_ref()?.keys.get(key),
         }
     }
 

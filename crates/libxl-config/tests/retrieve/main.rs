@@ -1,6 +1,6 @@
 //! `retrieve` against the embedded Xenstore, where a test can change the store between any two requests.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod changes;
 mod hosts;

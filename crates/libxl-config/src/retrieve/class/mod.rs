@@ -4,8 +4,14 @@
 //! `RULES` say key by key what libxl writes for a field and what field a value goes to, and which says how an entry of
 //! the template and a device in Xenstore are known to be the same. All judging is in `merge`.
 
+#[cfg(test)]
+mod captured;
 mod channel;
 mod disk;
+#[cfg(test)]
+mod documented;
+#[cfg(test)]
+mod hostile;
 mod nic;
 mod p9;
 mod pci;
@@ -79,6 +85,11 @@ pub(super) enum Layout {
 }
 
 impl ClassInfo {
+    /// Whether devices come and go in one directory of the backend's tree, with no record of it in the toolstack's.
+    pub(super) fn changes_in_backend(&self) -> bool {
+        self.class == DeviceClass::Pci
+    }
+
     pub(super) fn reads(&self, key: &str) -> bool {
         let numbered = |stem: &str| {
             key.strip_prefix(stem).is_some_and(|n| n.bytes().all(|c| c.is_ascii_digit()))
@@ -201,9 +212,9 @@ pub(super) trait Class {
     /// template, and never against one.
     fn take_guests_word(_device: &mut Self::Device, _live: &Live<'_>, _taken: &mut Taken) {}
 
-    /// Whether the entry says where the device is to be; otherwise libxl chose, and any device will do for it.
-    fn is_placed(_device: &Self::Device) -> bool {
-        true
+    /// Whether the device may be the one of an entry that left its place to libxl; never, if the entry says the place.
+    fn may_be(_device: &Self::Device, _live: &Live<'_>) -> bool {
+        false
     }
 }
 

@@ -3,7 +3,7 @@
 use super::rule::{flag, number_rule, text_rule};
 use super::{Absence, Class, ClassInfo, Expected, Layout, Live, Rule, Taken, numbered_devices};
 use crate::model::{P9, P9Type};
-use crate::retrieve::report::{BadValue, DeviceClass};
+use crate::retrieve::report::DeviceClass;
 
 pub(in crate::retrieve) struct P9s;
 
@@ -55,7 +55,7 @@ impl Class for P9s {
     fn take_guests_word(p9: &mut P9, live: &Live<'_>, taken: &mut Taken) {
         p9.tag = taken.text("tag", live.guests("tag")).map(str::to_owned);
         if live.guests("tag").is_none() {
-            taken.problem("tag", BadValue::Missing);
+            taken.problem("tag", "missing, and only the guest's tree has it");
         }
     }
 }

@@ -276,6 +276,14 @@ mod tests {
         scene().live("opts-0", "msitranslate=0,power_mgmt=1,permissive=0,new=1").stays();
     }
 
+    /// Functions come and go in the backend's directory only, so no copy of it can be trusted to be whole.
+    #[test]
+    fn a_copy_in_the_toolstacks_tree_hides_no_function() {
+        let copied = scene().live("/libxl/7/device/pci/0/num_devs", "1");
+        let backend = "/local/domain/0/backend/pci/7/0";
+        copied.live("/libxl/7/device/pci/0/backend", backend).stays();
+    }
+
     #[test]
     fn each_key_of_a_function_changes_its_field() {
         scene().turns("vdevfn-0", "30", "vdevfn", r#"{ "vdevfn": 48 }"#);

@@ -26,14 +26,18 @@ pub(super) struct Scene {
     array: &'static str,
     /// Its entries in the template.
     entries: Vec<Value>,
-    /// The whole of Xenstore: values by path.
-    nodes: BTreeMap<String, Vec<u8>>,
+    /// The whole of Xenstore.
+    nodes: Nodes,
     /// The first directory of the text, below which are the keys that the checks name.
     device: String,
     domain_type: &'static str,
     policy: Policy,
     host: Option<Host>,
 }
+
+/// Xenstore: values by path.
+#[derive(Clone, Default)]
+pub(super) struct Nodes(BTreeMap<String, Vec<u8>>);
 
 /// What merging came to.
 pub(super) struct Outcome {
@@ -63,30 +67,16 @@ impl Scene {
         let mut scene = Self {
             array,
             entries: vec![serde_json::from_str(entry).unwrap()],
-            nodes: BTreeMap::new(),
+            nodes: Nodes::default(),
             device: String::new(),
             domain_type: "pv",
             policy: Policy::LiveWins,
             host: None,
         };
-        let mut directory = String::new();
-        let mut domain = vec![
-            "/local/domain/7/name = \"d\"".to_owned(),
-            "/libxl/7/dm-version = \"qemu_xen\"".to_owned(),
-        ];
-        domain.extend(xenstore.lines().map(|line| line.trim().to_owned()));
-        for line in domain.iter().filter(|line| !line.is_empty()) {
-            let Some((key, rest)) = line.split_once(" = \"") else {
-                directory.clone_from(line);
-                if scene.device.is_empty() {
-                    scene.device.clone_from(line);
-                }
-                continue;
-            };
-            let value = &rest[..rest.rfind('"').unwrap()];
-            let path = if key.starts_with('/') { key.into() } else { format!("{directory}/{key}") };
-            scene.nodes.insert(path, value.into());
-        }
+        scene.nodes.add("/local/domain/7/name = \"d\"\n/libxl/7/dm-version = \"qemu_xen\"");
+        scene.nodes.add(xenstore);
+        let mut lines = xenstore.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.next().unwrap().clone_into(&mut scene.device);
         scene
     }
 
@@ -119,7 +109,7 @@ impl Scene {
 
     /// With another value of a key of the device, or of a whole path.
     pub(super) fn live(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
-        self.nodes.insert(self.path(key), value.as_ref().to_owned());
+        self.nodes.0.insert(self.path(key), value.as_ref().to_owned());
         self
     }
 
@@ -127,7 +117,7 @@ impl Scene {
     pub(super) fn gone(mut self, key: &str) -> Self {
         let path = self.path(key);
         let below = format!("{path}/");
-        self.nodes.retain(|node, _| *node != path && !node.starts_with(&below));
+        self.nodes.0.retain(|node, _| *node != path && !node.starts_with(&below));
         self
     }
 
@@ -186,55 +176,8 @@ impl Scene {
     }
 
     pub(super) fn merge(&self) -> Outcome {
-        let seen = self.observe();
-        let trees = Trees::of(DomId::new(DOMID));
-        let view = DomainView::of(&trees, &seen);
-        let views = Views {
-            view: &view,
-            domain: None,
-            hypervisor: self.host.as_ref().map(|host| -> &dyn HypervisorView { host }),
-            policy: self.policy,
-        };
-        let Merged { config, devices, unseen, .. } =
-            merge::merge(Some(self.config(&self.entries)), views);
-        Outcome { config, reports: devices, unseen }
-    }
-
-    /// Reads as the real thing does, from the scene's nodes.
-    fn observe(&self) -> Observed {
-        let trees = Trees::of(DomId::new(DOMID));
-        let mut seen = Observed::default();
-        for _ in 0..LEVELS {
-            for ask in plan::wanted(&trees, &seen) {
-                let answer = match &ask {
-                    Ask::Value(path) => Answer::Value(self.value(path)),
-                    Ask::Children(path) => Answer::Children(self.children(path)),
-                };
-                seen.insert(ask.into_path(), answer);
-            }
-        }
-        assert_eq!(plan::wanted(&trees, &seen), BTreeSet::new(), "more than {LEVELS} levels");
-        seen
-    }
-
-    fn value(&self, path: &Path) -> Result<Vec<u8>, Errno> {
-        match self.nodes.get(path.as_str()) {
-            Some(value) => Ok(value.clone()),
-            None => self.children(path).map(|_| Vec::new()),
-        }
-    }
-
-    fn children(&self, path: &Path) -> Result<Vec<Name>, Errno> {
-        let below = format!("{path}/");
-        let names: BTreeSet<&str> = self
-            .nodes
-            .keys()
-            .filter_map(|node| node.strip_prefix(&below)?.split('/').next())
-            .collect();
-        if names.is_empty() && !self.nodes.contains_key(path.as_str()) {
-            return Err(Errno::ENOENT);
-        }
-        Ok(names.into_iter().map(|name| name.parse().unwrap()).collect())
+        let host = self.host.as_ref().map(|host| -> &dyn HypervisorView { host });
+        self.nodes.merge(DomId::new(DOMID), self.config(&self.entries), host, self.policy)
     }
 
     fn path(&self, key: &str) -> String {
@@ -252,6 +195,78 @@ impl Scene {
 
     fn normal(&self, entries: &[Value]) -> Value {
         entries_of(&self.config(entries), self.array)
+    }
+}
+
+impl Nodes {
+    pub(super) fn insert(&mut self, path: String, value: Vec<u8>) {
+        self.0.insert(path, value);
+    }
+
+    /// Adds the nodes of a text in the form that [`Scene::new`] describes.
+    pub(super) fn add(&mut self, text: &str) {
+        let mut directory = "";
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let Some((key, rest)) = line.split_once(" = \"") else {
+                directory = line;
+                continue;
+            };
+            // Behind the value may stand the permissions.
+            let value = &rest[..rest.rfind('"').unwrap()];
+            let path = if key.starts_with('/') { key.into() } else { format!("{directory}/{key}") };
+            self.0.insert(path, value.into());
+        }
+    }
+
+    /// Merges a template with these nodes.
+    pub(super) fn merge(
+        &self,
+        domid: DomId,
+        template: DomainConfig,
+        hypervisor: Option<&dyn HypervisorView>,
+        policy: Policy,
+    ) -> Outcome {
+        let trees = Trees::of(domid);
+        let view = DomainView::of(&trees, &self.observe(&trees));
+        let views = Views { view: &view, domain: None, hypervisor, policy };
+        let Merged { config, devices, unseen, .. } = merge::merge(Some(template), views);
+        Outcome { config, reports: devices, unseen }
+    }
+
+    /// Reads as the real thing does.
+    fn observe(&self, trees: &Trees) -> Observed {
+        let mut seen = Observed::default();
+        for _ in 0..LEVELS {
+            for ask in plan::wanted(trees, &seen) {
+                let answer = match &ask {
+                    Ask::Value(path) => Answer::Value(self.value(path)),
+                    Ask::Children(path) => Answer::Children(self.children(path)),
+                };
+                seen.insert(ask.into_path(), answer);
+            }
+        }
+        assert_eq!(plan::wanted(trees, &seen), BTreeSet::new(), "more than {LEVELS} levels");
+        seen
+    }
+
+    fn value(&self, path: &Path) -> Result<Vec<u8>, Errno> {
+        match self.0.get(path.as_str()) {
+            Some(value) => Ok(value.clone()),
+            None => self.children(path).map(|_| Vec::new()),
+        }
+    }
+
+    fn children(&self, path: &Path) -> Result<Vec<Name>, Errno> {
+        let below = format!("{path}/");
+        let nodes = self.0.range(below.clone()..).map(|(node, _)| node);
+        let names: BTreeSet<&str> = nodes
+            .map_while(|node| node.strip_prefix(&below))
+            .filter_map(|node| node.split('/').next())
+            .collect();
+        if names.is_empty() && !self.0.contains_key(path.as_str()) {
+            return Err(Errno::ENOENT);
+        }
+        Ok(names.into_iter().map(|name| name.parse().unwrap()).collect())
     }
 }
 

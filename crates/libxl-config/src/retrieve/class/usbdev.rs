@@ -80,8 +80,11 @@ impl Class for Usbdevs {
         None
     }
 
-    fn is_placed(usbdev: &Usbdev) -> bool {
-        usbdev.ctrl != DevId::UNSET && usbdev.port != 0
+    /// libxl chooses a port, or a controller as well.
+    fn may_be(usbdev: &Usbdev, live: &Live<'_>) -> bool {
+        let on_controller =
+            usbdev.ctrl == DevId::UNSET || usbdev.ctrl.to_string() == live.device.devid;
+        usbdev.port == 0 && on_controller
     }
 
     /// An occupied port is all that a template's entry needs; what occupies it has to be text nevertheless.
@@ -182,6 +185,12 @@ mod tests {
         let ids: Vec<&str> = usbdevs(&outcome).iter().map(|report| report.id.as_str()).collect();
         assert_eq!(ids, ["0.2", "0.1"]);
         assert!(usbdevs(&outcome).iter().all(|report| report.presence == Presence::Both));
+
+        for (ctrl, met) in [(0, 1), (1, 0)] {
+            let some_port = format!(r#"{{ "ctrl": {ctrl}, "type.hostdev": {{ "hostbus": 1 }} }}"#);
+            let outcome = scene().entries(&[&some_port]).merge();
+            assert_eq!(outcome.config.usbdevs.len(), met, "controller {ctrl}");
+        }
 
         let unplugged = scene().entries(&[anywhere, ENTRY]).merge();
         assert_eq!(ports(&unplugged), [("0".to_owned(), 1)]);

@@ -1,9 +1,10 @@
 //! Paravirtual displays: `vdispl`.
 //!
-//! All that Xenstore has of them stands in the frontend tree, in keys that the backend's domain owns.
+//! All that Xenstore has of them stands in the frontend tree. The keys are the backend's domain's, but the directory around
+//! them is the guest's, who can remove it and write others: so they count only where there is no template.
 
 use super::rule::flag;
-use super::{Absence, Class, ClassInfo, Expected, Layout, Live, Rule, Taken, numbered_devices};
+use super::{Class, ClassInfo, Layout, Live, Rule, Taken, numbered_devices};
 use crate::model::{Connector, Vdispl};
 use crate::retrieve::report::{BadValue, DeviceClass};
 
@@ -23,38 +24,22 @@ impl Class for Vdispls {
         scripted: &[],
     };
 
-    const RULES: &'static [Rule<Vdispl>] = &[Rule {
-        key: "be-alloc",
-        field: "be_alloc",
-        expected: |vdispl, _| Expected::flag(vdispl.be_alloc),
-        take: |vdispl, live, _| {
-            vdispl.be_alloc = flag(live)?;
-            Ok(())
-        },
-        absent: Absence::Keep,
-    }];
+    const RULES: &'static [Rule<Vdispl>] = &[];
 
-    /// Connectors are taken and added, never taken away: the guest can remove their directories.
-    fn take_lists(vdispl: &mut Vdispl, live: &Live<'_>, taken: &mut Taken) {
-        let before = vdispl.connectors.clone();
+    fn take_guests_word(vdispl: &mut Vdispl, live: &Live<'_>, taken: &mut Taken) {
+        let text = taken.text("be-alloc", live.guests("be-alloc"));
+        vdispl.be_alloc =
+            text.and_then(|text| taken.good("be-alloc", flag(text))).unwrap_or_default();
         for number in live.numbered("") {
-            let mut connector = before.get(number).cloned().unwrap_or_default();
+            let mut connector = Connector::default();
             let key = format!("{number}/resolution");
             let text = taken.text(&key, live.guests(&key));
             if let Some(size) = text.and_then(|text| taken.good(&key, resolution(text))) {
                 (connector.width, connector.height) = size;
             }
             let key = format!("{number}/unique-id");
-            if let Some(unique_id) = taken.text(&key, live.guests(&key)) {
-                connector.unique_id = Some(unique_id.to_owned());
-            }
-            match vdispl.connectors.get_mut(number) {
-                Some(slot) => *slot = connector,
-                None => vdispl.connectors.push(connector),
-            }
-        }
-        if vdispl.connectors != before {
-            taken.change("connectors", "resolution", &shown(&before), &shown(&vdispl.connectors));
+            connector.unique_id = taken.text(&key, live.guests(&key)).map(str::to_owned);
+            vdispl.connectors.push(connector);
         }
     }
 }
@@ -66,15 +51,6 @@ fn resolution(text: &str) -> Result<(u32, u32), BadValue> {
         (format!("{}x{}", size.0, size.1) == text).then_some(size)
     });
     size.ok_or_else(|| BadValue::not_a(text, "WIDTHxHEIGHT"))
-}
-
-/// As xl writes them.
-fn shown(connectors: &[Connector]) -> String {
-    let one = |connector: &Connector| {
-        let unique_id = connector.unique_id.as_deref().unwrap_or_default();
-        format!("{unique_id}:{}x{}", connector.width, connector.height)
-    };
-    connectors.iter().map(one).collect::<Vec<_>>().join(";")
 }
 
 #[cfg(test)]
@@ -111,32 +87,15 @@ mod tests {
     }
 
     #[test]
-    fn each_key_of_a_display_changes_its_field() {
-        scene().turns("be-alloc", "0", "be_alloc", r#"{ "be_alloc": null }"#);
-        for (key, live, connectors) in [
-            (
-                "0/resolution",
-                "1024x768",
-                r#"{ "connectors": [ { "unique_id": "a", "width": 1024, "height": 768 },
-                    { "unique_id": "b", "width": 800, "height": 600 } ] }"#,
-            ),
-            (
-                "1/unique-id",
-                "c",
-                r#"{ "connectors": [ { "unique_id": "a", "width": 1920, "height": 1080 },
-                    { "unique_id": "c", "width": 800, "height": 600 } ] }"#,
-            ),
+    fn what_the_guest_can_forge_never_counts_against_the_template() {
+        for (key, live) in [
+            ("be-alloc", "0"),
+            ("0/resolution", "1024x768"),
+            ("1/unique-id", "c"),
+            ("2/unique-id", "d"),
         ] {
-            let outcome = scene().live(key, live).merge();
-            assert_eq!(outcome.config, scene().entry(connectors).live(key, live).merge().config);
-            assert_eq!(outcome.only().changes.len(), 1);
-            assert_eq!(outcome.only().changes[0].field, "connectors");
+            scene().live(key, live).stays();
         }
-        let more = scene().live("2/resolution", "640x480").live("2/unique-id", "c").merge();
-        assert_eq!(more.config.vdispls[0].connectors.len(), 3);
-        let change = &more.only().changes[0];
-        assert_eq!(change.template.as_deref(), Some("a:1920x1080;b:800x600"));
-        assert_eq!(change.live.as_deref(), Some("a:1920x1080;b:800x600;c:640x480"));
     }
 
     #[test]
@@ -152,12 +111,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_value_of_a_display_leaves_the_template() {
-        scene().refuses("be-alloc", &["", "2"]);
-        scene().refuses(
-            "0/resolution",
-            &["", "x", "800", "800x", "+800x600", "800x600x2", "99999999999x1"],
-        );
-        scene().refuses("0/unique-id", &[]);
+    fn one_bad_value_is_named_and_the_rest_of_the_display_is_built() {
+        for (key, values) in [
+            ("be-alloc", &["", "2"][..]),
+            ("0/resolution", &["", "x", "800", "800x", "+800x600", "800x600x2", "99999999999x1"]),
+        ] {
+            for value in values {
+                let outcome = scene().entries(&[]).live(key, value).merge();
+                assert_eq!(outcome.config.vdispls[0].connectors.len(), 2, "{key} {value}");
+                let [problem] = &outcome.only().problems[..] else {
+                    panic!("{:#?}", outcome.only())
+                };
+                assert_eq!(problem.at, key, "{value}");
+            }
+        }
+        let outcome = scene().entries(&[]).live("0/unique-id", b"\xff\x1b").merge();
+        assert_eq!(outcome.only().problems[0].at, "0/unique-id");
+        assert_eq!(outcome.config.vdispls[0].connectors.len(), 2);
     }
 }

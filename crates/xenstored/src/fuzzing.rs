@@ -7,7 +7,7 @@ use crate::server::Server;
 use crate::store::Store;
 
 /// Reads any octets as a store's text, and checks that what was read is written and read back the same.
-pub fn fuzz_text(octets: &[u8]) {
+pub fn text_form(octets: &[u8]) {
     if let Ok(store) = Store::from_text(octets) {
         let again = Store::from_text(store.to_text());
         assert!(again.as_ref() == Ok(&store), "{store:?} read back as {again:?}");
@@ -16,9 +16,9 @@ pub fn fuzz_text(octets: &[u8]) {
 
 /// Hands any octets to a server as what a privileged and an unprivileged client send in turns, and checks that each
 /// message is answered and that the store can still be written and read back.
-pub fn fuzz_requests(octets: &[u8]) {
-    let text = "/local/domain/1 = \"\"   (n1)\n/local/domain/1/data = \"d\"   (b1,r0)\n/open = \"\"   (b0)\n";
-    let mut server = Server::new(Store::from_text(text).unwrap_or_default());
+pub fn requests(octets: &[u8]) {
+    let start = "/local/domain/1 = \"\"   (n1)\n/local/domain/1/data = \"d\"   (b1,r0)\n/open = \"\"   (b0)\n";
+    let mut server = Server::new(Store::from_text(start).unwrap_or_default());
     let connections = [DomId::DOM0, DomId::new(1)].map(|domid| server.connect(domid));
     let mut decoder = Decoder::new(PAYLOAD_MAX);
     decoder.push(octets);
@@ -28,7 +28,7 @@ pub fn fuzz_requests(octets: &[u8]) {
         let answered = std::iter::from_fn(|| server.poll_output(connection)).count() > 0;
         assert!(answered || !server.is_open(connection), "no answer to {message:?}");
     }
-    fuzz_text(server.store().to_text().as_bytes());
+    text_form(server.store().to_text().as_bytes());
 }
 
 #[cfg(test)]
@@ -48,7 +48,7 @@ mod tests {
                 let message = Message { ty, request_id: RequestId(0), tx_id, payload };
                 message.encode(PAYLOAD_MAX, &mut octets).unwrap();
             }
-            fuzz_requests(&octets);
+            requests(&octets);
         }
     }
 }
