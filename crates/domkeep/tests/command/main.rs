@@ -12,6 +12,7 @@ mod documentation;
 mod host;
 mod list;
 mod retrieve;
+mod stock;
 mod template;
 mod watch;
 mod xenstore;
