@@ -18,9 +18,15 @@ fn the_examples_of_the_reference_are_what_the_command_prints() {
             let mut command = if given { crate::host::domkeep() } else { host.domkeep(&[]) };
             command.args(arguments.split_whitespace());
             let answer = Answer::of(command.current_dir(shipped("tests/data/config")));
-            assert_eq!(answer.stdout() + &answer.stderr(), printed, "domkeep {arguments}");
+            let answered = answer.stdout() + &answer.stderr();
+            assert_eq!(lasting(&answered), lasting(printed), "domkeep {arguments}");
             run += 1;
         }
     }
     assert!(run >= 10, "only {run} examples were found");
+}
+
+/// Without what another version may call otherwise: the revision of an answer follows from all that was read for it.
+fn lasting(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| !line.starts_with("revision ")).collect()
 }

@@ -130,6 +130,28 @@ fn a_change_of_the_template_alone_is_another_answer() {
 }
 
 #[test]
+fn a_watch_does_not_keep_others_out_of_a_sled_store() {
+    let host = Host::demo();
+    let store = format!("sled:{}", host.directory.path().join("store").display());
+    let template = |arguments: &[&str]| {
+        Answer::of(domkeep().args(["--templates", &store, "template"]).args(arguments)).expect(0)
+    };
+    let file = shipped("demo/host/userdata-d.1.7d1c2a90-4b1e-4c7d-9a55-0b6f2f1d6a01.libxl-json");
+    template(&["import", file.to_str().unwrap(), "--domid", "1"]);
+    let mut command = domkeep();
+    command.arg("--xenstore").arg(host.socket()).args(["--templates", &store, "retrieve", "web"]);
+    command.args(["--watch", "--watch-count", "2", "--watch-timeout", AT_MOST, "--json"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap());
+    let mut watching = Watching { child, lines };
+    let first = watching.answer();
+    assert!(template(&["ls"]).stdout().contains("web"));
+    host.ask(&["xenstore", "write", "/local/domain/1/name", "www"]).expect(0);
+    assert_ne!(watching.answer()["revision"], first["revision"]);
+    watching.end().expect(0);
+}
+
+#[test]
 fn what_is_no_part_of_a_configuration_is_no_answer() {
     let host = Host::demo();
     let mut watching =
