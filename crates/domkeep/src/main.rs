@@ -9,7 +9,6 @@
 //! commands/   one module a subcommand
 //! domains     a name or a number to a domain
 //! changes     waits until a domain's configuration may have changed
-//! patience    keeps one locked template from using up everybody's time
 //! explain     a report in words
 //! output      for people or for programs
 //! exit        what can go wrong, and the exit status for it
@@ -25,7 +24,6 @@ mod exit;
 mod explain;
 mod logs;
 mod output;
-mod patience;
 mod places;
 
 use std::process::ExitCode;

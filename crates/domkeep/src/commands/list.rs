@@ -14,7 +14,6 @@ use crate::domains;
 use crate::exit::{CommandError, Exit, on_one_line};
 use crate::explain::printable;
 use crate::output::Output;
-use crate::patience::Patience;
 use crate::places::{Opening, Places};
 
 pub(super) fn run(
@@ -28,8 +27,7 @@ pub(super) fn run(
     for typed in &asked.domains {
         domids.push(domains::find(&mut client, typed)?);
     }
-    let templates = Patience::new(templates.as_ref(), places);
-    let mut retriever = Retriever::new(&mut client, &templates).timeout(places.timeout());
+    let mut retriever = Retriever::new(&mut client, templates.as_ref()).timeout(places.timeout());
     let found = if domids.is_empty() { retriever.domains()? } else { domids };
     let listed = listed(retriever.retrieve_all(&found));
     print(&listed, asked.long, output)?;

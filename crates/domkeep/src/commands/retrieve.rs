@@ -15,7 +15,6 @@ use crate::domains;
 use crate::exit::{CommandError, Exit};
 use crate::explain;
 use crate::output::Output;
-use crate::patience::Patience;
 use crate::places::{Opening, Places};
 
 pub(super) fn run(
@@ -61,8 +60,7 @@ pub(super) fn retrieve(
         PolicyChoice::Union => Policy::Union,
         PolicyChoice::Template => Policy::Template,
     };
-    let templates = Patience::new(templates, places);
-    let mut retriever = Retriever::new(client, &templates).policy(policy).timeout(places.timeout());
+    let mut retriever = Retriever::new(client, templates).policy(policy).timeout(places.timeout());
     Ok(retriever.retrieve(domid)?)
 }
 

@@ -35,12 +35,17 @@ pub enum Means {
     Transaction,
 }
 
+/// What another level would have had to read: nothing, unless a tree changed its shape while it was read.
+fn note_unread(trees: &Trees, read: &mut Read) {
+    read.unread = plan::wanted(trees, &read.seen).into_iter().map(Ask::into_path).collect();
+}
+
 /// What was read of one domain.
 pub(super) struct Read {
     pub(super) seen: Observed,
     /// What changed while it was read; empty if all of it is of one moment.
     pub(super) changed: Vec<String>,
-    /// What another level would have had to read: always empty, unless a tree changed shape while it was read.
+    /// What another level would have had to read.
     pub(super) unread: Vec<Path>,
 }
 
@@ -83,6 +88,9 @@ fn read_fenced(client: &mut Client, domains: &[Trees]) -> Result<Vec<Read>, Oper
             }
         }
     }
+    // What did not change has no more than four levels.
+    let changed = domains.iter().zip(&mut reads).filter(|(_, read)| !read.changed.is_empty());
+    changed.for_each(|(trees, read)| note_unread(trees, read));
     Ok(reads)
 }
 
@@ -148,6 +156,8 @@ fn read_in_transaction(
     reading.take(level, replies)?;
 
     let mut reads = reading.finish();
+    // Between the look outside and the start of the transaction there may have been changes that are no conflict.
+    domains.iter().zip(&mut reads).for_each(|(trees, read)| note_unread(trees, read));
     if commit == Commit::Conflict {
         for read in &mut reads {
             read.changed.push("what the transaction read".to_owned());
@@ -212,11 +222,8 @@ impl<'t> Reading<'t> {
     }
 
     fn finish(self) -> Vec<Read> {
-        let reads = self.domains.iter().zip(self.seen).map(|(trees, seen)| {
-            let unread = plan::wanted(trees, &seen).iter().map(|ask| ask.path().clone()).collect();
-            Read { seen, changed: Vec::new(), unread }
-        });
-        reads.collect()
+        let read = |seen| Read { seen, changed: Vec::new(), unread: Vec::new() };
+        self.seen.into_iter().map(read).collect()
     }
 }
 

@@ -142,9 +142,7 @@ fn first_level(trees: &Trees, asks: &mut Asks<'_>) {
     for key in ["name", "vm", "memory/target", "memory/static-max", "memory/videoram"] {
         asks.value(&trees.domain, key);
     }
-    for key in ["type", "dm-version"] {
-        asks.value(&trees.toolstack, key);
-    }
+    asks.value(&trees.toolstack, "type");
     asks.children(&under(&trees.domain, "cpu"));
     for directory in [&trees.devices, &trees.frontends, &trees.backends] {
         asks.children(directory);
@@ -266,6 +264,22 @@ impl<'a> BackendPlace<'a> {
 }
 
 fn device_asks(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
+    ends(trees, place, asks);
+    let Some(info) = place.info else { return };
+    created_keys(trees, place, info, asks);
+    match info.layout {
+        Layout::Flat => {}
+        Layout::Ports => ports(trees, place, asks),
+        Layout::Nested(depth) => {
+            if let Some(frontend) = &place.frontend {
+                nested(info, frontend, depth, asks);
+            }
+        }
+    }
+}
+
+/// Where the ends of a device are, and their states.
+fn ends(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
     if let Some(toolstack) = &place.toolstack {
         asks.children(toolstack);
         asks.value(toolstack, "backend");
@@ -291,40 +305,34 @@ fn device_asks(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
             asks.value(backend, "frontend");
         }
     }
-    let Some(info) = place.info else { return };
-    // The keys as they were created stand in the toolstack's tree; where there is none, in the backend's.
-    let far = is_far(trees, place);
+}
+
+/// The keys as they were created stand in the toolstack's tree; where there is none, in the backend's.
+fn created_keys(trees: &Trees, place: &Place, info: &ClassInfo, asks: &mut Asks<'_>) {
     let toolstack = place.toolstack.as_ref().filter(|_| !place.is_read_in_backend());
-    if let Some(created) = toolstack.or(place.backend.as_ref()) {
-        if far && toolstack.is_none() {
-            // Found one level later than others: no level is left to list the keys before reading them.
-            info.keys.iter().for_each(|key| asks.value(created, key));
-        }
-        for key in asks.seen.children(created) {
-            if info.reads(key.as_str()) {
-                asks.value(created, key.as_str());
-            }
+    let Some(created) = toolstack.or(place.backend.as_ref()) else { return };
+    if toolstack.is_none() && is_far(trees, place) {
+        // Found one level later than others: no level is left to list the keys before reading them.
+        info.keys.iter().for_each(|key| asks.value(created, key));
+    }
+    for key in asks.seen.children(created) {
+        if info.reads(key.as_str()) {
+            asks.value(created, key.as_str());
         }
     }
-    match info.layout {
-        Layout::Flat => {}
-        Layout::Ports => {
-            for directory in [&place.toolstack, &place.backend].into_iter().flatten() {
-                let ports = under(directory, "port");
-                if far && Some(directory) == place.backend.as_ref() {
-                    (1..=USB_PORTS_MAX).for_each(|port| asks.value(&ports, &port.to_string()));
-                    continue;
-                }
-                asks.children(&ports);
-                for port in asks.seen.children(&ports) {
-                    asks.value(&ports, port.as_str());
-                }
-            }
+}
+
+/// What is in the ports of a USB controller.
+fn ports(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
+    for directory in [&place.toolstack, &place.backend].into_iter().flatten() {
+        let ports = under(directory, "port");
+        if is_far(trees, place) && Some(directory) == place.backend.as_ref() {
+            (1..=USB_PORTS_MAX).for_each(|port| asks.value(&ports, &port.to_string()));
+            continue;
         }
-        Layout::Nested(depth) => {
-            if let Some(frontend) = &place.frontend {
-                nested(info, frontend, depth, asks);
-            }
+        asks.children(&ports);
+        for port in asks.seen.children(&ports) {
+            asks.value(&ports, port.as_str());
         }
     }
 }

@@ -150,7 +150,7 @@ impl<'a> Retriever<'a> {
         self
     }
 
-    /// How long a call may take, waiting for locks included.
+    /// How long a call may take; at most half of it waiting for locked templates.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -175,8 +175,13 @@ impl<'a> Retriever<'a> {
         &mut self,
         domids: &[DomId],
     ) -> Vec<(DomId, Result<Retrieved, RetrieveError>)> {
-        let deadline = Instant::now() + self.timeout;
-        domids.chunks(DOMAINS_AT_ONCE).flat_map(|some| self.retrieve_some(some, deadline)).collect()
+        let now = Instant::now();
+        let deadlines = Deadlines { end: now + self.timeout, locks: now + self.timeout / 2 };
+        let keys = self.keys(domids, deadlines);
+        domids
+            .chunks(DOMAINS_AT_ONCE)
+            .flat_map(|some| self.retrieve_some(some, &keys, deadlines))
+            .collect()
     }
 
     /// The domains that Xenstore has, in ascending order. A directory of more than one reply is read in parts.
@@ -199,7 +204,8 @@ impl<'a> Retriever<'a> {
     fn retrieve_some(
         &mut self,
         domids: &[DomId],
-        deadline: Instant,
+        keys: &Keys,
+        deadlines: Deadlines,
     ) -> Vec<(DomId, Result<Retrieved, RetrieveError>)> {
         let mut answers: BTreeMap<usize, Result<Retrieved, RetrieveError>> = BTreeMap::new();
         let mut open: Vec<usize> = Vec::new();
@@ -213,11 +219,16 @@ impl<'a> Retriever<'a> {
         let mut attempt = 0;
         while !open.is_empty() {
             attempt += 1;
-            let last = attempt >= self.attempts || Instant::now() >= deadline;
+            let last = attempt >= self.attempts || Instant::now() >= deadlines.end;
             let trees: Vec<Trees> = open.iter().map(|at| Trees::of(domids[*at])).collect();
-            let before = self.templates_of(&trees, deadline);
-            let reads =
-                consistent::read(&mut self.client.with_deadline(deadline), &trees, self.means);
+            let first = Some(keys).filter(|_| attempt == 1);
+            let before: Vec<_> = trees
+                .iter()
+                .map(|trees| self.templates_of(trees.domid, first, deadlines))
+                .collect();
+            let mut client = self.client.with_deadline(deadlines.end);
+            let reads = consistent::read(&mut client, &trees, self.means);
+            drop(client);
             let reads = match reads {
                 Ok(reads) => reads,
                 Err(source) => {
@@ -231,7 +242,7 @@ impl<'a> Retriever<'a> {
             };
             let mut again = Vec::new();
             for (((at, trees), read), templates) in open.iter().zip(&trees).zip(reads).zip(before) {
-                match self.answer(trees, read, templates, attempt, deadline) {
+                match self.answer(trees, read, templates, attempt, deadlines) {
                     Ok(retrieved)
                         if !last
                             && matches!(
@@ -251,30 +262,34 @@ impl<'a> Retriever<'a> {
         answers.into_iter().map(|(at, answer)| (domids[at], answer)).collect()
     }
 
-    /// All templates of each domain, as they are before Xenstore is read: which of them counts, only Xenstore tells.
+    /// The keys of all templates, listed once for all domains: a store may have to search a directory for it.
+    fn keys(&self, domids: &[DomId], deadlines: Deadlines) -> Keys {
+        if domids.len() == 1 {
+            return Keys::Unlisted;
+        }
+        match self.templates.keys(deadlines.locks) {
+            Ok(all) => Keys::Listed(all),
+            // Each domain has an error of its own to give.
+            Err(_) => Keys::Unlisted,
+        }
+    }
+
+    /// All templates of a domain, as they are before Xenstore is read: which of them counts, only Xenstore tells.
     fn templates_of(
         &self,
-        domains: &[Trees],
-        deadline: Instant,
-    ) -> Vec<Result<Templates, ListError>> {
-        let one = |trees: &Trees| {
-            let keys = self.templates.keys_of(trees.domid, deadline)?;
-            Ok(keys.into_iter().map(|key| (key, self.templates.load(&key, deadline))).collect())
+        domid: DomId,
+        keys: Option<&Keys>,
+        deadlines: Deadlines,
+    ) -> Result<Templates, ListError> {
+        let keys = match keys {
+            Some(Keys::Listed(all)) => {
+                let from = all.partition_point(|key| key.domid < domid);
+                all[from..].iter().take_while(|key| key.domid == domid).copied().collect()
+            }
+            _ => self.templates.keys_of(domid, deadlines.locks)?,
         };
-        if let [trees] = domains {
-            return vec![one(trees)];
-        }
-        // One listing for all: a store may have to search a directory for it.
-        let all = match self.templates.keys(deadline) {
-            Ok(all) => all,
-            // Each domain has an error of its own to give.
-            Err(_) => return domains.iter().map(one).collect(),
-        };
-        let of_domain = |trees: &Trees| {
-            let keys = all.iter().filter(|key| key.domid == trees.domid);
-            Ok(keys.map(|key| (*key, self.templates.load(key, deadline))).collect())
-        };
-        domains.iter().map(of_domain).collect()
+        let load = |key| (key, self.templates.load(&key, deadlines.locks));
+        Ok(keys.into_iter().map(load).collect())
     }
 
     fn answer(
@@ -283,7 +298,7 @@ impl<'a> Retriever<'a> {
         read: Read,
         templates: Result<Templates, ListError>,
         attempt: u32,
-        deadline: Instant,
+        deadlines: Deadlines,
     ) -> Result<Retrieved, RetrieveError> {
         let domid = trees.domid;
         let view = DomainView::of(trees, &read.seen);
@@ -299,7 +314,7 @@ impl<'a> Retriever<'a> {
         };
         let mut changed = read.changed;
         let chosen = choose(&view, domain.as_ref(), templates);
-        let (template, source) = self.read_template(domid, chosen, deadline, &mut changed)?;
+        let (template, source) = self.read_template(domid, chosen, deadlines, &mut changed)?;
         let revision = match &source {
             TemplateSource::Found { revision, .. } => Some(*revision),
             _ => None,
@@ -338,14 +353,14 @@ impl<'a> Retriever<'a> {
         &self,
         domid: DomId,
         chosen: Chosen,
-        deadline: Instant,
+        deadlines: Deadlines,
         changed: &mut Vec<String>,
     ) -> Result<(Option<DomainConfig>, TemplateSource), RetrieveError> {
         let (key, loaded) = match chosen {
             Chosen::One(key, loaded) => (key, loaded),
             Chosen::NoneYet(key, others) => {
                 if let Some(key) = key
-                    && matches!(self.templates.load(&key, deadline), Ok(Some(_)))
+                    && matches!(self.templates.load(&key, deadlines.locks), Ok(Some(_)))
                 {
                     changed.push("the template".to_owned());
                 }
@@ -370,7 +385,7 @@ impl<'a> Retriever<'a> {
                 return Ok((None, TemplateSource::Unreadable { error: error.to_string() }));
             }
         };
-        let now = self.templates.load(&key, deadline);
+        let now = self.templates.load(&key, deadlines.locks);
         if !now.is_ok_and(|now| now.is_some_and(|now| now.revision == template.revision)) {
             changed.push("the template".to_owned());
         }
@@ -382,6 +397,22 @@ impl<'a> Retriever<'a> {
             Err(error) => (None, TemplateSource::Unreadable { error: error.to_string() }),
         })
     }
+}
+
+/// Until when a call may take its time.
+///
+/// Locks of templates may use half of it, all together: a template that somebody holds must not leave no time to read
+/// Xenstore for the domains beside it.
+#[derive(Clone, Copy)]
+struct Deadlines {
+    end: Instant,
+    locks: Instant,
+}
+
+/// What templates there are, in ascending order.
+enum Keys {
+    Listed(Vec<TemplateKey>),
+    Unlisted,
 }
 
 /// The templates under one domid, each as it was loaded.
