@@ -7,6 +7,7 @@ mod host;
 mod measure;
 mod recording;
 mod retrieve;
+mod store_memory;
 mod templates;
 
 use std::error::Error;
@@ -15,7 +16,11 @@ use std::process::ExitCode;
 /// A benchmark: its name on the command line, and what runs it.
 type Benchmark = (&'static str, fn() -> Result<(), Box<dyn Error>>);
 
-const ALL: &[Benchmark] = &[("retrieve", retrieve::run), ("templates", templates::run)];
+const ALL: &[Benchmark] = &[
+    ("retrieve", retrieve::run),
+    ("templates", templates::run),
+    ("store-memory", store_memory::run),
+];
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();

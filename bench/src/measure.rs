@@ -20,9 +20,13 @@ pub(crate) fn median<E>(
 
 /// Microseconds for one of `count`.
 pub(crate) fn micros_each(time: Duration, count: usize) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "counts of things that are measured are small")]
-    let count = count as f64;
-    time.as_secs_f64() * 1e6 / count
+    time.as_secs_f64() * 1e6 / per(count, 1)
+}
+
+/// How much of one there is for each of the other.
+#[expect(clippy::cast_precision_loss, reason = "counts of what a benchmark does are small")]
+pub(crate) fn per(total: usize, count: usize) -> f64 {
+    total as f64 / count as f64
 }
 
 /// How many times faster the second is.

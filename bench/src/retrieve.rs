@@ -12,7 +12,7 @@ use xenstored::{Embedded, Store};
 use xsclient::{Client, DomId, Endpoint, Nodes, OperationError, Options, Request, UnixSocket};
 
 use crate::host;
-use crate::measure::{median, micros_each, ratio};
+use crate::measure::{median, micros_each, per, ratio};
 use crate::recording::Recording;
 
 /// How many domains, unless `BENCH_DOMAINS` names others (`100,1000`).
@@ -105,11 +105,6 @@ fn compare(
         micros_each(singly, count),
     );
     Ok(())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of requests and domains are small")]
-fn per(total: usize, count: usize) -> f64 {
-    total as f64 / count as f64
 }
 
 /// What `retrieve` reads, in its order.
