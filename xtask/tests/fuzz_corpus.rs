@@ -1,0 +1,44 @@
+//! Replays the fuzz corpus, so that what a fuzzer once found stays found without one.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// Every fuzz target with what it runs.
+const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("client", xsclient::fuzzing::receive),
+    ("config", libxl_config::fuzzing::config),
+    ("decoder", xenstore_proto::fuzzing::decode_stream),
+    ("server", xenstored::fuzzing::requests),
+    ("xenstore_ls", xenstored::fuzzing::text_form),
+];
+
+fn fuzz() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
+}
+
+#[test]
+fn the_inputs_of_every_fuzz_target_hold_its_properties() {
+    for (target, run) in TARGETS {
+        let inputs = std::fs::read_dir(fuzz().join("corpus").join(target)).unwrap();
+        let inputs: Vec<PathBuf> = inputs.map(|entry| entry.unwrap().path()).collect();
+        assert!(
+            inputs.len() >= 10,
+            "{target}: only {} inputs: has the corpus moved?",
+            inputs.len()
+        );
+        for input in inputs {
+            run(&std::fs::read(&input).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_fuzz_target_is_replayed() {
+    let files = std::fs::read_dir(fuzz().join("fuzz_targets")).unwrap();
+    let names: BTreeSet<String> = files
+        .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect());
+}
