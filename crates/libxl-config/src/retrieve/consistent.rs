@@ -15,8 +15,8 @@
 use std::collections::BTreeMap;
 
 use xsclient::{
-    Batch, Client, Commit, EventOrder, Name, Nodes, OperationError, Path, PathOrSpecial, Replies,
-    Slot, Watch,
+    Batch, Client, Commit, Event, EventOrder, Name, Nodes, OperationError, Path, PathOrSpecial,
+    Replies, Slot, Watch,
 };
 
 use super::observed::{Answer, Ask, Observed};
@@ -119,12 +119,17 @@ fn read_inside_fence(
         }
         let replies = client.run(batch)?;
         if last {
-            let events =
-                watches.iter().flat_map(|watch| replies.events(watch).to_vec()).collect::<Vec<_>>();
+            let happened = watches.iter().flat_map(|watch| {
+                // Where events were lost, anything below the watch may have changed.
+                replies.events(watch).iter().filter_map(|event| match event {
+                    Event { lost_before: true, .. } => Some(watch.path().clone()),
+                    Event { first: true, .. } => None,
+                    Event { path, .. } => Some(path.clone()),
+                })
+            });
+            let happened = happened.collect();
             reading.take(level, replies)?;
-            // A watch that lost events tells no more than that something below its path happened.
-            let touching = events.into_iter().filter(|event| !event.first || event.lost_before);
-            return Ok(touching.map(|event| event.path).collect());
+            return Ok(happened);
         }
         reading.take(level, replies)?;
     }

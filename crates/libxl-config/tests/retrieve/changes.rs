@@ -160,6 +160,24 @@ fn a_domain_that_never_stops_changing_is_given_up_on_and_reported() {
 }
 
 #[test]
+fn a_change_among_more_events_than_a_client_keeps_is_not_overlooked() {
+    let xenstore = hosts::xenstore();
+    let templates = templates(&["xvda"]);
+    let last = reads(&xenstore, &templates, Means::Fence) - 1;
+    before_read(&xenstore, last, |server| {
+        for n in 0..2000 {
+            server.apply(write(&format!("/local/domain/70/data/{n}"), "x"));
+        }
+        server.apply(write("/local/domain/7/memory/target", "131072"));
+    });
+    let mut client = client(&xenstore);
+    let retrieved = Retriever::new(&mut client, &templates).retrieve(GUEST).unwrap();
+    assert!(client.statistics().events_lost > 0, "{:?}", client.statistics());
+    assert_eq!(retrieved.report.consistency, Consistency::Consistent { attempts: 2 });
+    assert_eq!(retrieved.config.b_info.target_memkb.get(), Some(131_072));
+}
+
+#[test]
 fn a_guest_that_keeps_writing_does_not_keep_a_read_from_being_consistent() {
     let xenstore = hosts::xenstore();
     xenstore.set_interceptor(Some(Box::new(|server, _, _, request| {
