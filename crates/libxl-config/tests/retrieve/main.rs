@@ -5,5 +5,6 @@
 mod changes;
 mod hosts;
 mod round_trips;
+mod stock;
 mod templates;
 mod trust;
