@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that needs no Xen.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::command::{Failure, cargo, describe, execute};
 
@@ -9,12 +9,12 @@ use crate::command::{Failure, cargo, describe, execute};
 pub(crate) fn run() -> Result<(), Failure> {
     let mut failures = Vec::new();
     let mut check = |outcome: Result<(), Failure>| failures.extend(outcome.err());
-    check(execute(cargo(&["fmt", "--all", "--check"])));
-    check(execute(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])));
+    check(tool("fmt", &["fmt", "--all", "--check"]));
+    check(tool("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
     doc.env("RUSTDOCFLAGS", "-Dwarnings");
     check(execute(doc));
-    check(licences());
+    check(tool("deny", &["deny", "--all-features", "check", "bans", "licenses", "sources"]));
     let mut counts = Counts::default();
     check(counts.test(&["test", "--workspace", "--all-targets"]));
     check(counts.test(&["test", "--workspace", "--doc"]));
@@ -33,20 +33,15 @@ pub(crate) fn run() -> Result<(), Failure> {
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 
-/// Licences and sources, where cargo-deny is installed: it is a tool of its own, which building does not need.
-fn licences() -> Result<(), Failure> {
-    let present = Command::new("cargo-deny")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !present.is_ok_and(|status| status.success()) {
-        println!(
-            "skipped: licences: cargo-deny is not installed (cargo install cargo-deny --locked)"
-        );
-        return Ok(());
+/// Runs a command of cargo that is a tool of its own, which building does not need; where it is not installed, says so.
+fn tool(name: &str, arguments: &[&str]) -> Result<(), Failure> {
+    let mut probe = cargo(&[name, "--version"]);
+    let present = probe.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if present.is_ok_and(|status| status.success()) {
+        return execute(cargo(arguments));
     }
-    execute(cargo(&["deny", "--all-features", "check", "bans", "licenses", "sources"]))
+    println!("not checked: cargo {name} is not installed");
+    Ok(())
 }
 
 #[derive(Default)]
