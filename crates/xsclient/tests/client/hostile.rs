@@ -181,6 +181,31 @@ fn permissions_for_a_number_that_is_no_domain_fail_their_own_request_only() {
 }
 
 #[test]
+fn what_a_batch_has_opened_is_closed_again_if_its_directories_cannot_be_read_whole() {
+    let (mut client, server) = client_of(LONG, |mut peer| {
+        let mut store = Store::with(&[("/a/b", "")]);
+        store.big_directories = true;
+        while let Some(asked) = peer.next() {
+            if !matches!(asked.request, Request::DirectoryPart { .. }) {
+                for message in store.answer(&asked) {
+                    peer.send(&message);
+                }
+            }
+        }
+        store
+    });
+    let mut batch = Batch::new();
+    let _watch = batch.watch(path("/a"), None);
+    batch.directory(path("/a"));
+    let error = client.with_deadline(Instant::now() + SHORT).transaction_with(batch).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    client.read(&path("/a/b")).unwrap();
+    drop(client);
+    let store = server.join().unwrap();
+    assert_eq!((store.open_transactions(), store.watch_count()), (0, 0));
+}
+
+#[test]
 fn a_quota_answered_with_names_is_an_unexpected_reply_and_the_connection_lives() {
     let (mut client, _server) = client_of(LONG, |mut peer| {
         let asked = peer.expect();
