@@ -6,7 +6,7 @@ use crate::header::{MessageType, RequestId, TxId};
 use crate::message::{Message, PayloadTooLong, encode_message};
 use crate::path::{Name, Path, PathOrSpecial};
 use crate::payload::{Fields, PayloadError, put};
-use crate::perms::Perms;
+use crate::perms::{Perms, PermsError};
 use crate::quota::{Features, QuotaName};
 use crate::token::Token;
 
@@ -39,7 +39,8 @@ pub enum Reply {
     Text(Vec<u8>),
     /// ERROR: `name|`
     Error(Errno),
-    /// The answer to an operation without a meaning here, kept as it came.
+    /// The answer to an operation without a meaning here, or permissions for a number that no domain can have, kept as
+    /// they came.
     Unknown(Vec<u8>),
 }
 
@@ -133,7 +134,14 @@ impl Reply {
         let reply = match asked {
             MessageType::READ => Self::Value(fields.rest().to_vec()),
             MessageType::DIRECTORY => Self::Names(names(&mut fields)?),
-            MessageType::GET_PERMS => Self::Perms(fields.perms()?),
+            MessageType::GET_PERMS => match fields.perms() {
+                Ok(perms) => Self::Perms(perms),
+                // oxenstored lets any guest name such numbers, and a guest must not look like a broken server.
+                Err(PayloadError::Perms(PermsError::DomId)) => {
+                    return Ok(Self::Unknown(payload.to_vec()));
+                }
+                Err(error) => return Err(error),
+            },
             MessageType::TRANSACTION_START => {
                 Self::Transaction(TxId(fields.number32("transaction id")?))
             }

@@ -12,7 +12,7 @@ use crate::domains::DomainEvent;
 use crate::events::Was;
 use crate::limits::{
     PAYLOAD_MAX, TRANSACTION_OCTETS_MAX, TRANSACTION_OCTETS_MAX_PRIVILEGED, TRANSACTIONS_MAX,
-    TRANSACTIONS_MAX_PRIVILEGED, WATCHES_MAX,
+    TRANSACTIONS_MAX_PRIVILEGED, VALUE_MAX, WATCHES_MAX,
 };
 use crate::server::{ConnectionId, Server};
 use crate::transaction::{Aspects, Transaction};
@@ -132,6 +132,8 @@ impl Server {
                 }
                 Ok(Reply::Perms((**perms).clone()))
             }
+            // From a connection it would not have fitted the request either.
+            Request::Write { value, .. } if value.len() > VALUE_MAX => Err(Errno::E2BIG),
             Request::Write { path, value } => {
                 let path = absolute(subject, &path)?;
                 self.change(place, subject, Change::Write { path, value })

@@ -163,7 +163,8 @@ impl Server {
 
     /// Carries a request out for the control domain, without a connection; watchers hear of it.
     ///
-    /// Requests that need a connection (watches, transactions) are answered with EINVAL. The interceptor is not called.
+    /// Requests that need a connection (watches, transactions) are answered with EINVAL, and
+    /// values longer than [`crate::limits::VALUE_MAX`] with E2BIG. The interceptor is not called.
     pub fn apply(&mut self, request: Request) -> Reply {
         self.execute_for_control(request).unwrap_or_else(Reply::Error)
     }

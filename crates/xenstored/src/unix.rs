@@ -207,8 +207,9 @@ impl EventLoop {
                     WAKER => {}
                     Token(number) => {
                         if let Some(client) = self.clients.get_mut(&number) {
-                            client.readable |= event.is_readable() || event.is_read_closed();
-                            client.writable |= event.is_writable();
+                            let readable = event.is_readable() || event.is_read_closed();
+                            client.readable |= readable && !client.ended;
+                            client.writable |= event.is_writable() || event.is_write_closed();
                             self.work.insert(number);
                         }
                     }
@@ -265,6 +266,7 @@ impl EventLoop {
             connection,
             decoder: Decoder::new(PAYLOAD_MAX),
             undecoded: false,
+            ended: false,
             output: Vec::new(),
             written: 0,
             readable: true,
@@ -302,6 +304,8 @@ struct Client {
     decoder: Decoder,
     /// Whether the decoder may hold a whole message.
     undecoded: bool,
+    /// Whether the client will send no more. It may still be reading: it is served until it has got all replies.
+    ended: bool,
     output: Vec<u8>,
     written: usize,
     /// Whether the socket may have octets for us; known to have none once a read has said so.
@@ -336,7 +340,11 @@ impl Client {
         }
         let mut share = [0; TURN_OCTETS];
         match self.stream.read(&mut share) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => {
+                self.ended = true;
+                self.readable = false;
+                Ok(())
+            }
             Ok(len) => {
                 self.decoder.push(&share[..len]);
                 self.undecoded = true;
@@ -382,7 +390,8 @@ impl Client {
                     }
                 }
                 if self.output.is_empty() {
-                    if !shared.server.is_open(self.connection) {
+                    // Nothing is read before all there was is handled, so this is all.
+                    if self.ended || !shared.server.is_open(self.connection) {
                         return Ok(Turn::Gone);
                     }
                     break;

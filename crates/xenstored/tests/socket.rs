@@ -235,6 +235,26 @@ fn a_watcher_that_never_reads_is_closed_and_the_others_are_served() {
 }
 
 #[test]
+fn a_client_that_has_said_all_still_gets_all_replies_and_then_the_end() {
+    let served = Served::new();
+    assert_eq!(served.xenstore.apply(write("/big", &"x".repeat(4000))), Reply::Ok);
+    // From what the socket holds to a multiple of it.
+    for replies in [40, 80, 100, 120, 400] {
+        let mut stream = served.connect();
+        stream.write_all(&wire(&Request::Read(path("/big"))).repeat(replies)).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        served.assert_alive();
+        assert_eq!(read_to_end(&mut stream).len(), replies * (16 + 4000));
+    }
+    // One that reads none of them and goes leaves nothing behind that could hold others up.
+    let mut stream = served.connect();
+    stream.write_all(&wire(&Request::Read(path("/big"))).repeat(300)).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    drop(stream);
+    served.assert_alive();
+}
+
+#[test]
 fn clients_come_and_go_by_the_hundred() {
     let served = Served::new();
     let idle: Vec<_> = (0..300).map(|_| served.connect()).collect();

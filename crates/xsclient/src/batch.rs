@@ -270,15 +270,14 @@ impl Client {
             fences: Vec::new(),
             ended: Vec::new(),
         };
-        let results = if fences.is_empty() {
-            self.run_bare(&replies.requests, tx_id, deadline)?
+        let ran = if fences.is_empty() {
+            let results = self.run_bare(&replies.requests, tx_id, deadline);
+            results.map(|results| (results, Vec::new()))
         } else {
             let fence = |(path, token)| Watch { path, token, depth: None, epoch };
             let fences: Vec<Watch> = fences.into_iter().map(fence).collect();
             self.check_fences(&fences, tx_id)?;
-            let (results, fences) = self.run_fenced(&replies.requests, &fences, deadline)?;
-            replies.fences = fences;
-            results
+            self.run_fenced(&replies.requests, &fences, deadline)
         };
         for request in &replies.requests {
             let Request::Unwatch { token, .. } = request else { continue };
@@ -287,7 +286,9 @@ impl Client {
                 self.watches.drop_ended(token);
             }
         }
+        let (results, fences) = ran?;
         replies.results = results.into_iter().map(Some).collect();
+        replies.fences = fences;
         Ok(replies)
     }
 
@@ -301,8 +302,11 @@ impl Client {
             self.link.statistics.round_trips += 1;
         }
         let mut results = self.exchange(requests, tx_id, deadline)?;
-        self.complete_directories(requests, &mut results, tx_id, deadline)?;
-        Ok(results)
+        let completed = self.complete_directories(requests, &mut results, tx_id, deadline);
+        if completed.is_err() {
+            self.close_opened(requests.iter().zip(results.iter().map(Some)));
+        }
+        completed.map(|()| results)
     }
 
     fn check_fences(&self, fences: &[Watch], tx_id: TxId) -> Result<(), OperationError> {
@@ -340,8 +344,14 @@ impl Client {
             for watch in fences {
                 self.watches.drop_ended(&watch.token);
             }
+            self.close_opened(requests.iter().zip(results[watches.len()..].iter().map(Some)));
             let again = self.run_bare(&inner, TxId::NONE, deadline).and_then(|mut results| {
-                results.extend(self.run_bare(&unwatches, TxId::NONE, deadline)?);
+                let ended = self.run_bare(&unwatches, TxId::NONE, deadline);
+                if ended.is_err() {
+                    let asked = inner.iter().zip(results.iter().map(Some));
+                    self.close_opened(asked.skip(fences.len()));
+                }
+                results.extend(ended?);
                 Ok(results)
             });
             if again.is_err() {

@@ -128,7 +128,7 @@ impl Client {
         let statistics = self.statistics();
         self.link = Link::new(transport);
         self.link.statistics = statistics;
-        self.epoch = Epoch::next();
+        self.begin_epoch();
         Ok(Reconnected { lost_watches: self.watches.clear() })
     }
 
@@ -151,6 +151,11 @@ impl Client {
 
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Makes all handles from before stale.
+    pub(crate) fn begin_epoch(&mut self) {
+        self.epoch = Epoch::next();
     }
 
     /// When a call that starts now has to end.
@@ -199,7 +204,7 @@ impl Client {
                 _ => continue,
             };
             let unanswered = exchange.results.iter().position(Option::is_none).unwrap_or(0);
-            exchange.forget_watches(self);
+            self.close_opened(exchange.asked());
             return Err(OperationError::new(&requests[unanswered], failure));
         }
         // A late reply may have left something to close. If that cannot be sent, the next call says so.
@@ -209,6 +214,29 @@ impl Client {
                 .unwrap_or_else(|lost| tracing::debug!(%lost, "nothing left to close"));
         }
         Ok(exchange.results.into_iter().flatten().collect())
+    }
+
+    /// Closes what was opened by requests whose replies nobody will see: watches and transactions. What is still to be
+    /// answered is closed by the connection when it is.
+    pub(crate) fn close_opened<'a>(
+        &mut self,
+        asked: impl Iterator<Item = (&'a Request, Option<&'a Result<Reply, Failure>>)>,
+    ) {
+        let mut set = Vec::new();
+        for (request, result) in asked {
+            match (request, result) {
+                (Request::Watch { path, token, depth }, Some(Ok(_))) => {
+                    let (path, token) = (path.clone(), token.clone());
+                    set.push(Watch { path, token, depth: *depth, epoch: self.epoch });
+                }
+                (Request::Watch { token, .. }, None) => self.watches.remove(token),
+                (Request::TransactionStart, Some(Ok(Reply::Transaction(tx_id)))) => {
+                    self.abort_unheard(*tx_id);
+                }
+                _ => {}
+            }
+        }
+        self.unwatch_unheard(&set);
     }
 
     /// Gives what has come to those it is for. Outside an exchange nobody waits for a reply.
@@ -356,25 +384,9 @@ impl<'r> Exchange<'r> {
         Failure::Timeout { sent: first_sent }
     }
 
-    /// Nobody will get a handle of the watches that this exchange set: ends them. Those whose reply is still to come are
-    /// ended by the connection when it does.
-    fn forget_watches(&self, client: &mut Client) {
-        let mut set = Vec::new();
-        for (request, result) in self.requests.iter().zip(&self.results).take(self.next) {
-            if let Request::Unwatch { token, .. } = request {
-                client.watches.drop_ended(token);
-            }
-            let Request::Watch { path, token, depth } = request else { continue };
-            match result {
-                Some(Ok(_)) => {
-                    let (path, token) = (path.clone(), token.clone());
-                    set.push(Watch { path, token, depth: *depth, epoch: client.epoch });
-                }
-                Some(Err(_)) => {}
-                None => client.watches.remove(token),
-            }
-        }
-        client.unwatch_unheard(&set);
+    /// The requests that were submitted, with what each was answered, if it was.
+    fn asked(&self) -> impl Iterator<Item = (&Request, Option<&Result<Reply, Failure>>)> {
+        self.requests.iter().zip(self.results.iter().map(Option::as_ref)).take(self.next)
     }
 }
 

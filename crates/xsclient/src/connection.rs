@@ -396,3 +396,22 @@ pub enum SubmitError {
     #[error(transparent)]
     Failed(ProtocolError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_come_again_skip_0_and_those_still_waited_for() {
+        let mut connection = Connection::new(Manner {
+            framing: Framing::Stream,
+            event_order: xenstore_proto::EventOrder::WithReplies,
+            request_payload_max: limits::PAYLOAD_MAX,
+        });
+        let mut next = || connection.submit(&Request::ResetWatches, TxId::NONE).unwrap().0;
+        assert_eq!([next(), next()], [1, 2]);
+        connection.last_id = u32::MAX - 1;
+        let mut next = || connection.submit(&Request::ResetWatches, TxId::NONE).unwrap().0;
+        assert_eq!([next(), next()], [u32::MAX, 3]);
+    }
+}

@@ -3,7 +3,7 @@
 use xenstore_proto::{DomId, Features, Path, QuotaName, QuotaQuery, Request, TxId};
 
 use crate::client::Client;
-use crate::error::OperationError;
+use crate::error::{Failure, OperationError};
 
 /// All of these are one round trip; all but [`Client::domain_path`] need a privileged connection (EACCES).
 impl Client {
@@ -43,9 +43,19 @@ impl Client {
     }
 
     /// Drops all watches of this connection, and any transaction that is open on it. Handles from before are refused
-    /// with [`crate::Failure::StaleHandle`].
+    /// with [`crate::Failure::StaleHandle`], after a timeout too if the request was sent.
+    ///
+    /// Not for the xenbus device: the kernel shares its connection among all programs and its own drivers, and theirs are
+    /// dropped as well.
     pub fn reset_watches(&mut self) -> Result<(), OperationError> {
-        self.ask_for(&Request::ResetWatches, TxId::NONE)
+        let reset = self.ask_for(&Request::ResetWatches, TxId::NONE);
+        let not_done = |error: &OperationError| {
+            error.errno().is_some() || matches!(error.failure(), Failure::Timeout { sent: false })
+        };
+        if !reset.as_ref().is_err_and(not_done) {
+            self.begin_epoch();
+        }
+        reset
     }
 
     /// A command to the daemon itself, with its arguments; the answer is the daemon's own text.

@@ -120,6 +120,17 @@ impl Client {
         }
     }
 
+    /// Aborts a transaction without waiting for the answer.
+    pub(crate) fn abort_unheard(&mut self, tx_id: TxId) {
+        let abort = Request::TransactionEnd { commit: false };
+        if let Ok(id) = self.link.connection.submit(&abort, tx_id) {
+            self.link.connection.discard_reply(id);
+            if let Err(lost) = self.link.flush() {
+                tracing::debug!(%lost, "a transaction ended with its connection");
+            }
+        }
+    }
+
     /// Takes in events until an instant, so that a pause does not leave the server's buffers full.
     fn idle_until(&mut self, instant: Instant) -> Result<(), OperationError> {
         while Instant::now() < instant {
@@ -223,14 +234,7 @@ impl Drop for Transaction<'_> {
         if !self.open {
             return;
         }
-        let link = &mut self.client.link;
-        let abort = Request::TransactionEnd { commit: false };
-        if let Ok(id) = link.connection.submit(&abort, self.tx_id) {
-            link.connection.discard_reply(id);
-            if let Err(lost) = link.flush() {
-                tracing::debug!(%lost, "a transaction ended with its connection");
-            }
-        }
+        self.client.abort_unheard(self.tx_id);
     }
 }
 

@@ -300,8 +300,10 @@ impl WatchRegistry {
 
     /// Notes what a request that was sent and not answered in time may do yet.
     pub(crate) fn after_timeout(&mut self, request: &Request) {
-        if let Request::Unwatch { token, .. } = request {
-            self.watches.remove(token);
+        match request {
+            Request::Unwatch { token, .. } => self.remove(token),
+            Request::ResetWatches => self.watches.clear(),
+            _ => {}
         }
     }
 

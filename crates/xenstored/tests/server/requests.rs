@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use xenstore_proto::{DomId, Errno, Message, MessageType, Path, Reply, Request, RequestId, TxId};
-use xenstored::ConnectionId;
+use xenstored::{ConnectionId, Server, Store, limits};
 
 use crate::driver::{
     Driver, directory, get_perms, mkdir, names, path, read, rm, set_perms, value, watch, write,
@@ -185,6 +185,16 @@ fn a_directory_too_long_for_a_reply_is_read_in_parts_that_belong_together() {
     ask(&mut driver, us, &rm("/d/child-999"));
     ask(&mut driver, us, &mkdir("/d/child-999"));
     assert_ne!(part(&mut driver, 0).generation, generations[0]);
+}
+
+#[test]
+fn a_value_that_no_reply_could_carry_is_refused_without_a_connection_too() {
+    let mut server = Server::new(Store::new());
+    let write = |len| Request::Write { path: path("/a"), value: vec![b'x'; len] };
+    assert_eq!(server.apply(write(limits::VALUE_MAX)), Reply::Ok);
+    assert_eq!(server.apply(write(limits::VALUE_MAX + 1)), error(Errno::E2BIG));
+    assert_eq!(server.store().read(&path("/a")).map(<[u8]>::len), Some(limits::VALUE_MAX));
+    assert_eq!(Store::from_text(server.store().to_text()).as_ref(), Ok(server.store()));
 }
 
 #[test]

@@ -191,6 +191,22 @@ fn a_closed_connection_takes_its_watches_and_transactions_with_it() {
 }
 
 #[test]
+fn a_commit_that_withdraws_a_permission_is_the_last_news_of_all_that_it_changes() {
+    let mut driver = Driver::new(&[("/p/x", "")]);
+    let (us, guest) = (driver.connect(0), driver.connect(7));
+    ask(&mut driver, us, &set_perms("/p", "n0,r7"));
+    ask(&mut driver, guest, &watch("/p", "t", None));
+    driver.events(guest);
+    let tx = driver.begin(us);
+    driver.ask(us, tx, &write("/p/x", "1"));
+    driver.ask(us, tx, &set_perms("/p", "n0"));
+    driver.end(us, tx, true);
+    assert_eq!(driver.events(guest), ["/p/x t", "/p t"], "it could list the directory before");
+    ask(&mut driver, us, &write("/p/x", "2"));
+    assert_eq!(driver.events(guest), [""; 0]);
+}
+
+#[test]
 fn created_and_removed_in_one_transaction_is_not_told() {
     let mut driver = Driver::new(&[("/old/below", "")]);
     let us = driver.connect(0);

@@ -230,3 +230,47 @@ impl MessageBoundary {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use xenstore_proto::{Decoded, Decoder, Request, RequestId, TxId};
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_waits_for_the_end_of_the_message_that_is_being_received() {
+        let (family, ty) = (AddressFamily::UNIX, SocketType::STREAM);
+        let (ours, kernel) = socketpair(family, ty, SocketFlags::CLOEXEC, None).unwrap();
+        let (mut device, kernel) =
+            (XenbusDevice::over(File::from(ours)).unwrap(), File::from(kernel));
+        let (id, max) = (RequestId(1), DEVICE_PAYLOAD_MAX);
+        let mut reply = Vec::new();
+        let value = Reply::Value(b"value".to_vec());
+        value.encode(MessageType::READ, id, TxId::NONE, max, &mut reply).unwrap();
+        let mut refused = Vec::new();
+        Request::ResetWatches.encode(RequestId(2), TxId::NONE, max, &mut refused).unwrap();
+        for cut in 1..reply.len() {
+            let mut decoder = Decoder::new(max);
+            let mut buffer = [0; 64];
+            (&kernel).write_all(&reply[..cut]).unwrap();
+            let len = device.receive(&mut buffer).unwrap();
+            decoder.push(&buffer[..len]);
+            device.check_written(&refused, Err(ErrorKind::InvalidInput.into())).unwrap_err();
+            let refusal = Err(rustix::io::Errno::INVAL.into());
+            assert_eq!(device.check_written(&refused, refusal).unwrap(), refused.len());
+            (&kernel).write_all(&reply[cut..]).unwrap();
+            for _ in 0..2 {
+                let len = device.receive(&mut buffer).unwrap();
+                decoder.push(&buffer[..len]);
+            }
+            let mut next = || match decoder.decode().unwrap() {
+                Decoded::Message(message) => message.request_id.0,
+                Decoded::Need(more) => panic!("{more} octets short"),
+            };
+            assert_eq!([next(), next()], [1, 2], "cut at {cut}");
+        }
+    }
+}

@@ -160,6 +160,52 @@ fn a_payload_that_does_not_fit_its_operation_is_a_lie() {
 }
 
 #[test]
+fn permissions_for_a_number_that_is_no_domain_fail_their_own_request_only() {
+    // oxenstored lets a guest give its nodes such permissions, so they are no reason to give the connection up.
+    for payload in [&b"n7\0r99999\0"[..], b"n7\0r-1\0", b"b65536\0"] {
+        let (mut client, _server) = client_of(LONG, move |mut peer| {
+            let asked = peer.expect();
+            peer.reply(&asked, &Reply::Unknown(payload.to_vec()));
+            let asked = peer.expect();
+            peer.reply(&asked, &Reply::Value(b"right".to_vec()));
+        });
+        let mut batch = Batch::new();
+        let perms = batch.get_perms(path("/a"));
+        let value = batch.read(path("/a"));
+        let mut replies = client.run(batch).unwrap();
+        let error = replies.take(perms).unwrap_err();
+        assert_eq!(error.to_string(), "GET_PERMS of /a: the reply is not permissions");
+        assert_eq!(replies.take(value).unwrap(), b"right");
+        assert!(client.lost().is_none());
+    }
+}
+
+#[test]
+fn what_a_batch_has_opened_is_closed_again_if_its_directories_cannot_be_read_whole() {
+    let (mut client, server) = client_of(LONG, |mut peer| {
+        let mut store = Store::with(&[("/a/b", "")]);
+        store.big_directories = true;
+        while let Some(asked) = peer.next() {
+            if !matches!(asked.request, Request::DirectoryPart { .. }) {
+                for message in store.answer(&asked) {
+                    peer.send(&message);
+                }
+            }
+        }
+        store
+    });
+    let mut batch = Batch::new();
+    let _watch = batch.watch(path("/a"), None);
+    batch.directory(path("/a"));
+    let error = client.with_deadline(Instant::now() + SHORT).transaction_with(batch).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    client.read(&path("/a/b")).unwrap();
+    drop(client);
+    let store = server.join().unwrap();
+    assert_eq!((store.open_transactions(), store.watch_count()), (0, 0));
+}
+
+#[test]
 fn a_quota_answered_with_names_is_an_unexpected_reply_and_the_connection_lives() {
     let (mut client, _server) = client_of(LONG, |mut peer| {
         let asked = peer.expect();

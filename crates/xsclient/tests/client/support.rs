@@ -19,10 +19,10 @@ pub(crate) fn path(text: &str) -> Path {
 }
 
 /// A client on a socket pair, whose other end `server` plays in a thread.
-pub(crate) fn client_of(
+pub(crate) fn client_of<T: Send + 'static>(
     timeout: Duration,
-    server: impl FnOnce(Peer) + Send + 'static,
-) -> (Client, JoinHandle<()>) {
+    server: impl FnOnce(Peer) -> T + Send + 'static,
+) -> (Client, JoinHandle<T>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let client =
         Client::over(Box::new(UnixSocket::over(ours).unwrap()), Options::with_timeout(timeout));

@@ -147,6 +147,15 @@ fn a_detached_transaction_goes_on_with_the_same_client_and_no_other() {
 }
 
 #[test]
+fn a_detached_transaction_ends_with_a_reset_and_does_not_read_as_an_empty_store() {
+    let (mut client, _server) = client_of_store(Store::with(&[("/a", "old")]));
+    let detached = client.transaction().unwrap().detach();
+    client.reset_watches().unwrap();
+    let error = client.attach(detached).unwrap_err();
+    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+}
+
+#[test]
 fn a_server_that_dies_in_a_transaction_is_no_hang_and_no_panic() {
     let (mut client, server) = client_of(LONG, |mut peer| {
         let start = peer.expect();

@@ -143,6 +143,30 @@ fn a_reset_makes_all_watches_stale() {
 }
 
 #[test]
+fn a_reset_that_is_not_answered_in_time_makes_watches_and_transactions_stale_all_the_same() {
+    let (mut client, _server) = client_of(LONG, |mut peer| {
+        let mut store = Store::with(&[]);
+        while let Some(asked) = peer.next() {
+            let answer = store.answer(&asked);
+            if asked.request != Request::ResetWatches {
+                for message in answer {
+                    peer.send(&message);
+                }
+            }
+        }
+    });
+    let watch = client.watch(path("/a"), None).unwrap();
+    let transaction = client.transaction().unwrap().detach();
+    let mut hurried = client.with_deadline(Instant::now() + SHORT);
+    assert!(hurried.reset_watches().unwrap_err().is_timeout());
+    drop(hurried);
+    let error = client.next_event(&watch, SHORT).unwrap_err();
+    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+    let error = client.attach(transaction).unwrap_err();
+    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+}
+
+#[test]
 fn the_watch_of_another_client_is_refused() {
     let (mut one, _server) = client_of_store(Store::with(&[]));
     let (mut two, _other) = client_of_store(Store::with(&[]));
@@ -233,6 +257,24 @@ fn a_fence_whose_watch_is_refused_says_that_nothing_is_known() {
     assert_eq!(error.to_string(), "WATCH of /a: refused with ENOSPC");
     assert_eq!(replies.take(read).unwrap(), b"1");
     server.join().unwrap();
+}
+
+#[test]
+fn a_fenced_batch_that_is_sent_again_opens_nothing_twice() {
+    let mut store = Store::with(&[("/a/one", "")]);
+    store.big_directories = true;
+    let (mut client, server) = client_of_store(store);
+    let mut batch = Batch::new();
+    batch.fence(path("/a"));
+    let watch = batch.watch(path("/a"), None);
+    batch.directory(path("/a"));
+    let (transaction, mut replies) = client.transaction_with(batch).unwrap();
+    transaction.abort().unwrap();
+    let watch = replies.take_watch(watch).unwrap();
+    assert!(client.next_event(&watch, LONG).unwrap().unwrap().first);
+    drop(client);
+    let store = server.join().unwrap();
+    assert_eq!((store.open_transactions(), store.watch_count()), (0, 1));
 }
 
 #[test]
