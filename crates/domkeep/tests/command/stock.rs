@@ -3,6 +3,7 @@
 use std::fs;
 
 use stock_xenstore::{Client, Kind, Packages, StartError, StockDaemon};
+use xsclient::{Endpoint, MessageType, Nodes, Options, Request};
 
 use crate::host::{Answer, Host, domkeep, shipped};
 
@@ -63,4 +64,25 @@ fn the_stock_tools_and_ours_print_the_same_of_each_stock_daemon() {
         let events = ours(&["xenstore", "watch", "/tool/b", "-n", "1", "--timeout", "10"]);
         assert_eq!(events.stdout(), "/tool/b\n");
     }
+}
+
+#[test]
+fn permissions_that_a_guest_made_up_hide_their_node_and_no_other() {
+    const TEST: &str = "permissions_that_a_guest_made_up_hide_their_node_and_no_other";
+    let Some(packages) = packages(TEST) else { return };
+    let daemon = match StockDaemon::start(Kind::OCaml, packages) {
+        Err(StartError::Unavailable(reason)) => return println!("skipped: {TEST}: {reason}"),
+        daemon => daemon.unwrap(),
+    };
+    daemon.fill("/a = \"1\"   (n0)\n/b = \"2\"   (n0)\n/c = \"3\"   (n0)\n").unwrap();
+    let endpoint = Endpoint::UnixSocket(daemon.socket().to_owned());
+    let mut client = xsclient::Client::open(endpoint, Options::default()).unwrap();
+    let payload = b"/b\0n99999\0".to_vec();
+    client.request(&Request::Unknown { ty: MessageType::SET_PERMS, payload }).unwrap();
+    let answer = Answer::of(
+        domkeep().arg("--xenstore").arg(daemon.socket()).args(["xenstore", "ls", "-fp"]),
+    )
+    .expect(1);
+    assert!(answer.stdout().contains("/a = \"1\"") && answer.stdout().contains("/c = \"3\""));
+    assert!(answer.stderr().contains("/b and what is below is not shown"), "{}", answer.stderr());
 }

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use serde::Serialize;
-use xsclient::{Batch, Client, Errno, Name, Nodes, OperationError, Path, PathOrSpecial, Perms};
+use xsclient::{Batch, Client, Name, Nodes, OperationError, Path, PathOrSpecial, Perms};
 
 use super::nodes::Octets;
-use crate::exit::{CommandError, Exit};
+use crate::exit::{CommandError, Exit, on_one_line};
 use crate::output::Output;
 use crate::places::Places;
 
@@ -48,9 +48,8 @@ pub(super) fn run(
     } else {
         output.text(tree.in_words(style))?;
     }
-    for (path, errno) in &tree.refused {
-        let told =
-            format!("domkeep: {path} and what is below is not shown: refused with {errno}\n");
+    for (path, why) in &tree.refused {
+        let told = format!("domkeep: {path} and what is below is not shown: {why}\n");
         // If stderr is closed there is nobody to tell.
         let _ = io::stderr().write_all(told.as_bytes());
     }
@@ -61,7 +60,8 @@ pub(super) fn run(
 struct Tree {
     top: Vec<Path>,
     nodes: HashMap<Path, Node>,
-    refused: Vec<(Path, Errno)>,
+    /// Nodes that cannot be shown, and why.
+    refused: Vec<(Path, String)>,
 }
 
 struct Node {
@@ -113,8 +113,14 @@ impl Tree {
         if error.is_not_found() {
             return Ok(());
         }
-        let errno = error.errno().cloned().ok_or(error)?;
-        self.refused.push((path.clone(), errno));
+        if error.is_lost() || error.is_timeout() {
+            return Err(error);
+        }
+        // Not only what the server refuses: oxenstored hands out permissions that a guest made up.
+        let why = error
+            .errno()
+            .map_or_else(|| on_one_line(&error), |errno| format!("refused with {errno}"));
+        self.refused.push((path.clone(), why));
         Ok(())
     }
 
