@@ -83,7 +83,7 @@ fn read_fenced(client: &mut Client, domains: &[Trees]) -> Result<Vec<Read>, Oper
     for event in &events {
         let PathOrSpecial::Node(path) = event else { continue };
         for (trees, read) in domains.iter().zip(&mut reads) {
-            if !trees.is_guests(path) && read.seen.is_touched_by(path) {
+            if !trees.is_guests(path, &read.seen) && read.seen.is_touched_by(path) {
                 read.changed.push(path.to_string());
             }
         }

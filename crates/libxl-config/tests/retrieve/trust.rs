@@ -28,6 +28,35 @@ fn a_guest_cannot_point_to_the_backend_of_another_domain() {
     assert!(retrieved.report.devices.iter().all(|device| !device.in_configuration));
 }
 
+/// No toolstack's tree says where the backend is; so the guest must not be believed about one that is not another's.
+#[test]
+fn a_guest_cannot_name_a_backend_that_does_not_name_it() {
+    for (owner, back) in [(9, Some("/local/domain/9/device/vbd/51712")), (3, None)] {
+        let xenstore = hosts::xenstore();
+        let backend = format!("/local/domain/{owner}/backend/vbd/9/51712");
+        for (path, value) in [
+            ("/local/domain/9/name".to_owned(), "thief"),
+            ("/local/domain/9/device/vbd/51712/backend".to_owned(), backend.as_str()),
+            (format!("{backend}/params"), "/etc/shadow"),
+            (format!("{backend}/type"), "phy"),
+            (format!("{backend}/state"), "4"),
+        ] {
+            apply(&xenstore, write(&path, value));
+        }
+        if let Some(back) = back {
+            apply(&xenstore, write(&format!("{backend}/frontend"), back));
+        }
+        let store = MemoryStore::new();
+        let retrieved =
+            libxl_config::retrieve::Retriever::new(&mut hosts::client(&xenstore), &store)
+                .retrieve(xsclient::DomId::new(9))
+                .unwrap();
+        assert!(retrieved.config.disks.is_empty(), "{owner}: {:?}", retrieved.config.disks);
+        let [xvda] = &retrieved.report.devices[..] else { panic!("{:?}", retrieved.report) };
+        assert_eq!((xvda.note, xvda.in_configuration), (Some(DeviceNote::TooLittleKnown), false));
+    }
+}
+
 #[test]
 fn what_the_guest_writes_never_wins_over_what_the_toolstack_wrote() {
     let xenstore = hosts::xenstore();
@@ -75,6 +104,22 @@ fn a_device_that_the_toolstack_removed_while_an_end_is_left_is_half_detached() {
         (&half, Some(DeviceNote::LeftOut), false)
     );
     assert_eq!(retrieved.report.devices.len(), 2);
+}
+
+/// libxl before 4.10 writes no `type`.
+#[test]
+fn a_toolstack_tree_is_one_whether_or_not_it_tells_the_type() {
+    let xenstore = hosts::xenstore();
+    apply(&xenstore, Request::Rm("/libxl/7/type".parse().unwrap()));
+    for request in disk("xvdb", 51728, "5") {
+        apply(&xenstore, request);
+    }
+    apply(&xenstore, Request::Rm("/libxl/7/device/vbd/51728".parse().unwrap()));
+    let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
+    assert!(!retrieved.report.unseen.contains(&Unseen::NoToolstackTree));
+    assert_eq!(vdevs(&retrieved), ["xvda"]);
+    let xvdb = retrieved.report.device(DeviceClass::Disk, "xvdb").unwrap();
+    assert_eq!(xvdb.note, Some(DeviceNote::Leftover));
 }
 
 #[test]
