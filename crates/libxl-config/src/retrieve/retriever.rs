@@ -348,6 +348,27 @@ impl<'a> Retriever<'a> {
         })
     }
 
+    /// Whether a template that counts may be there by now.
+    fn has_appeared(
+        &self,
+        domid: DomId,
+        uuid: Option<Uuid>,
+        others: &[Uuid],
+        deadlines: Deadlines,
+    ) -> bool {
+        let locks = deadlines.locks;
+        match uuid {
+            // One that cannot be loaded is being written.
+            Some(uuid) => {
+                !matches!(self.templates.load(&TemplateKey::new(domid, uuid), locks), Ok(None))
+            }
+            None => self
+                .templates
+                .keys_of(domid, locks)
+                .is_ok_and(|keys| !keys.iter().map(|key| &key.uuid).eq(others)),
+        }
+    }
+
     /// Parses the template that counts, and notes if it is another by now.
     fn read_template(
         &self,
@@ -358,10 +379,8 @@ impl<'a> Retriever<'a> {
     ) -> Result<(Option<DomainConfig>, TemplateSource), RetrieveError> {
         let (key, loaded) = match chosen {
             Chosen::One(key, loaded) => (key, loaded),
-            Chosen::NoneYet(key, others) => {
-                if let Some(key) = key
-                    && matches!(self.templates.load(&key, deadlines.locks), Ok(Some(_)))
-                {
+            Chosen::NoneYet(uuid, others) => {
+                if self.has_appeared(domid, uuid, &others, deadlines) {
                     changed.push("the template".to_owned());
                 }
                 let source = if others.is_empty() {
@@ -421,8 +440,8 @@ type Templates = Vec<(TemplateKey, Result<Option<Template>, LoadError>)>;
 enum Chosen {
     /// The template of this domain.
     One(TemplateKey, Result<Option<Template>, LoadError>),
-    /// None is; the key it would have if that is known, and the uuids of other domains that had the domid before.
-    NoneYet(Option<TemplateKey>, Vec<Uuid>),
+    /// None is; the uuid it would have if that is known, and those of other domains that had the domid before.
+    NoneYet(Option<Uuid>, Vec<Uuid>),
 }
 
 /// Of several templates with one domid, the one that belongs to the domain that has it now.
@@ -444,11 +463,6 @@ fn choose(
             let (key, loaded) = templates.swap_remove(at);
             Chosen::One(key, loaded)
         }
-        None => {
-            let key = uuid
-                .zip(templates.first())
-                .map(|(uuid, (other, _))| TemplateKey { uuid, ..*other });
-            Chosen::NoneYet(key, templates.iter().map(|(key, _)| key.uuid).collect())
-        }
+        None => Chosen::NoneYet(uuid, templates.iter().map(|(key, _)| key.uuid).collect()),
     }
 }
