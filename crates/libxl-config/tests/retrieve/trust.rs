@@ -1,6 +1,6 @@
 //! Values that are hostile, broken, or written by whom they should not be.
 
-use libxl_config::retrieve::{Attachment, BackendState, DeviceClass, DeviceNote, Unseen};
+use libxl_config::retrieve::{Attachment, BackendState, DeviceClass, DeviceNote, Source, Unseen};
 use libxl_config::template::MemoryStore;
 use xsclient::Request;
 
@@ -157,6 +157,16 @@ fn broken_values_of_knobs_are_named_and_the_templates_stand() {
     }
     assert_eq!(vdevs(&retrieved), ["xvda"]);
     assert!(!retrieved.report.is_clean());
+}
+
+#[test]
+fn a_broken_knob_without_a_template_comes_from_nowhere() {
+    let xenstore = hosts::xenstore();
+    apply(&xenstore, write("/local/domain/7/cpu/0/availability", "maybe"));
+    let retrieved = retrieve(&xenstore, &MemoryStore::new());
+    let cpu = retrieved.report.knob("b_info.avail_vcpus[0]").unwrap();
+    assert!(cpu.problem.is_some());
+    assert_eq!(cpu.source, Source::Nowhere);
 }
 
 #[test]
