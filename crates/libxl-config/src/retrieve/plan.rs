@@ -301,7 +301,11 @@ fn ends(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
         for key in BACKEND_PROGRESS {
             asks.value(backend, key);
         }
-        if asks.seen.value(&under(backend, "hotplug-status")) == Some(b"error") {
+        // No level is left to read a driver domain's once its status is known.
+        let scripted_far =
+            is_far(trees, place) && place.info.is_some_and(|info| !info.scripted.is_empty());
+        let failed = asks.seen.value(&under(backend, "hotplug-status")) == Some(b"error");
+        if failed || scripted_far {
             asks.value(backend, "hotplug-error");
         }
         if place.is_read_in_backend() {
