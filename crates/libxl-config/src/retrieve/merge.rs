@@ -342,6 +342,10 @@ fn apply<C: Class>(
         let text = match live.value(rule.key) {
             None => None,
             Some(Text::Good(text)) => Some(text.as_str()),
+            Some(Text::Bad(_)) if rule.is_secret() => {
+                report.problems.push(Problem::new(key, format_args!("no text {SECRET}")));
+                continue;
+            }
             Some(Text::Bad(bad)) => {
                 report.problems.push(Problem::new(key, bad));
                 continue;
