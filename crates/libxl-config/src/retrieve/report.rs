@@ -84,7 +84,7 @@ pub enum TemplateSource {
 #[serde(tag = "consistency", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Consistency {
-    /// Nothing changed while it was read; what the guest itself can write does not count.
+    /// Nothing changed while it was read; what the guest itself can write does not count behind a fence.
     Consistent {
         /// How often it had to be read until then.
         attempts: u32,

@@ -76,6 +76,43 @@ fn a_hotplug_landing_between_any_two_reads_is_seen_whole_or_not_at_all() {
     }
 }
 
+/// The first device of its kind, which no directory of kinds showed before.
+#[test]
+fn the_first_device_of_a_kind_is_seen_whole_or_not_at_all() {
+    let nodes = [
+        ("/libxl/7/device/vif/0/backend", "/local/domain/0/backend/vif/7/0"),
+        ("/libxl/7/device/vif/0/mac", "00:16:3e:00:00:01"),
+        ("/local/domain/7/device/vif/0/state", "4"),
+        ("/local/domain/0/backend/vif/7/0/state", "4"),
+    ];
+    for means in [Means::Fence, Means::Transaction] {
+        let total = reads(&hosts::xenstore(), &templates(&["xvda"]), means);
+        for at in 0..total {
+            let xenstore = hosts::xenstore();
+            before_read(&xenstore, at, move |server| {
+                for (path, value) in nodes {
+                    server.apply(write(path, value));
+                }
+            });
+            let templates = templates(&["xvda"]);
+            let retrieved = Retriever::new(&mut client(&xenstore), &templates)
+                .means(means)
+                .retrieve(GUEST)
+                .unwrap();
+            let Consistency::Consistent { .. } = retrieved.report.consistency else {
+                panic!("{means:?}, before read {at}: {:?}", retrieved.report);
+            };
+            let macs: Vec<_> =
+                retrieved.config.nics.iter().map(|nic| nic.mac.to_string()).collect();
+            let before = means == Means::Transaction && macs.is_empty();
+            assert!(
+                before || macs == ["00:16:3e:00:00:01"],
+                "{means:?}, before read {at}: {macs:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_unplug_landing_between_any_two_reads_is_seen_whole_or_not_at_all() {
     for means in [Means::Fence, Means::Transaction] {
