@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use libxl_config::retrieve::{Attachment, Consistency, Means, Retriever, TemplateSource};
 use libxl_config::template::{MemoryStore, create, forget};
 use xenstored::Embedded;
-use xsclient::Request;
+use xsclient::{EVENTS_PER_WATCH_MAX, Request};
 
 use crate::hosts::{
     self, GUEST, client, deadline, disk, retrieve, template, templates, vdevs, write,
@@ -219,6 +219,23 @@ fn a_domain_that_never_stops_changing_is_given_up_on_and_reported() {
     };
     assert_eq!(changed, &["/local/domain/7/memory/target"]);
     assert!(!retrieved.report.is_clean());
+}
+
+/// More than a client keeps for one watch.
+#[test]
+fn a_change_among_more_events_than_are_kept_counts() {
+    let xenstore = hosts::xenstore();
+    let templates = templates(&["xvda"]);
+    let total = reads(&xenstore, &templates, Means::Fence);
+    before_read(&xenstore, total - 1, |server| {
+        for n in 0..EVENTS_PER_WATCH_MAX {
+            server.apply(write(&format!("/local/domain/70/data/{n}"), "x"));
+        }
+        server.apply(write("/local/domain/7/memory/target", "131072"));
+    });
+    let retrieved = retrieve(&xenstore, &templates);
+    assert_eq!(retrieved.report.consistency, Consistency::Consistent { attempts: 2 });
+    assert_eq!(retrieved.config.b_info.target_memkb.get(), Some(131_072));
 }
 
 #[test]

@@ -12,20 +12,26 @@ fn set(path: &str, value: &[u8]) -> Request {
 
 #[test]
 fn a_guest_cannot_point_to_the_backend_of_another_domain() {
-    let xenstore = hosts::xenstore();
-    for (path, value) in [
-        ("/local/domain/9/device/vbd/51712/backend", "/local/domain/0/backend/vbd/7/51712"),
-        ("/local/domain/9/name", "thief"),
-    ] {
-        apply(&xenstore, write(path, value));
+    for says_whose in [true, false] {
+        let xenstore = hosts::xenstore();
+        for (path, value) in [
+            ("/local/domain/9/device/vbd/51712/backend", "/local/domain/0/backend/vbd/7/51712"),
+            ("/local/domain/9/name", "thief"),
+        ] {
+            apply(&xenstore, write(path, value));
+        }
+        if !says_whose {
+            let frontend = "/local/domain/0/backend/vbd/7/51712/frontend";
+            apply(&xenstore, Request::Rm(frontend.parse().unwrap()));
+        }
+        let store = MemoryStore::new();
+        let mut client = hosts::client(&xenstore);
+        let retrieved = libxl_config::retrieve::Retriever::new(&mut client, &store)
+            .retrieve(xsclient::DomId::new(9))
+            .unwrap();
+        assert!(retrieved.config.disks.is_empty(), "{:?}", retrieved.config.disks);
+        assert!(retrieved.report.devices.iter().all(|device| !device.in_configuration));
     }
-    let store = MemoryStore::new();
-    let mut client = hosts::client(&xenstore);
-    let retrieved = libxl_config::retrieve::Retriever::new(&mut client, &store)
-        .retrieve(xsclient::DomId::new(9))
-        .unwrap();
-    assert!(retrieved.config.disks.is_empty(), "{:?}", retrieved.config.disks);
-    assert!(retrieved.report.devices.iter().all(|device| !device.in_configuration));
 }
 
 /// No toolstack's tree says where the backend is; so the guest must not be believed about one that is not another's.
