@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use xsclient::{Client, DomId, Nodes, OperationError, Path};
+use xsclient::{Client, DomId, Errno, Nodes, OperationError, Path};
 
 use super::consistent::{self, Means, Read};
 use super::hypervisor::{HypervisorDomain, HypervisorView};
@@ -64,6 +64,14 @@ pub enum RetrieveError {
     NoSuchDomain {
         /// Which.
         domid: DomId,
+    },
+    /// Xenstore has something there, or nothing, and does not show it to this domain.
+    #[error("domain {domid}: Xenstore refuses to show /local/domain/{domid} ({errno})")]
+    Refused {
+        /// Which.
+        domid: DomId,
+        /// With which error.
+        errno: Errno,
     },
     /// The id is one of those that never name a domain.
     #[error("{domid} is no domain's id: ids from {} are reserved", DomId::FIRST_RESERVED)]
@@ -304,7 +312,11 @@ impl<'a> Retriever<'a> {
         let view = DomainView::of(trees, &read.seen);
         let templates = templates.map_err(|source| RetrieveError::Templates { domid, source })?;
         if !view.exists && (self.policy != Policy::Template || templates.is_empty()) {
-            return Err(RetrieveError::NoSuchDomain { domid });
+            let refused = view.refused.iter().find(|(path, _)| *path == trees.domain);
+            return Err(match refused {
+                Some((_, errno)) => RetrieveError::Refused { domid, errno: errno.clone() },
+                None => RetrieveError::NoSuchDomain { domid },
+            });
         }
         let asked = self.hypervisor.map(|hypervisor| hypervisor.domain(domid));
         let (domain, failed) = match asked {

@@ -1,6 +1,8 @@
 //! Values that are hostile, broken, or written by whom they should not be.
 
-use libxl_config::retrieve::{Attachment, BackendState, DeviceClass, DeviceNote, Source, Unseen};
+use libxl_config::retrieve::{
+    Attachment, BackendState, DeviceClass, DeviceNote, RetrieveError, Retriever, Source, Unseen,
+};
 use libxl_config::template::MemoryStore;
 use xsclient::Request;
 
@@ -26,9 +28,8 @@ fn a_guest_cannot_point_to_the_backend_of_another_domain() {
         }
         let store = MemoryStore::new();
         let mut client = hosts::client(&xenstore);
-        let retrieved = libxl_config::retrieve::Retriever::new(&mut client, &store)
-            .retrieve(xsclient::DomId::new(9))
-            .unwrap();
+        let retrieved =
+            Retriever::new(&mut client, &store).retrieve(xsclient::DomId::new(9)).unwrap();
         assert!(retrieved.config.disks.is_empty(), "{:?}", retrieved.config.disks);
         assert!(retrieved.report.devices.iter().all(|device| !device.in_configuration));
     }
@@ -53,14 +54,56 @@ fn a_guest_cannot_name_a_backend_that_does_not_name_it() {
             apply(&xenstore, write(&format!("{backend}/frontend"), back));
         }
         let store = MemoryStore::new();
-        let retrieved =
-            libxl_config::retrieve::Retriever::new(&mut hosts::client(&xenstore), &store)
-                .retrieve(xsclient::DomId::new(9))
-                .unwrap();
+        let retrieved = Retriever::new(&mut hosts::client(&xenstore), &store)
+            .retrieve(xsclient::DomId::new(9))
+            .unwrap();
         assert!(retrieved.config.disks.is_empty(), "{owner}: {:?}", retrieved.config.disks);
         let [xvda] = &retrieved.report.devices[..] else { panic!("{:?}", retrieved.report) };
         assert_eq!((xvda.note, xvda.in_configuration), (Some(DeviceNote::TooLittleKnown), false));
     }
+}
+
+#[test]
+fn a_guest_cannot_have_one_backend_twice() {
+    let xenstore = hosts::xenstore();
+    let backend = "/local/domain/3/backend/vbd/9/51712";
+    for (path, value) in [
+        ("/local/domain/9/device/vbd/51712/backend".to_owned(), backend),
+        ("/local/domain/9/device/vbd/51728/backend".to_owned(), backend),
+        (format!("{backend}/frontend"), "/local/domain/9/device/vbd/51712"),
+        (format!("{backend}/params"), "/srv/a"),
+        (format!("{backend}/state"), "4"),
+    ] {
+        apply(&xenstore, write(&path, value));
+    }
+    let retrieved = Retriever::new(&mut hosts::client(&xenstore), &MemoryStore::new())
+        .retrieve(xsclient::DomId::new(9))
+        .unwrap();
+    assert_eq!(vdevs(&retrieved), ["xvda"]);
+    assert_eq!(retrieved.config.disks[0].backend_domid.get(), 3);
+}
+
+/// Domkeep in a domain that may read nothing of this one, or no more than that it is there.
+#[test]
+fn what_the_server_refuses_to_show_is_not_taken_for_what_is_not_there() {
+    let xenstore = hosts::xenstore();
+    let store = templates(&["xvda"]);
+    let retrieve_as = |domid| {
+        let transport = xenstore.transport(xsclient::DomId::new(domid));
+        let mut client = xsclient::Client::over(Box::new(transport), xsclient::Options::default());
+        Retriever::new(&mut client, &store).retrieve(hosts::GUEST)
+    };
+    let error = retrieve_as(3).unwrap_err();
+    assert!(matches!(error, RetrieveError::Refused { .. }), "{error}");
+    assert_eq!(error.to_string(), "domain 7: Xenstore refuses to show /local/domain/7 (EACCES)");
+
+    let shown = "/local/domain/7".parse().unwrap();
+    apply(&xenstore, Request::SetPerms { path: shown, perms: "n0,r7".parse().unwrap() });
+    let retrieved = retrieve_as(7).unwrap();
+    assert_eq!(vdevs(&retrieved), ["xvda"]);
+    assert_eq!(retrieved.report.devices[0].note, Some(DeviceNote::KeptUnseen));
+    let refused = |unseen: &Unseen| matches!(unseen, Unseen::Refused { path, .. } if path == "/libxl/7/device");
+    assert!(retrieved.report.unseen.iter().any(refused), "{:?}", retrieved.report.unseen);
 }
 
 #[test]
