@@ -422,7 +422,7 @@ pub enum Unseen {
         /// How many there are.
         devices: usize,
     },
-    /// What only the hypervisor knows, with nobody to ask it: the template's values stand.
+    /// What only the hypervisor knows, and nobody told: the template's values stand.
     Hypervisor {
         /// The fields.
         fields: Vec<&'static str>,

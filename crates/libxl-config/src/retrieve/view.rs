@@ -155,7 +155,7 @@ impl DomainView {
             refused: seen.refused().map(|(path, errno)| (path.clone(), errno.clone())).collect(),
             ..Self::default()
         };
-        // libxl before 4.10 writes no key that is read here.
+        // Not every toolstack writes the key that is read here.
         view.has_toolstack = !view.toolstack.is_empty() || seen.is_directory(&trees.devices);
         for place in plan::devices(trees, seen) {
             view.crowded.extend(plan::crowded(seen, &place));

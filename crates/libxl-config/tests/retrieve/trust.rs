@@ -155,7 +155,7 @@ fn a_device_that_the_toolstack_removed_while_an_end_is_left_is_half_detached() {
     assert_eq!(retrieved.report.devices.len(), 2);
 }
 
-/// libxl before 4.10 writes no `type`.
+/// Not every toolstack writes a `type`.
 #[test]
 fn a_toolstack_tree_is_one_whether_or_not_it_tells_the_type() {
     let xenstore = hosts::xenstore();
