@@ -4,9 +4,6 @@ use super::plan::BACKEND_PROGRESS;
 use super::report::{Attachment, BackendState, Missing};
 use super::view::SeenDevice;
 
-/// The frontend has made its rings and waits for the backend.
-const FRONTEND_INITIALISED: u32 = 3;
-
 /// Judges one device.
 ///
 /// Both ends count their states from 1 (initialising) over 2 (the backend waits for the frontend) and 3 (the frontend waits
@@ -39,9 +36,9 @@ pub(super) fn judge(device: &SeenDevice, is_hvm: bool) -> Attachment {
     }
 }
 
-/// Whether the frontend has begun to connect.
+/// Whether the frontend has made its rings, and not closed them again.
 pub(super) fn is_frontend_ready(device: &SeenDevice) -> bool {
-    state_number(device.frontend_key("state")) >= Some(FRONTEND_INITIALISED)
+    matches!(state_number(device.frontend_key("state")), Some(3 | 4 | 7 | 8))
 }
 
 fn half_attached(backend_state: BackendState, missing: Missing) -> Attachment {
@@ -127,6 +124,8 @@ mod tests {
                 Attachment::WaitingForFrontend,
             ),
             ("vbd", &[("state", "2"), ("hotplug-status", "connected")], "3", connection.clone()),
+            // A guest that has closed its end does not wait for the backend.
+            ("qdisk", &[("state", "2")], "6", Attachment::WaitingForFrontend),
             ("qdisk", &[("state", "2")], "1", Attachment::WaitingForFrontend),
             ("qdisk", &[("state", "2")], "3", connection),
             ("qdisk", &[("state", "1"), ("online", "1")], "1", driver),

@@ -10,7 +10,8 @@
 //!   outside of it, which tells what the second level is; inside, both levels are read together. It commits together with
 //!   the last level, and a conflict says that something changed.
 //!
-//! What the guest itself can write is not waited for: it could keep every read from being consistent.
+//! Behind a fence, what the guest itself can write does not count: it could keep every read from being consistent. In a
+//! transaction it does count, since the server does not say what the conflict was about.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,7 @@ pub enum Means {
     Transport,
     /// A watch fence; fails on transports whose events are not in order with replies.
     Fence,
-    /// A transaction.
+    /// A transaction. Writes of the guest's to its own end of a device are conflicts, too.
     Transaction,
 }
 
@@ -83,7 +84,7 @@ fn read_fenced(client: &mut Client, domains: &[Trees]) -> Result<Vec<Read>, Oper
     for event in &events {
         let PathOrSpecial::Node(path) = event else { continue };
         for (trees, read) in domains.iter().zip(&mut reads) {
-            if !trees.is_guests(path) && read.seen.is_touched_by(path) {
+            if !trees.is_guests(path, &read.seen) && read.seen.is_touched_by(path) {
                 read.changed.push(path.to_string());
             }
         }
@@ -161,8 +162,12 @@ fn read_in_transaction(
     reading.take(level, replies)?;
 
     let mut reads = reading.finish();
-    // Between the look outside and the start of the transaction there may have been changes that are no conflict.
-    domains.iter().zip(&mut reads).for_each(|(trees, read)| note_unread(trees, read));
+    // Between the look outside and the start of the transaction there may have been changes that are no conflict, and for
+    // what they added a level is missing.
+    for (trees, read) in domains.iter().zip(&mut reads) {
+        note_unread(trees, read);
+        read.changed.extend(read.unread.iter().map(Path::to_string));
+    }
     if commit == Commit::Conflict {
         for read in &mut reads {
             read.changed.push("what the transaction read".to_owned());

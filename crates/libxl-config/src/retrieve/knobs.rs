@@ -61,10 +61,7 @@ impl Knobs<'_, '_> {
                 None
             }
             None => {
-                self.note(
-                    field,
-                    if self.from_template { Source::Template } else { Source::Nowhere },
-                );
+                self.note(field, self.otherwise());
                 None
             }
         }
@@ -79,6 +76,11 @@ impl Knobs<'_, '_> {
         number
     }
 
+    /// Where a value comes from that no live one replaces.
+    fn otherwise(&self) -> Source {
+        if self.from_template { Source::Template } else { Source::Nowhere }
+    }
+
     fn note(&mut self, field: &'static str, source: Source) {
         self.reports.push(KnobReport {
             field: field.to_owned(),
@@ -90,11 +92,10 @@ impl Knobs<'_, '_> {
     }
 
     fn problem(&mut self, field: &'static str, key: &str, what: impl std::fmt::Display) {
-        let source = if self.from_template { Source::Template } else { Source::Nowhere };
         let problem = Some(Problem::new(key, what));
         self.reports.push(KnobReport {
             field: field.to_owned(),
-            source,
+            source: self.otherwise(),
             template: None,
             live: None,
             problem,
@@ -106,7 +107,7 @@ impl Knobs<'_, '_> {
         let taken = self.views.policy != Policy::Template;
         self.reports.push(KnobReport {
             field: candidate.field.to_owned(),
-            source: if taken { candidate.source } else { Source::Template },
+            source: if taken { candidate.source } else { self.otherwise() },
             template: candidate.template.clone(),
             live: Some(candidate.shown.clone()),
             problem: None,
@@ -204,7 +205,7 @@ impl Knobs<'_, '_> {
                     let field = format!("{FIELD}[{cpu}]");
                     self.reports.push(KnobReport {
                         field,
-                        source: Source::Template,
+                        source: self.otherwise(),
                         template: None,
                         live: None,
                         problem,
@@ -213,8 +214,7 @@ impl Knobs<'_, '_> {
             }
         }
         if cpus.is_empty() {
-            return self
-                .note(FIELD, if self.from_template { Source::Template } else { Source::Nowhere });
+            return self.note(FIELD, self.otherwise());
         }
         if !self.from_template {
             let count = cpus.iter().map(|(cpu, _)| cpu + 1).max().unwrap_or(0);
@@ -256,7 +256,7 @@ impl Knobs<'_, '_> {
         let Some(live) = self.number(TARGET, "memory/target") else { return };
         let video = match self.config.b_info.video_memkb.get() {
             Some(video) => video,
-            None if self.from_template => 0,
+            // What libxl chose.
             None => self
                 .views
                 .view
@@ -267,7 +267,7 @@ impl Knobs<'_, '_> {
         let target = self.config.b_info.target_memkb;
         let grows = self.config.c_info.domain_type == DomainType::Hvm
             && target.get().zip(max_of_template.get()).is_some_and(|(target, max)| max > target);
-        let fudge = video + if grows { HVM_GROWTH_FUDGE } else { 0 };
+        let fudge = video.saturating_add(if grows { HVM_GROWTH_FUDGE } else { 0 });
         // As created; later changes are written without the fudge for growth.
         let untouched = target.get().is_some_and(|target| target.checked_sub(fudge) == Some(live));
         let live = if untouched { target } else { MemKb::new(live.saturating_add(video)) };
@@ -294,7 +294,7 @@ impl Knobs<'_, '_> {
 
     fn scheduler(&mut self) {
         const FIELD: &str = "b_info.sched_params";
-        let Some(domain) = self.views.domain else { return self.note(FIELD, Source::Template) };
+        let Some(domain) = self.views.domain else { return self.note(FIELD, self.otherwise()) };
         if self.config.b_info.sched_params == domain.sched_params {
             return self.note(FIELD, Source::Both);
         }

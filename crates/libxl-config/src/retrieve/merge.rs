@@ -41,7 +41,7 @@ pub(super) fn merge(template: Option<DomainConfig>, views: Views<'_>) -> Merged 
     if views.domain.is_none() {
         unseen.push(Unseen::Hypervisor { fields: knobs::HYPERVISOR_FIELDS.to_vec() });
     }
-    if views.view.exists && views.view.toolstack.is_empty() && !views.view.devices.is_empty() {
+    if views.view.exists && !views.view.has_toolstack && !views.view.devices.is_empty() {
         unseen.push(Unseen::NoToolstackTree);
     }
     unseen.extend(
@@ -212,7 +212,7 @@ impl Devices<'_> {
     ///
     /// PCI devices have no entry in the toolstack's tree, nor has any device where there is no such tree.
     fn is_leftover(&self, device: &SeenDevice) -> bool {
-        !self.views.view.toolstack.is_empty()
+        self.views.view.has_toolstack
             && device.toolstack.is_none()
             && !device.info.changes_in_backend()
     }
@@ -342,6 +342,10 @@ fn apply<C: Class>(
         let text = match live.value(rule.key) {
             None => None,
             Some(Text::Good(text)) => Some(text.as_str()),
+            Some(Text::Bad(_)) if rule.is_secret() => {
+                report.problems.push(Problem::new(key, format_args!("no text {SECRET}")));
+                continue;
+            }
             Some(Text::Bad(bad)) => {
                 report.problems.push(Problem::new(key, bad));
                 continue;

@@ -56,9 +56,14 @@ impl Trees {
         }
     }
 
-    /// Whether the guest can write this node, so that its changes must not keep a read from being consistent.
-    pub(super) fn is_guests(&self, path: &Path) -> bool {
-        path.below(&self.frontends).is_some_and(|below| below.split('/').count() > 2)
+    /// Whether the guest can write this node, so that its changes must not keep a read from being consistent: the
+    /// directory of a frontend and all in it. It is the toolstack that makes such a directory, so one that was not there
+    /// counts.
+    pub(super) fn is_guests(&self, path: &Path, seen: &Observed) -> bool {
+        let mut names = path.below(&self.frontends).into_iter().flat_map(|below| below.split('/'));
+        let (Some(kind), Some(devid)) = (names.next(), names.next()) else { return false };
+        let of_kind = seen.children(&under(&self.frontends, kind));
+        of_kind.iter().any(|listed| listed.as_str() == devid)
     }
 }
 
@@ -234,7 +239,9 @@ fn backend_of(trees: &Trees, seen: &Observed, place: &Place) -> Option<Path> {
         let told = place.frontend.as_ref().and_then(pointer)?;
         let kinds = place.info?.backend_kinds;
         let place_told = BackendPlace::of(&told)?;
+        // In a backend of its own, both sides would be the guest's word.
         let fits = kinds.contains(&place_told.kind)
+            && place_told.backend_domid != trees.domid
             && place_told.frontend_domid == trees.domid
             && place_told.devid == place.devid.as_str();
         fits.then_some(told)
@@ -294,7 +301,11 @@ fn ends(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
         for key in BACKEND_PROGRESS {
             asks.value(backend, key);
         }
-        if asks.seen.value(&under(backend, "hotplug-status")) == Some(b"error") {
+        // No level is left to read a driver domain's once its status is known.
+        let scripted_far =
+            is_far(trees, place) && place.info.is_some_and(|info| !info.scripted.is_empty());
+        let failed = asks.seen.value(&under(backend, "hotplug-status")) == Some(b"error");
+        if failed || scripted_far {
             asks.value(backend, "hotplug-error");
         }
         if place.is_read_in_backend() {
@@ -338,7 +349,7 @@ fn ports(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
 }
 
 /// Whether the backend is a driver domain's, so that only the third level tells where.
-fn is_far(trees: &Trees, place: &Place) -> bool {
+pub(super) fn is_far(trees: &Trees, place: &Place) -> bool {
     place.backend.as_ref().is_some_and(|backend| !backend.is_at_or_below(&trees.backends))
 }
 

@@ -84,7 +84,7 @@ pub enum TemplateSource {
 #[serde(tag = "consistency", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Consistency {
-    /// Nothing changed while it was read; what the guest itself can write does not count.
+    /// Nothing changed while it was read; what the guest itself can write does not count behind a fence.
     Consistent {
         /// How often it had to be read until then.
         attempts: u32,
@@ -422,7 +422,7 @@ pub enum Unseen {
         /// How many there are.
         devices: usize,
     },
-    /// What only the hypervisor knows, with nobody to ask it: the template's values stand.
+    /// What only the hypervisor knows, and nobody told: the template's values stand.
     Hypervisor {
         /// The fields.
         fields: Vec<&'static str>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use xsclient::{Client, DomId, Nodes, OperationError, Path};
+use xsclient::{Client, DomId, Errno, Nodes, OperationError, Path};
 
 use super::consistent::{self, Means, Read};
 use super::hypervisor::{HypervisorDomain, HypervisorView};
@@ -64,6 +64,14 @@ pub enum RetrieveError {
     NoSuchDomain {
         /// Which.
         domid: DomId,
+    },
+    /// Xenstore has something there, or nothing, and does not show it to this domain.
+    #[error("domain {domid}: Xenstore refuses to show /local/domain/{domid} ({errno})")]
+    Refused {
+        /// Which.
+        domid: DomId,
+        /// With which error.
+        errno: Errno,
     },
     /// The id is one of those that never name a domain.
     #[error("{domid} is no domain's id: ids from {} are reserved", DomId::FIRST_RESERVED)]
@@ -304,7 +312,11 @@ impl<'a> Retriever<'a> {
         let view = DomainView::of(trees, &read.seen);
         let templates = templates.map_err(|source| RetrieveError::Templates { domid, source })?;
         if !view.exists && (self.policy != Policy::Template || templates.is_empty()) {
-            return Err(RetrieveError::NoSuchDomain { domid });
+            let refused = view.refused.iter().find(|(path, _)| *path == trees.domain);
+            return Err(match refused {
+                Some((_, errno)) => RetrieveError::Refused { domid, errno: errno.clone() },
+                None => RetrieveError::NoSuchDomain { domid },
+            });
         }
         let asked = self.hypervisor.map(|hypervisor| hypervisor.domain(domid));
         let (domain, failed) = match asked {
@@ -348,6 +360,27 @@ impl<'a> Retriever<'a> {
         })
     }
 
+    /// Whether a template that counts may be there by now.
+    fn has_appeared(
+        &self,
+        domid: DomId,
+        uuid: Option<Uuid>,
+        others: &[Uuid],
+        deadlines: Deadlines,
+    ) -> bool {
+        let locks = deadlines.locks;
+        match uuid {
+            // One that cannot be loaded is being written.
+            Some(uuid) => {
+                !matches!(self.templates.load(&TemplateKey::new(domid, uuid), locks), Ok(None))
+            }
+            None => self
+                .templates
+                .keys_of(domid, locks)
+                .is_ok_and(|keys| !keys.iter().map(|key| &key.uuid).eq(others)),
+        }
+    }
+
     /// Parses the template that counts, and notes if it is another by now.
     fn read_template(
         &self,
@@ -358,10 +391,8 @@ impl<'a> Retriever<'a> {
     ) -> Result<(Option<DomainConfig>, TemplateSource), RetrieveError> {
         let (key, loaded) = match chosen {
             Chosen::One(key, loaded) => (key, loaded),
-            Chosen::NoneYet(key, others) => {
-                if let Some(key) = key
-                    && matches!(self.templates.load(&key, deadlines.locks), Ok(Some(_)))
-                {
+            Chosen::NoneYet(uuid, others) => {
+                if self.has_appeared(domid, uuid, &others, deadlines) {
                     changed.push("the template".to_owned());
                 }
                 let source = if others.is_empty() {
@@ -421,8 +452,8 @@ type Templates = Vec<(TemplateKey, Result<Option<Template>, LoadError>)>;
 enum Chosen {
     /// The template of this domain.
     One(TemplateKey, Result<Option<Template>, LoadError>),
-    /// None is; the key it would have if that is known, and the uuids of other domains that had the domid before.
-    NoneYet(Option<TemplateKey>, Vec<Uuid>),
+    /// None is; the uuid it would have if that is known, and those of other domains that had the domid before.
+    NoneYet(Option<Uuid>, Vec<Uuid>),
 }
 
 /// Of several templates with one domid, the one that belongs to the domain that has it now.
@@ -444,11 +475,6 @@ fn choose(
             let (key, loaded) = templates.swap_remove(at);
             Chosen::One(key, loaded)
         }
-        None => {
-            let key = uuid
-                .zip(templates.first())
-                .map(|(uuid, (other, _))| TemplateKey { uuid, ..*other });
-            Chosen::NoneYet(key, templates.iter().map(|(key, _)| key.uuid).collect())
-        }
+        None => Chosen::NoneYet(uuid, templates.iter().map(|(key, _)| key.uuid).collect()),
     }
 }

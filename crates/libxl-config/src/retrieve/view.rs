@@ -76,6 +76,8 @@ pub(super) struct DomainView {
     pub(super) knobs: Keys,
     /// Keys of `/libxl/DOMID`.
     pub(super) toolstack: Keys,
+    /// Whether there is such a directory.
+    pub(super) has_toolstack: bool,
     /// Devices of the kinds this version knows.
     pub(super) devices: Vec<SeenDevice>,
     /// Kinds of devices that this version does not know, with how many there are.
@@ -153,6 +155,8 @@ impl DomainView {
             refused: seen.refused().map(|(path, errno)| (path.clone(), errno.clone())).collect(),
             ..Self::default()
         };
+        // Not every toolstack writes the key that is read here.
+        view.has_toolstack = !view.toolstack.is_empty() || seen.is_directory(&trees.devices);
         for place in plan::devices(trees, seen) {
             view.crowded.extend(plan::crowded(seen, &place));
             match place.info {
@@ -194,16 +198,20 @@ fn seen_device(
         kind: place.kind.to_string(),
         devid: place.devid.to_string(),
         toolstack: place.toolstack.as_ref().map(keys),
-        backend: backend.filter(|backend| place.toolstack.is_some() || names_back(trees, backend)),
+        backend: backend
+            .filter(|backend| place.toolstack.is_some() || names_back(trees, place, backend)),
         frontend: place.frontend.as_ref().map(keys),
     };
     let found = device.toolstack.is_some() || device.backend.is_some() || device.frontend.is_some();
     found.then_some(device)
 }
 
-/// Whether a backend found without the toolstack's word is one of this domain: its own `frontend` key says so.
-fn names_back(trees: &Trees, backend: &SeenBackend) -> bool {
-    let Some(frontend) = good(backend.keys.get("frontend")) else { return true };
+/// Whether a backend found without the toolstack's word is one of this domain: its own `frontend` key says so. What dom0
+/// lists under the domain's id needs no such key, unless it names another.
+fn names_back(trees: &Trees, place: &Place, backend: &SeenBackend) -> bool {
+    let Some(frontend) = good(backend.keys.get("frontend")) else {
+        return !plan::is_far(trees, place);
+    };
     let frontend: Result<Path, _> = frontend.parse();
     frontend.is_ok_and(|frontend| frontend.is_at_or_below(&trees.domain))
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use libxl_config::retrieve::{Attachment, Consistency, Means, Retriever};
+use libxl_config::retrieve::{Attachment, Consistency, Means, Retriever, TemplateSource};
 use libxl_config::template::{MemoryStore, create, forget};
 use xenstored::Embedded;
-use xsclient::Request;
+use xsclient::{EVENTS_PER_WATCH_MAX, Request};
 
 use crate::hosts::{
     self, GUEST, client, deadline, disk, retrieve, template, templates, vdevs, write,
@@ -76,6 +76,43 @@ fn a_hotplug_landing_between_any_two_reads_is_seen_whole_or_not_at_all() {
     }
 }
 
+/// The first device of its kind, which no directory of kinds showed before.
+#[test]
+fn the_first_device_of_a_kind_is_seen_whole_or_not_at_all() {
+    let nodes = [
+        ("/libxl/7/device/vif/0/backend", "/local/domain/0/backend/vif/7/0"),
+        ("/libxl/7/device/vif/0/mac", "00:16:3e:00:00:01"),
+        ("/local/domain/7/device/vif/0/state", "4"),
+        ("/local/domain/0/backend/vif/7/0/state", "4"),
+    ];
+    for means in [Means::Fence, Means::Transaction] {
+        let total = reads(&hosts::xenstore(), &templates(&["xvda"]), means);
+        for at in 0..total {
+            let xenstore = hosts::xenstore();
+            before_read(&xenstore, at, move |server| {
+                for (path, value) in nodes {
+                    server.apply(write(path, value));
+                }
+            });
+            let templates = templates(&["xvda"]);
+            let retrieved = Retriever::new(&mut client(&xenstore), &templates)
+                .means(means)
+                .retrieve(GUEST)
+                .unwrap();
+            let Consistency::Consistent { .. } = retrieved.report.consistency else {
+                panic!("{means:?}, before read {at}: {:?}", retrieved.report);
+            };
+            let macs: Vec<_> =
+                retrieved.config.nics.iter().map(|nic| nic.mac.to_string()).collect();
+            let before = means == Means::Transaction && macs.is_empty();
+            assert!(
+                before || macs == ["00:16:3e:00:00:01"],
+                "{means:?}, before read {at}: {macs:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn an_unplug_landing_between_any_two_reads_is_seen_whole_or_not_at_all() {
     for means in [Means::Fence, Means::Transaction] {
@@ -139,6 +176,31 @@ fn a_template_changed_while_xenstore_is_read_is_read_again() {
     }
 }
 
+/// A domain is created: its nodes are there before its template is.
+#[test]
+fn a_template_that_appears_while_xenstore_is_read_is_taken() {
+    let total = reads(&hosts::xenstore(), &MemoryStore::new(), Means::Fence);
+    for (at, has_uuid) in (0..total).flat_map(|at| [(at, true), (at, false)]) {
+        let xenstore = hosts::xenstore();
+        if !has_uuid {
+            hosts::apply(&xenstore, Request::Rm("/local/domain/7/vm".parse().unwrap()));
+        }
+        let templates = Arc::new(MemoryStore::new());
+        let appearing = Arc::clone(&templates);
+        before_read(&xenstore, at, move |_| {
+            create(&*appearing, &hosts::key(), &template(&["xvda"]), deadline()).unwrap();
+        });
+        let retrieved =
+            Retriever::new(&mut client(&xenstore), &*templates).retrieve(GUEST).unwrap();
+        let report = &retrieved.report;
+        assert!(
+            matches!(report.template, TemplateSource::Found { .. }),
+            "before read {at}, uuid {has_uuid}: {report:?}"
+        );
+        assert_eq!(report.consistency, Consistency::Consistent { attempts: 2 });
+    }
+}
+
 #[test]
 fn a_domain_that_never_stops_changing_is_given_up_on_and_reported() {
     let xenstore = hosts::xenstore();
@@ -157,6 +219,23 @@ fn a_domain_that_never_stops_changing_is_given_up_on_and_reported() {
     };
     assert_eq!(changed, &["/local/domain/7/memory/target"]);
     assert!(!retrieved.report.is_clean());
+}
+
+/// More than a client keeps for one watch.
+#[test]
+fn a_change_among_more_events_than_are_kept_counts() {
+    let xenstore = hosts::xenstore();
+    let templates = templates(&["xvda"]);
+    let total = reads(&xenstore, &templates, Means::Fence);
+    before_read(&xenstore, total - 1, |server| {
+        for n in 0..EVENTS_PER_WATCH_MAX {
+            server.apply(write(&format!("/local/domain/70/data/{n}"), "x"));
+        }
+        server.apply(write("/local/domain/7/memory/target", "131072"));
+    });
+    let retrieved = retrieve(&xenstore, &templates);
+    assert_eq!(retrieved.report.consistency, Consistency::Consistent { attempts: 2 });
+    assert_eq!(retrieved.config.b_info.target_memkb.get(), Some(131_072));
 }
 
 #[test]
@@ -182,13 +261,44 @@ fn a_guest_that_keeps_writing_does_not_keep_a_read_from_being_consistent() {
     let xenstore = hosts::xenstore();
     xenstore.set_interceptor(Some(Box::new(|server, _, _, request| {
         if matches!(request, Request::Read(_) | Request::Directory(_)) {
-            for path in ["/local/domain/7/data/x", "/local/domain/7/device/vbd/51712/state"] {
+            // A device's directory itself is the guest's, too.
+            for path in [
+                "/local/domain/7/data/x",
+                "/local/domain/7/device/vbd/51712/state",
+                "/local/domain/7/device/vbd/51712",
+            ] {
                 server.apply(write(path, "4"));
             }
         }
     })));
     let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
     assert_eq!(retrieved.report.consistency, Consistency::Consistent { attempts: 1 });
+}
+
+#[test]
+fn a_guest_that_removes_its_end_of_a_device_does_not_keep_a_read_from_being_consistent() {
+    let xenstore = hosts::xenstore();
+    let total = reads(&xenstore, &templates(&["xvda"]), Means::Fence);
+    before_read(&xenstore, total - 1, |server| {
+        server.apply(Request::Rm("/local/domain/7/device/vbd/51712".parse().unwrap()));
+    });
+    let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
+    assert_eq!(retrieved.report.consistency, Consistency::Consistent { attempts: 1 });
+}
+
+/// The directory of a kind is the toolstack's: no guest can make a device appear.
+#[test]
+fn a_frontend_that_appears_counts_although_its_keys_are_the_guests() {
+    for path in ["/local/domain/7/device/vif/0/state", "/local/domain/7/device/vbd/51728/state"] {
+        let xenstore = hosts::xenstore();
+        let total = reads(&xenstore, &templates(&["xvda"]), Means::Fence);
+        before_read(&xenstore, total - 1, move |server| {
+            server.apply(write(path, "1"));
+        });
+        let retrieved = retrieve(&xenstore, &templates(&["xvda"]));
+        assert_eq!(retrieved.report.consistency, Consistency::Consistent { attempts: 2 }, "{path}");
+        assert_eq!(retrieved.report.devices.len(), 2, "{path}");
+    }
 }
 
 #[test]

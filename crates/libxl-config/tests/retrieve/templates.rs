@@ -130,6 +130,38 @@ fn the_policy_decides_which_devices_are_in_the_configuration_and_the_report_has_
     }
 }
 
+/// An HVM guest with 8 MiB of video memory, whose target libxl wrote without it and, since it may grow, 1 MiB less.
+fn retrieve_hvm(video_memkb: &str) -> libxl_config::retrieve::Retrieved {
+    let text = format!(
+        r#"{{ "c_info": {{ "type": "hvm", "name": "web", "uuid": "{}" }},
+              "b_info": {{ "max_memkb": 524288, "target_memkb": 262144, {video_memkb} "type.hvm": {{}} }} }}"#,
+        hosts::uuid(),
+    );
+    let store = MemoryStore::new();
+    create(&store, &key(), &TemplateText::new(text).unwrap(), deadline()).unwrap();
+    let xenstore = hosts::xenstore();
+    for (key, kib) in [("static-max", "524288"), ("target", "252928"), ("videoram", "8192")] {
+        hosts::apply(&xenstore, hosts::write(&format!("/local/domain/7/memory/{key}"), kib));
+    }
+    retrieve(&xenstore, &store)
+}
+
+#[test]
+fn the_target_of_a_guest_stays_whether_or_not_its_template_says_how_much_is_video_memory() {
+    for video_memkb in [r#""video_memkb": 8192,"#, ""] {
+        let retrieved = retrieve_hvm(video_memkb);
+        let target = retrieved.report.knob("b_info.target_memkb").unwrap();
+        assert_eq!(target.source, Source::Both, "{video_memkb} {target:?}");
+        assert_eq!(retrieved.config.b_info.target_memkb.get(), Some(262_144));
+    }
+}
+
+#[test]
+fn no_amount_of_video_memory_overflows() {
+    let retrieved = retrieve_hvm(r#""video_memkb": 18446744073709551614,"#);
+    assert!(retrieved.report.knob("b_info.target_memkb").is_some());
+}
+
 struct Hypervisor(Option<HypervisorDomain>);
 
 impl HypervisorView for Hypervisor {

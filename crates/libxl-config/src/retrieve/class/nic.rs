@@ -232,6 +232,7 @@ impl Class for Nics {
 mod tests {
     use super::super::scene::Scene;
     use super::{Class, Nics};
+    use crate::retrieve::report::{Attachment, BackendState, Missing};
 
     fn scene() -> Scene {
         Scene::new(
@@ -330,6 +331,23 @@ mod tests {
         scene().refuses("rate", &["", "1000", "1000,", ",5", "1000,50000,1", "-1,50000"]);
         scene().refuses("type", &["", "virtio"]);
         scene().refuses("ip", &[]);
+    }
+
+    #[test]
+    fn what_a_script_in_a_driver_domain_said_is_told() {
+        let driver = "/local/domain/4/backend/vif/7/0";
+        let outcome = scene()
+            .gone("/local/domain/0")
+            .live("backend", driver)
+            .live(&format!("{driver}/state"), "2")
+            .live(&format!("{driver}/hotplug-status"), "error")
+            .live(&format!("{driver}/hotplug-error"), "no bridge")
+            .merge();
+        let half = Attachment::HalfAttached {
+            backend_state: BackendState(2),
+            missing: Missing::ScriptFailed("no bridge".to_owned()),
+        };
+        assert_eq!(outcome.only().attachment, half);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Xenstore has the bus id that the host's Linux gave the device, configurations have bus and address, so a device that
 //! only Xenstore knows takes somebody to translate.
 
+use xsclient::DomId;
+
 use super::usbctrl::Usbctrls;
 use super::{Class, ClassInfo, Identity, Layout, Live, Rule, Taken, directory_number};
 use crate::DomainConfig;
@@ -66,7 +68,11 @@ impl Class for Usbdevs {
             Some(Text::Bad(bad)) => return Err(bad.clone().into()),
             None => return Err(BadValue::Missing),
         };
-        let address = hypervisor.and_then(|hypervisor| hypervisor.usb_address(bus_id));
+        // A driver domain's bus ids are those of its own Linux.
+        let backend = live.device.backend.as_ref();
+        let of_host = backend.is_none_or(|backend| backend.domid == Some(DomId::DOM0));
+        let address =
+            hypervisor.filter(|_| of_host).and_then(|hypervisor| hypervisor.usb_address(bus_id));
         let (hostbus, hostaddr) = address.ok_or_else(|| {
             BadValue::not_a(bus_id, "a device of the host whose bus and address can be told here")
         })?;
@@ -216,6 +222,21 @@ mod tests {
                 assert!(report.problems[0].what.contains("1-1.2"), "{:?}", report.problems);
             }
         }
+    }
+
+    /// The bus id is one of the driver domain's, or whatever it writes there.
+    #[test]
+    fn a_device_of_a_driver_domain_is_not_taken_for_one_of_the_host() {
+        let driver = "/local/domain/4/backend/vusb/7/0";
+        let far = scene()
+            .gone("/local/domain/0")
+            .live("backend", driver)
+            .live(&format!("{driver}/port/1"), "1-1.2")
+            .live(&format!("{driver}/state"), "4");
+        let host = Host { bus_id: "1-1.2", address: (1, 7) };
+        let outcome = far.host(host).entries(&[]).merge();
+        assert!(outcome.config.usbdevs.is_empty());
+        assert_eq!(usbdevs(&outcome)[0].note, Some(DeviceNote::TooLittleKnown));
     }
 
     #[test]

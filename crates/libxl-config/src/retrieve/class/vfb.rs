@@ -141,6 +141,14 @@ mod tests {
     }
 
     #[test]
+    fn a_password_that_is_no_text_does_not_show_in_the_report() {
+        let outcome = scene().live("vncpasswd", b"s3cr\xe9t").merge();
+        let [problem] = &outcome.only().problems[..] else { panic!("{:?}", outcome.only()) };
+        assert_eq!(problem.at, "vncpasswd");
+        assert!(!problem.what.contains("s3cr"), "{problem:?}");
+    }
+
+    #[test]
     fn a_screen_is_built() {
         scene().is_built_as(r#"{ "devid": 0, "vnc": { "display": 5 } }"#);
     }
