@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
+use libxl_config::model::MemKb;
 use libxl_config::retrieve::{Attachment, Consistency, Means, Retriever};
 use stock_xenstore::{Kind, Packages, StartError, StockDaemon};
 use xsclient::{Client, Endpoint, Nodes, OperationError, Options, Request, RetryPolicy};
@@ -84,10 +85,10 @@ fn is_never_torn(test: &str, kind: Kind, means: Means) {
         let config = &retrieved.config;
         let name = config.c_info.name.as_deref().unwrap();
         let number: u64 = name.strip_prefix("guest").map_or(262_144, |n| n.parse().unwrap());
-        let memory = [config.b_info.target_memkb, config.b_info.max_memkb].map(|kib| kib.get());
+        let memory = [config.b_info.target_memkb, config.b_info.max_memkb].map(MemKb::get);
         assert_eq!(memory, [Some(number); 2], "{name}: {:?}", retrieved.report);
         let xvdb = retrieved.report.devices.iter().find(|device| device.id == "xvdb").unwrap();
-        let plugged = name != "web" && number % 2 == 0;
+        let plugged = name != "web" && number.is_multiple_of(2);
         let expected = if plugged { Attachment::Connected } else { Attachment::Absent };
         assert_eq!(xvdb.attachment, expected, "{name}: {:?}", retrieved.report);
         assert_eq!(vdevs(&retrieved).contains(&"xvdb"), plugged);
