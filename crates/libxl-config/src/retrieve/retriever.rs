@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use xsclient::{Client, DomId, Errno, Nodes, OperationError, Path};
+use xsclient::{Client, DomId, Errno, Name, Nodes, OperationError, Path};
 
 use super::consistent::{self, Means, Read};
 use super::hypervisor::{HypervisorDomain, HypervisorView};
@@ -203,8 +203,12 @@ impl<'a> Retriever<'a> {
             Err(error) if error.is_not_found() => Vec::new(),
             names => names?,
         };
-        let mut domids: Vec<DomId> =
-            names.iter().filter_map(|name| name.as_str().parse().ok()).collect();
+        let number = |name: &Name| {
+            let domid: DomId = name.as_str().parse().ok()?;
+            // 007 is a node, and no domain's.
+            (domid.to_string() == name.as_str()).then_some(domid)
+        };
+        let mut domids: Vec<DomId> = names.iter().filter_map(number).collect();
         domids.sort_unstable();
         Ok(domids)
     }
@@ -240,30 +244,24 @@ impl<'a> Retriever<'a> {
             let reads = match reads {
                 Ok(reads) => reads,
                 Err(source) => {
-                    for at in std::mem::take(&mut open) {
-                        let source = source.clone();
-                        answers
-                            .insert(at, Err(RetrieveError::Xenstore { domid: domids[at], source }));
+                    // An answer that kept changing until now says more than that there was no time for another.
+                    for at in open {
+                        let (domid, source) = (domids[at], source.clone());
+                        answers.entry(at).or_insert(Err(RetrieveError::Xenstore { domid, source }));
                     }
                     break;
                 }
             };
             let mut again = Vec::new();
             for (((at, trees), read), templates) in open.iter().zip(&trees).zip(reads).zip(before) {
-                match self.answer(trees, read, templates, attempt, deadlines) {
-                    Ok(retrieved)
-                        if !last
-                            && matches!(
-                                retrieved.report.consistency,
-                                Consistency::Changing { .. }
-                            ) =>
-                    {
-                        again.push(*at);
-                    }
-                    answer => {
-                        answers.insert(*at, answer);
-                    }
+                let answer = self.answer(trees, read, templates, attempt, deadlines);
+                let is_changing = answer.as_ref().is_ok_and(|retrieved| {
+                    matches!(retrieved.report.consistency, Consistency::Changing { .. })
+                });
+                if is_changing && !last {
+                    again.push(*at);
                 }
+                answers.insert(*at, answer);
             }
             open = again;
         }
@@ -327,6 +325,10 @@ impl<'a> Retriever<'a> {
         let mut changed = read.changed;
         let chosen = choose(&view, domain.as_ref(), templates);
         let (template, source) = self.read_template(domid, chosen, deadlines, &mut changed)?;
+        if !view.exists && matches!(source, TemplateSource::OfAnotherDomain { .. }) {
+            // Of several former domains' templates, none is more this domain's than another.
+            return Err(RetrieveError::NoSuchDomain { domid });
+        }
         let revision = match &source {
             TemplateSource::Found { revision, .. } => Some(*revision),
             _ => None,

@@ -223,6 +223,29 @@ fn a_domain_that_never_stops_changing_is_given_up_on_and_reported() {
 
 /// More than a client keeps for one watch.
 #[test]
+fn an_answer_that_kept_changing_is_given_when_the_server_goes_before_the_next() {
+    let xenstore = hosts::xenstore();
+    let templates = templates(&["xvda"]);
+    let total = reads(&xenstore, &templates, Means::Fence);
+    let mut read = 0;
+    xenstore.set_interceptor(Some(Box::new(move |server, connection, _, request| {
+        if matches!(request, Request::Read(_) | Request::Directory(_)) {
+            read += 1;
+            if read == total {
+                server.apply(write("/local/domain/7/memory/target", "131072"));
+            } else if read > total {
+                server.disconnect(connection);
+            }
+        }
+    })));
+    let retrieved = retrieve(&xenstore, &templates);
+    let Consistency::Changing { attempts: 1, changed } = &retrieved.report.consistency else {
+        panic!("{:?}", retrieved.report.consistency);
+    };
+    assert_eq!(changed, &["/local/domain/7/memory/target"]);
+}
+
+#[test]
 fn a_change_among_more_events_than_are_kept_counts() {
     let xenstore = hosts::xenstore();
     let templates = templates(&["xvda"]);

@@ -60,6 +60,8 @@ fn a_thousand_domains_are_listed_although_their_directory_is_larger_than_one_rep
     for domid in 0..1500 {
         store.write(&format!("/local/domain/{domid}/name").parse().unwrap(), b"x").unwrap();
     }
+    // Not everything there is a domain.
+    store.write(&"/local/domain/007".parse().unwrap(), b"").unwrap();
     let xenstore = Embedded::new(store);
     let refused = xenstore.apply(xsclient::Request::Directory("/local/domain".parse().unwrap()));
     assert_eq!(refused, Reply::Error(xsclient::Errno::E2BIG));

@@ -89,6 +89,18 @@ fn a_domain_that_is_not_there_is_an_error_and_not_an_empty_answer() {
 }
 
 #[test]
+fn of_several_templates_of_a_domain_that_is_gone_none_is_taken() {
+    let store = templates(&["xvda"]);
+    create(&store, &TemplateKey::new(GUEST, other_uuid()), &template(&["xvdz"]), deadline())
+        .unwrap();
+    let xenstore = hosts::xenstore();
+    hosts::apply(&xenstore, Request::Rm("/local/domain/7".parse().unwrap()));
+    let mut client = client(&xenstore);
+    let answer = Retriever::new(&mut client, &store).policy(Policy::Template).retrieve(GUEST);
+    assert!(matches!(answer, Err(RetrieveError::NoSuchDomain { .. })), "{answer:?}");
+}
+
+#[test]
 fn the_policy_decides_which_devices_are_in_the_configuration_and_the_report_has_them_all() {
     // xvda is in both, xvdb in the template only, xvdc in Xenstore only.
     let xenstore = hosts::xenstore();
