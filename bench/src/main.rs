@@ -24,6 +24,9 @@ const ALL: &[Benchmark] = &[
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if wanted == [store_memory::CHILD] {
+        return outcome(store_memory::CHILD, store_memory::child());
+    }
     if let Some(unknown) = wanted.iter().find(|name| !ALL.iter().any(|(known, _)| known == name)) {
         let known: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
         eprintln!("no benchmark {unknown}; there are {}", known.join(", "));
@@ -33,10 +36,20 @@ fn main() -> ExitCode {
         ALL.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name))
     {
         println!("== {name}");
-        if let Err(error) = run() {
-            eprintln!("{name}: {error}");
-            return ExitCode::FAILURE;
+        let outcome = outcome(name, run());
+        if outcome != ExitCode::SUCCESS {
+            return outcome;
         }
     }
     ExitCode::SUCCESS
+}
+
+fn outcome(name: &str, result: Result<(), Box<dyn Error>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
