@@ -1,12 +1,17 @@
-//! Reads, keeps and writes the configurations of Xen domains as libxl does.
+//! Says what the configuration of a Xen domain is now, and reads, keeps and writes configurations as libxl does.
 //!
-//! libxl stores for each domain the configuration it was created from, as JSON, and every toolstack that wants to know
-//! what a domain is made of ends up reading and rewriting that text. This crate has the whole of libxl's schema as Rust
-//! types ([`DomainConfig`] and [`model`]), reads what both of libxl's JSON libraries write, says with path and position
-//! what is odd about a text ([`Finding`]), and writes a changed configuration without losing what it did not
-//! understand.
+//! libxl stores for each domain the configuration it was created from, as JSON; what became of it since is in Xenstore.
 //!
-//! It does not apply libxl's defaults, does not read `xl.cfg` files, and does not create domains.
+//! | what | where |
+//! |---|---|
+//! | both put together, with a report of every disagreement | [`retrieve`] |
+//! | the whole of libxl's schema as Rust types | [`DomainConfig`], [`model`] |
+//! | what is odd about a text, with path and position | [`Finding`] |
+//! | where templates are kept: in memory, in sled, in libxl's own directory | [`template`] |
+//! | documents that keep what the text said | [`json`] |
+//!
+//! It does not apply libxl's defaults, does not read `xl.cfg` files, does not create domains, and has no way to store a
+//! configuration but by the life of its domain. Of Xenstore it knows what [`xsclient`] gives it, whatever server that is.
 //!
 //! ```
 //! use libxl_config::{DomainConfig, Layout, Mode};
