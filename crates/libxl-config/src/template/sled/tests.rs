@@ -79,7 +79,7 @@ fn a_second_owner_in_this_process_is_told_so() {
         "{second:?}"
     );
     drop(store);
-    SledStore::open(directory.path(), Instant::now()).unwrap();
+    SledStore::open(directory.path(), later()).unwrap();
 }
 
 #[test]
