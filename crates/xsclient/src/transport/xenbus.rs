@@ -79,11 +79,17 @@ impl XenbusDevice {
         let (to_us, result) = channel();
         let (ended, ends) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (file, octets) = (Arc::clone(&self.file), message.to_vec());
-        std::thread::Builder::new().name("xenbus write".to_owned()).spawn(move || {
+        let write = move || {
             // If nobody listens any more, nobody wants to know.
             let _ = to_us.send((&*file).write(&octets));
             drop(ends);
-        })?;
+        };
+        std::thread::Builder::new().name("xenbus write".to_owned()).spawn(write).map_err(
+            |error| {
+                // EAGAIN here means too many threads, not a device that is busy: waiting would not end it.
+                io::Error::new(io::ErrorKind::OutOfMemory, error)
+            },
+        )?;
         self.writing = Some(Writing { message: message.to_vec(), result, ended });
         Ok(())
     }
