@@ -83,6 +83,6 @@ pub use in_process::InProcess;
 pub use listen::ServeError;
 pub use server::{ConnectionId, Interceptor, Server};
 pub use store::{Store, StoreError};
-pub use text::{LineError, LoadError};
+pub use text::{LineError, LoadError, escape_value};
 pub use unix::UnixServer;
 pub use walk::{NodeRef, Nodes};

@@ -36,7 +36,7 @@ impl Store {
             }
             text.push_str(if is_root { "/" } else { path });
             text.push_str(OPEN);
-            escape(node.value(), &mut text);
+            escape_value(node.value(), &mut text);
             // Writing to a String cannot fail.
             let _ = writeln!(text, "\"   ({})", node.perms());
         }
@@ -182,7 +182,9 @@ fn split<'a>(line: &'a [u8], between: &[u8], at_last: bool) -> Option<(&'a [u8],
     Some((&line[..at], &line[at + between.len()..]))
 }
 
-fn escape(value: &[u8], text: &mut String) {
+/// Appends a value as the stock `xenstore-ls` prints it and [`Store::from_text`] reads it: printable ASCII as it is but for
+/// the backslash, which is doubled; `\t`, `\n`, `\r`; the first eight octets in octal, all others in hexadecimal digits.
+pub fn escape_value(value: &[u8], text: &mut String) {
     for &octet in value {
         // Writing to a String cannot fail.
         let _ = match octet {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use serde::Serialize;
+use xenstored::escape_value;
 use xsclient::{Batch, Client, Name, Nodes, OperationError, Path, PathOrSpecial, Perms};
 
 use super::nodes::Octets;
@@ -150,7 +151,7 @@ impl Tree {
                 let _ = write!(words, "{:depth$}{name}", "");
             }
             words.push_str(" = \"");
-            escape(&node.value, &mut words);
+            escape_value(&node.value, &mut words);
             words.push('"');
             if style.perms {
                 let _ = write!(words, "   ({})", node.perms);
@@ -158,21 +159,6 @@ impl Tree {
             words.push('\n');
         }
         words
-    }
-}
-
-/// As the stock `xenstore-ls` writes values: printable ASCII as it is but for the backslash.
-fn escape(value: &[u8], words: &mut String) {
-    for &octet in value {
-        let _ = match octet {
-            b'\\' => words.write_str("\\\\"),
-            b'\t' => words.write_str("\\t"),
-            b'\n' => words.write_str("\\n"),
-            b'\r' => words.write_str("\\r"),
-            b' '..=b'~' => words.write_char(char::from(octet)),
-            0..=7 => write!(words, "\\{octet:03o}"),
-            _ => write!(words, "\\x{octet:02x}"),
-        };
     }
 }
 
