@@ -1,0 +1,2 @@
+//! Save and restore of Xen domains.
+#![forbid(unsafe_code)]

@@ -1,0 +1,87 @@
+//! What one domain owns in Xenstore, as a value.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use xenstore_proto::{DomId, Features, Path, PathOrSpecial, Perms, QuotaName, Token, TxId};
+
+use crate::record::{NodeAccess, WatchDepth};
+
+/// What one domain owns in Xenstore: nodes below some roots, and what belongs to its connection.
+///
+/// It is a value: where it was read and where it goes is not in it. Paths are absolute, but for those of watches, which are
+/// as WATCH was given them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainState {
+    /// Whose.
+    pub domid: DomId,
+    /// The trees that `nodes` holds completely: `/local/domain/DOMID`, `/vm/UUID`, and what else the caller named.
+    pub roots: BTreeSet<Path>,
+    /// Every node at or below a root.
+    pub nodes: BTreeMap<Path, NodeState>,
+    /// Its connection to the server; `None` where the server does not tell.
+    pub connection: Option<ConnectionState>,
+    /// Quotas that were set for it, also those with names unknown here; 0 means unlimited.
+    pub quotas: BTreeMap<QuotaName, u32>,
+    /// What the ring page offers the guest; `None` where the server does not tell.
+    pub features: Option<Features>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeState {
+    /// Any octets.
+    pub value: Vec<u8>,
+    /// Who may do what. Entries of domains that are gone are not among them.
+    pub perms: Perms,
+}
+
+/// What a domain's connection holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionState {
+    /// On whose behalf the domain acts.
+    pub target: Option<DomId>,
+    /// Octets received and not handled, as [`crate::ConnectionData::input`].
+    pub input: Vec<u8>,
+    /// As [`crate::ConnectionData::output_rest`].
+    pub output_rest: u16,
+    /// Octets to be sent, as [`crate::ConnectionData::output`].
+    pub output: Vec<u8>,
+    /// Watches, in the order in which they were set.
+    pub watches: Vec<WatchState>,
+    /// Open transactions.
+    pub transactions: Vec<TransactionState>,
+}
+
+/// A watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchState {
+    /// What is watched, as WATCH was given it.
+    pub path: PathOrSpecial,
+    /// What comes with each event.
+    pub token: Token,
+    /// How far below; `None` for a watch that was set without a depth.
+    pub depth: Option<WatchDepth>,
+}
+
+/// An open transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionState {
+    /// The id that the domain was given.
+    pub id: TxId,
+    /// What it did, by path.
+    pub nodes: BTreeMap<Path, PendingNode>,
+}
+
+/// What a transaction did to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PendingNode {
+    /// It has removed it.
+    Removed,
+    /// It has read or written it, and sees this.
+    Seen {
+        /// What it did.
+        access: NodeAccess,
+        /// The node as it sees it.
+        node: NodeState,
+    },
+}

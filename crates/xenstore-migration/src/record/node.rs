@@ -1,0 +1,105 @@
+//! NODE_DATA.
+
+use std::fmt;
+
+use xenstore_proto::{Access, DomId, TxId};
+
+use super::ConnectionId;
+
+/// A node of the store, or what an open transaction did to one.
+///
+/// ```text
+/// octet  0            4          8             10             12          14
+///        conn-id u32  tx-id u32  path-len u16  value-len u16  access u16  perm-count u16
+///        16
+///        perms, 4 octets each: letter u8, flags u8, domid u16;  path with NUL;  value
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeData<'a> {
+    /// Whose view of the node.
+    pub scope: NodeScope,
+    /// Its permissions, the owner's first; none if the transaction has removed the node. At most 65535.
+    pub perms: &'a [NodePerm],
+    /// Its absolute path, or a special name. Without the NUL; at most 65534 octets.
+    pub path: &'a [u8],
+    /// Its value, any octets; empty if the transaction has removed the node. At most 65535.
+    pub value: &'a [u8],
+}
+
+/// Whose view of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeScope {
+    /// Everybody's; on the wire conn-id 0, and tx-id and access are zero.
+    Committed,
+    /// That of an open transaction, which has been told of before.
+    Pending {
+        /// The transaction's connection.
+        connection: ConnectionId,
+        /// The transaction.
+        transaction: TxId,
+        /// What it did to the node.
+        access: NodeAccess,
+    },
+}
+
+/// What a transaction did to a node, as bits; those without a name here are kept. None for a removed node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeAccess(pub u16);
+
+impl NodeAccess {
+    /// Removed.
+    pub const REMOVED: Self = Self(0);
+    /// Read.
+    pub const READ: Self = Self(1);
+    /// Written.
+    pub const WRITTEN: Self = Self(2);
+
+    /// Whether all bits of `other` are set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// One entry of a node's permissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodePerm {
+    /// What is allowed; in the first entry, to everybody not listed.
+    pub access: Access,
+    /// Whether it still counts.
+    pub flags: PermFlags,
+    /// To whom; in the first entry, the owner.
+    pub domid: DomId,
+}
+
+impl NodePerm {
+    /// An entry that counts.
+    pub const fn new(access: Access, domid: DomId) -> Self {
+        Self { access, flags: PermFlags::NONE, domid }
+    }
+}
+
+impl fmt::Display for NodePerm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.access.letter(), self.domid)?;
+        if self.flags.contains(PermFlags::STALE) {
+            f.write_str(" (stale)")?;
+        }
+        Ok(())
+    }
+}
+
+/// Bits of a permission entry; those without a name here are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PermFlags(pub u8);
+
+impl PermFlags {
+    /// The entry counts.
+    pub const NONE: Self = Self(0);
+    /// The domain it names is gone: another with the same id has no right by it.
+    pub const STALE: Self = Self(1);
+
+    /// Whether all bits of `other` are set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
