@@ -324,6 +324,12 @@ pub enum EncodeError {
         /// The depth.
         depth: crate::WatchDepth,
     },
+    /// A path that no server takes, where only a path tells the forms of a record apart.
+    #[error("the path of the watch is none, so that {peer} could not have written the record")]
+    WatchPath {
+        /// For whom the stream is written.
+        peer: crate::Peer,
+    },
     /// A record of a later version.
     #[error("a record of version 2 in a stream of version 1")]
     Version,

@@ -83,7 +83,7 @@ impl<'a> WatchExtendedData<'a> {
             let mut other = start;
             let Ok(watch) = Self::decode_as(form, &mut other) else { continue };
             let claimed = aligned(other.at() + form.counted_too_much());
-            if claimed == len && watch.path.iter().all(|octet| is_in_paths(*octet)) {
+            if claimed == len && watch.path.iter().copied().all(is_in_paths) {
                 *fields = other;
                 return Ok(FoundForm { form, fields: other.at(), taken: aligned(other.at()) });
             }
@@ -119,6 +119,9 @@ impl<'a> WatchExtendedData<'a> {
         let form = peer.extended_watch().ok_or(EncodeError::Peer { peer })?;
         if body.version() < Version::V2 && form != ExtendedForm::WithoutDepth {
             return Err(EncodeError::Version);
+        }
+        if form != ExtendedForm::Specified && !self.path.iter().copied().all(is_in_paths) {
+            return Err(EncodeError::WatchPath { peer });
         }
         body.u32(self.connection.get());
         body.u16(text_len(self.path, "wpath")?);
