@@ -21,7 +21,7 @@ use crate::record::{
 /// ```
 /// use xenstore_migration::{OrderChecker, ReadOptions, StreamKind, StreamReader};
 ///
-/// let stream: &[u8] = include_bytes!("../testdata/one-node.bin");
+/// let stream: &[u8] = include_bytes!("../../testdata/one-node.bin");
 /// let mut reader = StreamReader::open(stream, ReadOptions::default())?;
 /// let mut order = OrderChecker::new(reader.preamble(), StreamKind::LiveUpdate);
 /// let mut found = Vec::new();

@@ -7,7 +7,7 @@ use xenstore_migration::{
 };
 use xenstore_proto::{DomId, Features};
 
-use crate::any_record::{Owned, records};
+use crate::any_record::{Owned, preamble, records};
 use crate::{id, node, ring, watch};
 
 fn stream(preamble: Preamble, peer: Peer, records: &[Owned]) -> Vec<u8> {
@@ -129,7 +129,7 @@ fn any_peer() -> impl Strategy<Value = Peer> {
 }
 
 fn any_order() -> impl Strategy<Value = ByteOrder> {
-    prop_oneof![Just(ByteOrder::Little), Just(ByteOrder::Big)]
+    preamble().prop_map(|preamble| preamble.byte_order)
 }
 
 proptest! {
