@@ -20,7 +20,7 @@ use xenstore_proto::TxId;
 ///
 /// What it says has been checked only as far as its own layout goes: that every length fits, that texts end where their
 /// length says. Whether a path is one, and whether the records go together, is checked by [`crate::OrderChecker`] and by
-/// [`crate::DomainState`]. The END record is not among them: readers answer with none, writers write it when they finish.
+/// [`crate::domain_state::DomainState`]. The END record is not among them: readers answer with none, writers write it when they finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// Descriptors of the server itself.
