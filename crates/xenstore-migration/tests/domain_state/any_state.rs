@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proptest::collection::{btree_map, btree_set, vec};
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use xenstore_migration::domain_state::{
@@ -50,22 +50,23 @@ fn nodes(domid: DomId) -> impl Strategy<Value = (BTreeSet<Path>, BTreeMap<Path, 
         format!("/libxl/{domid}"),
         format!("/local/domain/0/backend/vbd/{domid}"),
     ];
-    let named = btree_set(0..roots.len(), 0..=roots.len());
-    (named, vec((below(), any_node(domid), 0..roots.len()), 0..24)).prop_map(
-        move |(named, found)| {
-            let named: Vec<Path> = named.into_iter().map(|number| path(&roots[number])).collect();
-            let mut nodes = BTreeMap::new();
-            for (below, node, number) in found {
-                let Some(root) = named.get(number % roots.len()) else { continue };
-                let mut at = Some(below.map_or(root.clone(), |below| root.join(&below).unwrap()));
-                while let Some(path) = at.filter(|path| path.is_at_or_below(root)) {
-                    at = path.parent();
-                    nodes.entry(path).or_insert_with(|| node.clone());
-                }
+    let named = [0.95, 0.5, 0.5, 0.5].map(prop::bool::weighted);
+    // Most nodes are in the domain's own tree.
+    let number = prop_oneof![3 => Just(0), 1 => 0..roots.len()];
+    (named, vec((below(), any_node(domid), number), 0..24)).prop_map(move |(named, found)| {
+        let roots = roots.iter().zip(named);
+        let named: Vec<_> = roots.filter(|(_, named)| *named).map(|it| path(it.0)).collect();
+        let mut nodes = BTreeMap::new();
+        for (below, node, number) in found {
+            let Some(root) = named.get(number % named.len().max(1)) else { continue };
+            let mut at = Some(below.map_or(root.clone(), |below| root.join(&below).unwrap()));
+            while let Some(path) = at.filter(|path| path.is_at_or_below(root)) {
+                at = path.parent();
+                nodes.entry(path).or_insert_with(|| node.clone());
             }
-            (named.into_iter().collect(), nodes)
-        },
-    )
+        }
+        (named.into_iter().collect(), nodes)
+    })
 }
 
 fn below() -> impl Strategy<Value = Option<String>> {
