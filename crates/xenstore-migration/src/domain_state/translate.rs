@@ -12,7 +12,8 @@ use super::{ConnectionState, DomainState, NodeState, PendingNode, TransactionSta
 ///
 /// Translated are the paths of nodes and roots, absolute paths of watches, `@releaseDomain/DOMID` and `@introduceDomain/DOMID`
 /// among them, every entry of permissions, and the connection's target. Values stay as they are unless there are rules for
-/// them; so do messages on the way.
+/// them; so do messages on the way. Ids and paths that nothing was said about stay as they are, which on another host are other
+/// domains': [`DomainState::other_domids`] tells which ones there are.
 ///
 /// A translation can be undone: if two domain ids or two paths would become one, the second of which may be one that stays as
 /// it is, it fails. So a right that was given to another domain never becomes the right of the domain that has its

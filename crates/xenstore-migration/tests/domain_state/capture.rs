@@ -7,23 +7,26 @@ use xenstore_migration::domain_state::{
     DomainState, LeftReason, NodeState, RestorePolicy, Translation, plan,
 };
 use xenstore_migration::{ByteOrder, Peer, Preamble, StreamWriter, Version};
-use xenstore_proto::{DomId, Path};
+use xenstore_proto::{DomId, Features, Path, QuotaName};
 
 use crate::{node, path, reader};
 
-/// A store as `xenstore-ls -f -p` printed it; `None` where there are no captures.
-fn capture(test: &str, name: &str) -> Option<BTreeMap<Path, NodeState>> {
-    let file = format!(
-        "{}/../../../shared/captures/xen-4.17/{name}/xenstore.txt",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    match fs::read_to_string(&file) {
-        Ok(text) => Some(text.lines().map(line).collect()),
+/// What was captured from a real host; `None` where there are no captures.
+fn captured(test: &str, name: &str) -> Option<Vec<u8>> {
+    let file = format!("{}/../../../shared/captures/{name}", env!("CARGO_MANIFEST_DIR"));
+    match fs::read(&file) {
+        Ok(octets) => Some(octets),
         Err(error) => {
             println!("skipped: {test}: {file}: {error}");
             None
         }
     }
+}
+
+/// A store as `xenstore-ls -f -p` printed it.
+fn capture(test: &str, name: &str) -> Option<BTreeMap<Path, NodeState>> {
+    let text = String::from_utf8(captured(test, &format!("xen-4.17/{name}/xenstore.txt"))?);
+    Some(text.unwrap().lines().map(line).collect())
 }
 
 /// `/PATH = "VALUE"   (PERMS)`; there are no escapes in the values of the captures used here.
@@ -113,4 +116,36 @@ fn a_restored_domain_gets_back_what_its_guest_had_written() {
             ("/local/domain/8/error/console".to_owned(), 1, LeftReason::NotCovered),
         ]
     );
+}
+
+#[test]
+fn a_domain_taken_out_of_a_stock_dump_is_the_one_that_was_listed() {
+    let test = "a_domain_taken_out_of_a_stock_dump_is_the_one_that_was_listed";
+    let Some(stream) = captured(test, "migration/c-4.17-host.bin") else { return };
+    let Some(store) = capture(test, "14-create-pvq") else { return };
+    let domid = DomId::new(3);
+    let contents = DomainState::from_dump(&mut reader(&stream), domid, [path("/libxl/3")]).unwrap();
+    assert_eq!(contents.stale, []);
+    assert_eq!(contents.state, domain(&store, 3));
+}
+
+#[test]
+fn a_connection_taken_out_of_a_stock_dump_has_its_watches_and_its_target() {
+    let test = "a_connection_taken_out_of_a_stock_dump_has_its_watches_and_its_target";
+    let Some(stream) = captured(test, "migration/c-xenstored-v2-basic-watch.bin") else { return };
+    let of = |domid| {
+        let domid = DomId::new(domid);
+        DomainState::from_dump(&mut reader(&stream), domid, []).unwrap().state
+    };
+    let (first, second) = (of(1), of(2));
+    let own = path("/local/domain/1");
+    let name = path("/local/domain/1/name");
+    assert_eq!(first.nodes.keys().collect::<Vec<_>>(), [&own, &name]);
+    let connection = first.connection.unwrap();
+    let watches = connection.watches.iter().map(|it| format!("{} {}", it.path, it.token));
+    assert_eq!(watches.collect::<Vec<_>>(), ["name tk", "@releaseDomain rd"]);
+    assert_eq!((connection.target, second.connection.unwrap().target), (None, Some(first.domid)));
+    assert_eq!((first.features, second.features), (Some(Features(14)), Some(Features(14))));
+    let nodes = QuotaName::from_octets(b"nodes").unwrap();
+    assert_eq!((first.quotas.len(), first.quotas[&nodes]), (10, 1000));
 }

@@ -111,6 +111,8 @@ fn every_place_that_names_the_domain_is_translated() {
     let translation = Translation::new(FROM, TO).domid(DomId::new(5), DomId::new(9));
     let new = translation.apply(&old).unwrap();
     assert_eq!(new.domid, TO);
+    assert_eq!(old.other_domids(), [DomId::new(5)].into());
+    assert_eq!(new.other_domids(), [DomId::new(9)].into());
     let lines = ["/local/domain/8 - n0,r8", "/local/domain/8/data 3 n8,b9,r8"];
     let expected = state(8, &lines);
     assert_eq!((&new.nodes, &new.roots), (&expected.nodes, &expected.roots));
