@@ -65,7 +65,7 @@ impl DomainState {
         if let Some(connection) = &self.connection {
             found.extend(connection.target);
             found.extend(connection.watches.iter().filter_map(|watch| match &watch.path {
-                PathOrSpecial::Special(name) => name.split().1,
+                PathOrSpecial::Special(name) => translate::domain_of_event(name).map(|it| it.1),
                 PathOrSpecial::Node(_) => None,
             }));
             let pending = connection.transactions.iter().flat_map(|open| open.nodes.values());

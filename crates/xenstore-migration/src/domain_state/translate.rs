@@ -202,10 +202,7 @@ impl Translation {
     }
 
     fn special(&self, name: &SpecialName) -> Result<SpecialName, TranslateError> {
-        let (event, Some(domid)) = name.split() else { return Ok(name.clone()) };
-        if !matches!(event, SpecialName::RELEASE_DOMAIN | SpecialName::INTRODUCE_DOMAIN) {
-            return Ok(name.clone());
-        }
+        let Some((event, domid)) = domain_of_event(name) else { return Ok(name.clone()) };
         let translated = self.translate_domid(domid)?;
         if translated == domid {
             return Ok(name.clone());
@@ -226,6 +223,16 @@ impl Translation {
             nodes.insert(self.translate_path(path)?, pending);
         }
         Ok(TransactionState { id: open.id, nodes })
+    }
+}
+
+/// The event that a special name stands for, and the domain if it is about one only.
+pub(super) fn domain_of_event(name: &SpecialName) -> Option<(&str, DomId)> {
+    match name.split() {
+        (event @ (SpecialName::RELEASE_DOMAIN | SpecialName::INTRODUCE_DOMAIN), Some(domid)) => {
+            Some((event, domid))
+        }
+        _ => None,
     }
 }
 
