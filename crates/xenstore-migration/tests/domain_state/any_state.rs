@@ -133,6 +133,7 @@ fn watch(domid: DomId) -> impl Strategy<Value = WatchState> {
     ];
     let depth = prop_oneof![
         any::<u16>().prop_map(WatchDepth::Levels),
+        Just(WatchDepth::Levels(u16::MAX)),
         Just(WatchDepth::Unlimited),
         Just(WatchDepth::Untold),
     ];

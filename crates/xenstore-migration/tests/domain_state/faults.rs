@@ -150,9 +150,12 @@ fn names_that_are_none_are_refused() {
 fn half_removed_nodes_and_nodes_without_an_owner_are_refused() {
     let scope =
         NodeScope::Pending { connection: id(1), transaction: TxId(1), access: NodeAccess::REMOVED };
-    let removed = NodeData { scope, perms: &[], path: b"/a", value: b"v" };
-    let found = violation(&[ring(1, 3), transaction(1), Record::Node(removed)]);
-    assert!(matches!(found, Violation::HalfRemoved { .. }));
+    let with_value = NodeData { scope, perms: &[], path: b"/a", value: b"v" };
+    let with_perms = NodeData { scope, perms: &PERMS, path: b"/a", value: b"" };
+    for removed in [with_value, with_perms] {
+        let found = violation(&[ring(1, 3), transaction(1), Record::Node(removed)]);
+        assert!(matches!(found, Violation::HalfRemoved { .. }));
+    }
     let scope = NodeScope::Committed;
     let unowned = NodeData { scope, perms: &[], path: b"/vm/u", value: b"v" };
     assert!(matches!(violation(&[Record::Node(unowned)]), Violation::NoOwner { .. }));

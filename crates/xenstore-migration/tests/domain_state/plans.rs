@@ -48,6 +48,7 @@ fn a_merge_creates_what_is_absent_and_sets_what_is_blank() {
         &[
             "/local/domain/3/data/blank - n3",
             "/local/domain/3/data/kept other n3",
+            "/local/domain/3/data/kept/below other n3",
             "/local/domain/3/data/open 1 n3",
             "/local/domain/3/data/set x n3",
         ],
@@ -56,6 +57,7 @@ fn a_merge_creates_what_is_absent_and_sets_what_is_blank() {
             "/local/domain/3/data/absent/below 1 n3",
             "/local/domain/3/data/blank 1 n3,r7",
             "/local/domain/3/data/kept saved n3,r7",
+            "/local/domain/3/data/kept/below saved n3",
             "/local/domain/3/data/open 1 n3,r7",
             "/local/domain/3/data/set - n3",
         ],
@@ -75,6 +77,7 @@ fn a_merge_creates_what_is_absent_and_sets_what_is_blank() {
         left(&plan),
         [
             "/local/domain/3/data/kept 1: it has another value now",
+            "/local/domain/3/data/kept/below 1: it has another value now",
             "/local/domain/3/data/set 1: it has another value now",
         ]
     );
@@ -143,6 +146,36 @@ fn what_was_not_looked_at_is_neither_created_nor_removed() {
     let plan = plan(&now, &saved, &RestorePolicy::nothing().before(rule)).unwrap();
     assert_eq!(plan.changes, []);
     assert_eq!(left(&plan), ["/vm/old 3: the current state does not hold its tree"]);
+}
+
+#[test]
+fn of_a_tree_seen_in_part_nothing_is_removed() {
+    let mut now = with(&["/local/domain/3/data/new 1 n3"]);
+    now.roots = [path("/local/domain/3/control")].into();
+    let plan = plan(&now, &with(&[]), &RestorePolicy::exact()).unwrap();
+    assert_eq!(plan, Plan::default());
+}
+
+#[test]
+fn a_node_above_a_saved_tree_is_not_removed() {
+    // The saved state holds the domain's tree, and knows of nothing at /vm/u but what is at /vm/u/image.
+    let now = with(&["/vm/u - n0"]);
+    let mut saved = with(&["/vm/u/image - n0"]);
+    saved.roots.insert(path("/vm/u"));
+    let rule = RestoreRule::of_anybody("/vm/**".parse().unwrap(), Treatment::Replace);
+    let plan = plan(&now, &saved, &RestorePolicy::nothing().before(rule)).unwrap();
+    assert_eq!(plan.changes, [create("/vm/u/image", "", "n0")]);
+    assert_eq!(plan.left[0].reason, LeftReason::NotEmpty);
+}
+
+#[test]
+fn the_nodes_above_the_domain_are_left_even_if_a_rule_names_them_all() {
+    let now = state(3, &["/ - n0", "/local - n0", "/local/domain - n0", "/local/other - n0"]);
+    let saved = state(3, &["/ x n3", "/local x n3"]);
+    let rule = RestoreRule::of_anybody("/**".parse().unwrap(), Treatment::Replace);
+    let plan = plan(&now, &saved, &RestorePolicy::nothing().before(rule)).unwrap();
+    assert_eq!(plan.changes, [remove("/local/other")]);
+    assert_eq!(left(&plan), ["/ 2: the toolstack owns it"]);
 }
 
 #[test]
@@ -234,9 +267,16 @@ fn what_is_not_a_node_is_wanted_or_left_and_never_forgotten() {
     assert_eq!(cooperative.attachments_left, missing);
     assert_eq!(cooperative.attachments, []);
     assert_eq!(plan(&saved, &saved, &RestorePolicy::exact()), Ok(Plan::default()));
-    now.connection = None;
-    let untold = plan(&now, &saved, &RestorePolicy::exact()).unwrap();
-    assert_eq!(untold.attachments.len(), missing.len() + 2);
+    // A server that does not tell is asked for everything.
+    let mut untold = now.clone();
+    untold.connection = None;
+    let all = plan(&untold, &saved, &RestorePolicy::exact()).unwrap();
+    assert_eq!(all.attachments.len(), missing.len() + 2);
+    // What is there now and was not saved is nothing to restore.
+    now.connection.as_mut().unwrap().input = vec![9];
+    saved.connection = Some(ConnectionState::default());
+    let more_now = plan(&now, &saved, &RestorePolicy::exact()).unwrap();
+    assert_eq!(more_now.attachments, missing[4..]);
 }
 
 #[test]

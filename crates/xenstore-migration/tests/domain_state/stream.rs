@@ -143,6 +143,15 @@ fn what_a_deployed_server_makes_of_the_stream_is_listed() {
 }
 
 #[test]
+fn a_root_that_the_stream_cannot_tell_is_listed() {
+    let mut state = state(3, &["/local/domain/3 - n0", "/local/domain/3/data - n0"]);
+    state.roots.extend([path("/local/domain/3/data"), path("/vm/gone")]);
+    let (_, losses) = written(&state, V2, Peer::Specification).unwrap();
+    let root = |text: &str| StreamLoss::Root { path: path(text) };
+    assert_eq!(losses, [root("/local/domain/3/data"), root("/vm/gone")]);
+}
+
+#[test]
 fn the_hosts_own_port_and_unique_id_are_not_told() {
     let mut state = state(3, &[]);
     state.connection = Some(ConnectionState::default());
