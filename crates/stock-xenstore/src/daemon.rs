@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::launcher::{self, OwnRunDirectory, STEP_FAILED};
-use crate::{Client, FillError, Listing, Packages, Unavailable, commands, wire};
+use crate::launcher::{self, Descriptor, OwnRunDirectory, STEP_FAILED};
+use crate::{Client, FillError, Listing, Packages, StreamError, Unavailable, commands, wire};
 
 /// Which stock daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +39,9 @@ pub enum StartError {
     /// This machine does not let this kind of daemon run: a reason to skip a test.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// The stream to start on names the descriptors of no daemon that could be started.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// No scratch directory.
     #[error("cannot prepare a scratch directory for a stock daemon")]
     Scratch {
@@ -60,7 +63,7 @@ pub enum StartError {
         kind: Kind,
         /// How it ended.
         status: ExitStatus,
-        /// The end of what it printed.
+        /// What it printed: the first 2000 octets.
         log: String,
     },
     /// The daemon runs but does not answer on its socket.
@@ -72,7 +75,7 @@ pub enum StartError {
         limit: Duration,
         /// The outcome of the last attempt.
         last: io::ErrorKind,
-        /// The end of what it printed.
+        /// What it printed: the first 2000 octets.
         log: String,
     },
 }
@@ -83,7 +86,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 const CONNECT_RETRY: Duration = Duration::from_millis(2);
 
 /// Files in the scratch directory.
-const SOCKET: &str = "socket"; // the daemons' own choice
+pub(crate) const SOCKET: &str = "socket"; // the daemons' own choice
+pub(crate) const STATE_DUMP: &str = "state_dump"; // the C daemon's own choice
 const LOG: &str = "stock-xenstore.log";
 const CONFIGURATION: &str = "oxenstored.conf";
 
@@ -130,6 +134,16 @@ impl StockDaemon {
         packages: &Packages,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<StockDaemon, StartError> {
+        StockDaemon::launch(kind, packages, arguments, |_| Ok(Vec::new()))
+    }
+
+    /// As [`StockDaemon::start_with`], with the descriptors that `prepare` has for the scratch directory.
+    pub(crate) fn launch(
+        kind: Kind,
+        packages: &Packages,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        prepare: impl FnOnce(&Path) -> io::Result<Vec<Descriptor>>,
+    ) -> Result<StockDaemon, StartError> {
         let directory = tempfile::Builder::new().prefix("stock-xenstore-").tempdir();
         let directory = directory.map_err(scratch)?;
         let log = directory.path().join(LOG);
@@ -162,16 +176,19 @@ impl StockDaemon {
         };
         command.args(arguments);
 
-        let child = launcher::spawn(command, place)
+        let descriptors = prepare(directory.path()).map_err(scratch)?;
+        let child = launcher::spawn(command, place, descriptors)
             .map_err(|source| not_started(kind, packages, directory.path(), source))?;
         let socket = directory.path().join(SOCKET);
         let packages = packages.clone();
         let mut daemon = StockDaemon { child, kind, packages, socket, directory };
         match daemon.wait_for_answer(START_LIMIT).map_err(scratch)? {
             Answer::Given => Ok(daemon),
-            Answer::Ended(status) => Err(StartError::Ended { kind, status, log: daemon.log() }),
+            Answer::Ended(status) => {
+                Err(StartError::Ended { kind, status, log: daemon.log_from(0) })
+            }
             Answer::None(last) => {
-                Err(StartError::Silent { kind, limit: START_LIMIT, last, log: daemon.log() })
+                Err(StartError::Silent { kind, limit: START_LIMIT, last, log: daemon.log_from(0) })
             }
         }
     }

@@ -10,6 +10,7 @@
 //!   killed, the kernel kills its daemons (the scratch directories then stay).
 //! - [`StockDaemon::live_update_dump`] has the C daemon's state as an xenstore-migration stream, and
 //!   [`StockDaemon::live_update_through`] has the C daemon go on from a stream that the caller makes of it.
+//!   [`StockDaemon::start_on`] starts a new one on any stream.
 //! - [`Listing`] is the text of `xenstore-ls -fp`, and [`Listing::write_to`] writes it into any Xenstore socket.
 //! - [`Client`] names the stock command line tools, among them the upstream test and benchmark, `test-xenstore`.
 //!
@@ -61,6 +62,7 @@ mod launcher;
 mod listing;
 mod live_update;
 mod packages;
+mod restored;
 mod unavailable;
 mod wire;
 
@@ -68,5 +70,6 @@ pub use daemon::{Kind, StartError, StockDaemon};
 pub use listing::{ListedNode, Listing, ListingError};
 pub use live_update::LiveUpdateError;
 pub use packages::{Client, Packages, Tools};
+pub use restored::StreamError;
 pub use unavailable::Unavailable;
 pub use wire::FillError;

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::daemon::Answer;
+use crate::daemon::{Answer, STATE_DUMP};
 use crate::wire::Control;
 use crate::{Kind, StockDaemon, commands};
 
@@ -77,8 +77,7 @@ const HALF_LIMIT: Duration = Duration::from_secs(20);
 /// What the old process executes.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stand-in/live-update.sh");
 
-/// Files in the scratch directory: the daemon's dump, and the script's two FIFOs.
-const STATE_DUMP: &str = "state_dump";
+/// The script's two FIFOs in the scratch directory.
 const DUMPED: &str = "live-update-dumped";
 const GO: &str = "live-update-go";
 

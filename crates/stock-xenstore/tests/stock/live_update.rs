@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use stock_xenstore::{Client, Kind, LiveUpdateError, StockDaemon};
+use stock_xenstore::{Client, Kind, LiveUpdateError, StartError, StockDaemon};
 
 use crate::started::{output, packages, start};
 
@@ -50,7 +50,7 @@ fn the_arguments_of_a_daemon_outlive_a_live_update() {
         daemon.live_update_dump().unwrap();
         let arguments = fs::read(format!("/proc/{}/cmdline", daemon.pid())).unwrap();
         let arguments = String::from_utf8(arguments).unwrap();
-        assert!(arguments.ends_with("/xenstored\0-N\0-I\0-S\010\0-U\0"), "{arguments:?}");
+        assert!(arguments.ends_with("/xenstored\0-N\0-I\0-S\x0010\0-U\0"), "{arguments:?}");
     }
 }
 
@@ -78,16 +78,16 @@ fn the_new_daemon_reads_what_the_caller_made_of_the_dump() {
 fn a_daemon_that_does_not_accept_its_stream_is_quoted() {
     const TEST: &str = "a_daemon_that_does_not_accept_its_stream_is_quoted";
     let Some(packages) = packages(TEST) else { return };
-    let streams: [(&str, fn(Vec<u8>) -> Vec<u8>); 2] = [
-        ("Unknown record identifier", |_| b"none of those streams".to_vec()),
-        ("No state found after live-update", |_| Vec::new()),
+    let streams = [
+        ("Unknown record identifier", b"none of those streams".as_slice()),
+        ("No state found after live-update", b""),
     ];
-    for (reason, rewrite) in streams {
+    for (reason, stream) in streams {
         let Some(mut daemon) = start(TEST, Kind::C, packages) else { return };
         let many: String = (0..200).map(|node| format!("/{node} = \"\"   (n0)\n")).collect();
         daemon.fill(&many).unwrap();
         let before = Instant::now();
-        let error = daemon.live_update_through(rewrite).unwrap_err();
+        let error = daemon.live_update_through(|_| stream.to_vec()).unwrap_err();
         let LiveUpdateError::Ended { log, status } = &error else { panic!("{error}") };
         assert_eq!(status.code(), Some(1));
         assert!(log.contains(reason), "{log}");
@@ -136,6 +136,51 @@ fn oxenstored_is_not_asked_for_a_stream() {
     output(daemon.client(Client::Ls).arg("/"));
 }
 
+#[test]
+fn a_new_daemon_starts_on_the_dump_of_another() {
+    const TEST: &str = "a_new_daemon_starts_on_the_dump_of_another";
+    let Some(packages) = packages(TEST) else { return };
+    let Some(mut daemon) = start(TEST, Kind::C, packages) else { return };
+    output(daemon.client(Client::Write).args(["/kept", "value"]));
+    let mut connection = connect(daemon.socket());
+    const WATCH: u32 = 4;
+    assert_eq!(ask(&mut connection, WATCH, b"/kept\0its-token\0"), b"OK\0");
+    event(&mut connection); // the one that every watch begins with
+    let dump = daemon.live_update_dump().unwrap();
+    drop(daemon);
+
+    let (mut daemon, mut clients) = StockDaemon::start_on(packages, &dump).unwrap();
+    assert_eq!(output(daemon.client(Client::Read).arg("/kept")), "value\n");
+    // The connection above goes on where it was, and so does the one that asked for the dump: it gets its answer.
+    let mut ids: Vec<_> = clients.keys().copied().collect();
+    ids.sort_unstable();
+    let [watching, asking] = ids[..] else { panic!("{ids:?}") };
+    let asking = clients.get_mut(&asking).unwrap();
+    asking.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut answer = [0; 19];
+    asking.read_exact(&mut answer).unwrap();
+    assert!(answer.ends_with(b"OK\0"));
+    let watching = clients.get_mut(&watching).unwrap();
+    watching.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    output(daemon.client(Client::Write).args(["/kept", "other"]));
+    assert_eq!(event(watching), b"/kept\0its-token\0");
+    assert_eq!(read(watching, "/kept"), b"other");
+    // It is a daemon as any other.
+    assert!(daemon.live_update_dump().unwrap().starts_with(b"xenstore"));
+}
+
+#[test]
+fn a_new_daemon_that_does_not_accept_its_stream_is_quoted() {
+    const TEST: &str = "a_new_daemon_that_does_not_accept_its_stream_is_quoted";
+    let Some(packages) = packages(TEST) else { return };
+    let Some(mut daemon) = start(TEST, Kind::C, packages) else { return };
+    let mut dump = daemon.live_update_dump().unwrap();
+    dump[11] = 77; // the version
+    let error = StockDaemon::start_on(packages, &dump).unwrap_err();
+    let StartError::Ended { log, .. } = &error else { panic!("{error}") };
+    assert!(log.contains("Unknown record identifier"), "{log}");
+}
+
 /// The types and bodies of a stream's records.
 fn records(stream: &[u8]) -> Vec<(u32, &[u8])> {
     let mut records = Vec::new();
@@ -161,9 +206,19 @@ fn read(connection: &mut UnixStream, path: &str) -> Vec<u8> {
     ask(connection, READ, format!("{path}\0").as_bytes())
 }
 
+/// The payload of the next message, which is a watch event.
+fn event(connection: &mut UnixStream) -> Vec<u8> {
+    const WATCH_EVENT: u32 = 15;
+    receive(connection, WATCH_EVENT)
+}
+
 fn ask(connection: &mut UnixStream, operation: u32, payload: &[u8]) -> Vec<u8> {
     let header = [operation, 0, 0, payload.len().try_into().unwrap()].map(u32::to_ne_bytes);
     connection.write_all(&[&header.concat(), payload].concat()).unwrap();
+    receive(connection, operation)
+}
+
+fn receive(connection: &mut UnixStream, operation: u32) -> Vec<u8> {
     let mut header = [0; 16];
     connection.read_exact(&mut header).unwrap();
     assert_eq!(header[..4], operation.to_ne_bytes(), "not an error");
