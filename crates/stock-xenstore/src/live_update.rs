@@ -85,8 +85,8 @@ const GO: &str = "live-update-go";
 impl StockDaemon {
     /// The C daemon's whole state, as an xenstore-migration stream.
     ///
-    /// It is what a live update hands from the old process to the new one, and there is one: see
-    /// [`StockDaemon::live_update_through`].
+    /// A dump is what a live update hands from the old process to the new one, so this makes one, with the effects that
+    /// [`StockDaemon::live_update_through`] tells.
     pub fn live_update_dump(&mut self) -> Result<Vec<u8>, LiveUpdateError> {
         let mut kept = Vec::new();
         self.live_update_through(|dump| {

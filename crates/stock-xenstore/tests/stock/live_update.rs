@@ -115,6 +115,24 @@ fn a_refused_live_update_leaves_the_daemon_as_it_was() {
 }
 
 #[test]
+fn an_open_transaction_does_not_hold_up_a_live_update() {
+    const TEST: &str = "an_open_transaction_does_not_hold_up_a_live_update";
+    let Some(packages) = packages(TEST) else { return };
+    let Some(mut daemon) = start(TEST, Kind::C, packages) else { return };
+    let mut connection = connect(daemon.socket());
+    const TRANSACTION_START: u32 = 6;
+    const TRANSACTION_END: u32 = 7;
+    const ERROR: u32 = 16;
+    let id = ask(&mut connection, TRANSACTION_START, b"\0");
+    let id: u32 = str::from_utf8(&id).unwrap().trim_end_matches('\0').parse().unwrap();
+    daemon.live_update_dump().unwrap();
+    // It is lost.
+    let header = [TRANSACTION_END, 0, id, 2].map(u32::to_ne_bytes).concat();
+    connection.write_all(&[&header, b"T\0".as_slice()].concat()).unwrap();
+    assert_eq!(receive(&mut connection, ERROR), b"ENOENT\0");
+}
+
+#[test]
 fn a_panic_between_the_two_daemons_ends_both() {
     const TEST: &str = "a_panic_between_the_two_daemons_ends_both";
     let Some(packages) = packages(TEST) else { return };
