@@ -1,0 +1,12 @@
+//! The Xenstore state of a domain, out of one store and into another.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in what it is built of as well"
+)]
+
+mod changes;
+mod extract;
+mod hosts;
+mod round_trips;
+mod stock;
