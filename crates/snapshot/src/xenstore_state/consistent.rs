@@ -11,8 +11,8 @@
 //!   look outside of it, whose only use is to tell what the first two levels are. A conflict at its end says that something
 //!   changed.
 //!
-//! Two changes are in no event of C xenstored, and so escape a fence: it drops the permission entries of domains that
-//! have died, and it drops events whose path and token are too long for a message (a path of more than 4000 octets).
+//! One change is in no event of C xenstored and so escapes a fence: that it drops the permission entries of a domain which has
+//! died.
 
 use std::collections::BTreeSet;
 

@@ -9,18 +9,14 @@ use super::connection::{ConnectionSource, ConnectionSourceError};
 use super::consistent::{self, Attempt, AttemptError, Change, Means, Task};
 use super::levels::{ReadError, Seen};
 use super::limits::{LimitExceeded, Limits};
-use super::missing::{Missing, MissingPart, MissingReason};
+use super::missing::{Missing, MissingReason, StatePart};
 
 /// How often a domain is read, when nothing else is said, before its state is given as not consistent.
 pub const ATTEMPTS_DEFAULT: u32 = 5;
 
 /// What belongs to a domain's connection.
-const OF_CONNECTION: [MissingPart; 4] = [
-    MissingPart::Watches,
-    MissingPart::Transactions,
-    MissingPart::PendingData,
-    MissingPart::Target,
-];
+const OF_CONNECTION: [StatePart; 4] =
+    [StatePart::Watches, StatePart::Transactions, StatePart::PendingData, StatePart::Target];
 
 /// Which state to read, and how.
 #[derive(Clone, Debug)]

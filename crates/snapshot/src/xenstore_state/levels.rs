@@ -6,7 +6,7 @@ use xenstore_migration::domain_state::NodeState;
 use xsclient::{Batch, Failure, FromReply, Name, OperationError, Path, Perms, Replies, Slot};
 
 use super::limits::{LimitExceeded, Limits};
-use super::missing::{Missing, MissingPart, MissingReason};
+use super::missing::{Missing, MissingReason, StatePart};
 
 /// Most nodes that are asked for in one batch: four times what C xenstored lets a guest own, so that a level is one round trip,
 /// and few enough that the replies, at most 12 KiB a node, fit in memory at once.
@@ -149,11 +149,11 @@ impl Reading {
                 Seen::Absent { listed: false } => continue,
                 Seen::Unreadable(source) => MissingReason::Unreadable(source),
             };
-            missing.push(Missing { part: MissingPart::Node(path), reason });
+            missing.push(Missing { part: StatePart::Node(path), reason });
         }
         let too_deep = self.too_deep.into_iter().filter(|path| nodes.contains_key(path));
         missing.extend(too_deep.map(|path| Missing {
-            part: MissingPart::Children(path),
+            part: StatePart::Children(path),
             reason: MissingReason::PathTooLong,
         }));
         (nodes, missing)

@@ -1,4 +1,4 @@
-//! What a state does not hold although the domain may have it.
+//! The parts of a domain's state, and why one is missing.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use xsclient::{OperationError, Path, QuotaName};
 #[derive(Clone, Debug)]
 pub struct Missing {
     /// Which part.
-    pub part: MissingPart,
+    pub part: StatePart,
     /// Why.
     pub reason: MissingReason,
 }
@@ -16,7 +16,7 @@ pub struct Missing {
 /// A part of a domain's state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum MissingPart {
+pub enum StatePart {
     /// The watches that the domain has set.
     Watches,
     /// Its open transactions.
@@ -67,7 +67,7 @@ pub enum MissingReason {
 }
 
 impl Missing {
-    pub(super) fn new(part: MissingPart, reason: MissingReason) -> Self {
+    pub(super) fn new(part: StatePart, reason: MissingReason) -> Self {
         Self { part, reason }
     }
 }
@@ -78,7 +78,7 @@ impl fmt::Display for Missing {
     }
 }
 
-impl fmt::Display for MissingPart {
+impl fmt::Display for StatePart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Watches => f.write_str("watches"),

@@ -33,4 +33,4 @@ pub use extract::{
     ATTEMPTS_DEFAULT, Consistency, ExtractError, ExtractRequest, Extracted, extract, extract_with,
 };
 pub use limits::{LimitExceeded, Limits, NODES_DEFAULT, OCTETS_DEFAULT};
-pub use missing::{Missing, MissingPart, MissingReason};
+pub use missing::{Missing, MissingReason, StatePart};

@@ -7,7 +7,7 @@ use xsclient::{
 };
 
 use super::levels::answer;
-use super::missing::{Missing, MissingPart, MissingReason};
+use super::missing::{Missing, MissingReason, StatePart};
 
 /// Features and quotas of a domain, asked for in the batches that read its nodes.
 ///
@@ -86,21 +86,21 @@ impl Questions {
                     if error.errno().is_some_and(is_known_by) {
                         self.next = Next::QuotaNames;
                     } else {
-                        self.miss(MissingPart::Quotas, error.clone());
+                        self.miss(StatePart::Quotas, error.clone());
                     }
-                    self.miss(MissingPart::Features, error);
+                    self.miss(StatePart::Features, error);
                 }
             },
             Asked::QuotaNames(slot) => match answer(replies, slot)? {
                 Ok(names) if names.is_empty() => {}
                 Ok(names) => self.next = Next::Quotas(names),
-                Err(error) => self.miss(MissingPart::Quotas, error),
+                Err(error) => self.miss(StatePart::Quotas, error),
             },
             Asked::Quotas(asked) => {
                 for (name, slot) in asked {
                     match answer(replies, slot)? {
                         Ok(value) => drop(self.quotas.insert(name, value)),
-                        Err(error) => self.miss(MissingPart::Quota(name), error),
+                        Err(error) => self.miss(StatePart::Quota(name), error),
                     }
                 }
             }
@@ -109,7 +109,7 @@ impl Questions {
         Ok(())
     }
 
-    fn miss(&mut self, part: MissingPart, error: OperationError) {
+    fn miss(&mut self, part: StatePart, error: OperationError) {
         self.missing.push(Missing::new(part, MissingReason::Unreadable(error)));
     }
 }

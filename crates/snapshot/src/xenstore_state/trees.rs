@@ -7,7 +7,7 @@ use xsclient::{DomId, Path, Perms};
 
 use super::levels::{Reading, Seen};
 use super::limits::Limits;
-use super::missing::{Missing, MissingPart, MissingReason};
+use super::missing::{Missing, MissingReason, StatePart};
 
 /// The trees of one domain: `/local/domain/DOMID`, what its node `vm` names, and what the caller named.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Trees {
         let mut roots = BTreeSet::new();
         let mut missing = Vec::new();
         if let Vm::Missing(reason) = &self.vm {
-            missing.push(Missing::new(MissingPart::VmTree, reason.clone()));
+            missing.push(Missing::new(StatePart::VmTree, reason.clone()));
         }
         for root in self.roots() {
             let reason = match reading.seen(&root) {
@@ -85,7 +85,7 @@ impl Trees {
                 Some(Seen::Absent { listed: false }) | None => MissingReason::NoSuchNode,
             };
             let is_vm = matches!(&self.vm, Vm::At(path) if *path == root);
-            let part = if is_vm { MissingPart::VmTree } else { MissingPart::Tree(root) };
+            let part = if is_vm { StatePart::VmTree } else { StatePart::Tree(root) };
             missing.push(Missing::new(part, reason));
         }
         (roots, missing)

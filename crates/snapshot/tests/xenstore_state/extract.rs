@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 
 use snapshot::xenstore_state::{
     ConnectionSource, ConnectionSourceError, Consistency, ExtractError, ExtractRequest,
-    LimitExceeded, Means, Missing, MissingPart, MissingReason, extract, extract_with,
+    LimitExceeded, Means, Missing, MissingReason, StatePart, extract, extract_with,
 };
 use xenstore_migration::domain_state::{ConnectionState, WatchState};
 use xenstored::{Embedded, Store};
 use xsclient::{Client, DomId, Errno, Features, Options, Token};
 
 use crate::hosts::{
-    self, GUEST, VM, apply, client, deadline, extract_guest, nodes_below, path, remove, request,
-    serve, set_perms, write,
+    self, GUEST, Knows, VM, apply, client, deadline, extract_guest, nodes_below, path, remove,
+    request, serve, set_perms, write,
 };
 
-fn parts(missing: &[Missing]) -> BTreeSet<MissingPart> {
+fn parts(missing: &[Missing]) -> BTreeSet<StatePart> {
     missing.iter().map(|missing| missing.part.clone()).collect()
 }
 
@@ -26,15 +26,11 @@ fn without_vm(xenstore: &Embedded) -> MissingReason {
     let nodes = nodes_below(&xenstore.snapshot(), &["/local/domain/7"]);
     assert_eq!(extracted.state.nodes, nodes);
     let mut missing = extracted.missing.into_iter();
-    missing.find(|missing| missing.part == MissingPart::VmTree).unwrap().reason
+    missing.find(|missing| missing.part == StatePart::VmTree).unwrap().reason
 }
 
-const OF_CONNECTION: [MissingPart; 4] = [
-    MissingPart::Watches,
-    MissingPart::Transactions,
-    MissingPart::PendingData,
-    MissingPart::Target,
-];
+const OF_CONNECTION: [StatePart; 4] =
+    [StatePart::Watches, StatePart::Transactions, StatePart::PendingData, StatePart::Target];
 
 #[test]
 fn every_node_of_the_domains_trees_is_read_and_none_of_another() {
@@ -63,7 +59,7 @@ fn trees_that_the_caller_names_are_read_too_and_an_absent_one_is_said_to_be() {
     let roots = ["/libxl/7", "/local/domain/7", "/local/domain/7/data", VM];
     assert_eq!(extracted.state.roots, roots.map(path).into());
     assert_eq!(extracted.state.nodes, nodes_below(&xenstore.snapshot(), &roots));
-    let absent = MissingPart::Tree(path("/nowhere/at/all"));
+    let absent = StatePart::Tree(path("/nowhere/at/all"));
     let missing = extracted.missing.iter().find(|missing| missing.part == absent).unwrap();
     assert!(matches!(missing.reason, MissingReason::NoSuchNode), "{missing}");
 }
@@ -85,14 +81,14 @@ fn what_the_protocol_does_not_tell_is_missing_and_not_left_out_silently() {
     assert_eq!(extracted.state.features, None);
     assert!(extracted.state.quotas.is_empty());
     let mut expected = BTreeSet::from(OF_CONNECTION);
-    expected.extend([MissingPart::Features, MissingPart::Quotas]);
+    expected.extend([StatePart::Features, StatePart::Quotas]);
     assert_eq!(parts(&extracted.missing), expected);
     for missing in &extracted.missing {
         let of_connection = OF_CONNECTION.contains(&missing.part);
         match &missing.reason {
             MissingReason::NotInProtocol => assert!(of_connection, "{missing}"),
             // The domain is not introduced; this server does not know GET_QUOTA.
-            MissingReason::Unreadable(error) if missing.part == MissingPart::Features => {
+            MissingReason::Unreadable(error) if missing.part == StatePart::Features => {
                 assert_eq!(error.errno(), Some(&Errno::ENOENT), "{missing}");
             }
             MissingReason::Unreadable(error) => {
@@ -104,20 +100,7 @@ fn what_the_protocol_does_not_tell_is_missing_and_not_left_out_silently() {
     client(&xenstore).introduce(GUEST, 1, 1).unwrap();
     let extracted = extract_guest(&xenstore);
     assert_eq!(extracted.state.features, Some(Features(12)));
-    assert!(!parts(&extracted.missing).contains(&MissingPart::Features));
-}
-
-/// What a server in this process knows.
-struct Knows(Option<ConnectionState>);
-
-impl ConnectionSource for Knows {
-    fn connection(
-        &mut self,
-        domid: DomId,
-    ) -> Result<Option<ConnectionState>, ConnectionSourceError> {
-        assert_eq!(domid, GUEST);
-        Ok(self.0.clone())
-    }
+    assert!(!parts(&extracted.missing).contains(&StatePart::Features));
 }
 
 struct Fails;
@@ -239,7 +222,7 @@ fn nodes_that_cannot_be_read_are_named_and_left_out_with_all_below() {
         .missing
         .iter()
         .filter_map(|missing| match (&missing.part, &missing.reason) {
-            (MissingPart::Node(path), MissingReason::Unreadable(error)) => {
+            (StatePart::Node(path), MissingReason::Unreadable(error)) => {
                 assert_eq!(error.errno(), Some(&Errno::EACCES));
                 Some(path.to_string())
             }
@@ -249,7 +232,7 @@ fn nodes_that_cannot_be_read_are_named_and_left_out_with_all_below() {
     let expected = ["device/vbd/51712", "control/feature-suspend", "data/app"];
     assert_eq!(unreadable, expected.map(|name| format!("/local/domain/7/{name}")).into());
     assert_eq!(extracted.state.nodes.len(), 8);
-    assert!(parts(&extracted.missing).contains(&MissingPart::VmTree));
+    assert!(parts(&extracted.missing).contains(&StatePart::VmTree));
 
     apply(&xenstore, set_perms("/local/domain/7", "n0"));
     let error = extract(&mut client, &request(Means::Fence)).unwrap_err();

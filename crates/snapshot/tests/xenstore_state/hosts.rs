@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path as FsPath;
 use std::time::{Duration, Instant};
 
-use snapshot::xenstore_state::{ExtractRequest, Extracted, Means, extract};
-use xenstore_migration::domain_state::NodeState;
+use snapshot::xenstore_state::{
+    ConnectionSource, ConnectionSourceError, ExtractRequest, Extracted, Means, extract,
+};
+use xenstore_migration::domain_state::{ConnectionState, NodeState};
 use xenstored::{Embedded, Store, UnixServer};
 use xsclient::{Client, DomId, Endpoint, Options, Path, Reply, Request};
 
@@ -123,4 +125,17 @@ pub(crate) fn nodes_below(store: &Store, roots: &[&str]) -> BTreeMap<Path, NodeS
             (node.path, NodeState { value: node.value.to_vec(), perms: node.perms.clone() })
         })
         .collect()
+}
+
+/// What a server in this process knows.
+pub(crate) struct Knows(pub(crate) Option<ConnectionState>);
+
+impl ConnectionSource for Knows {
+    fn connection(
+        &mut self,
+        domid: DomId,
+    ) -> Result<Option<ConnectionState>, ConnectionSourceError> {
+        assert_eq!(domid, GUEST);
+        Ok(self.0.clone())
+    }
 }

@@ -7,6 +7,8 @@
 
 mod changes;
 mod extract;
+mod faults;
 mod hosts;
 mod round_trips;
+mod servers;
 mod stock;

@@ -55,6 +55,21 @@ fn another_level_is_another_round_trip() {
     assert_eq!(round_trips(&xenstore, Means::Fence), before + 1);
 }
 
+/// So many replies are held at a time, whatever a guest has written.
+#[test]
+fn a_level_of_more_than_4096_nodes_takes_a_round_trip_for_each_4096() {
+    let xenstore = |nodes| {
+        let mut store = Store::from_text(hosts::HOST).unwrap();
+        for n in 0..nodes {
+            store.write(&path(&format!("/local/domain/7/data/app/{n}")), b"").unwrap();
+        }
+        Embedded::new(store)
+    };
+    // Besides these, the level has deep, device/vbd/51712 and the VM's image/ostype.
+    assert_eq!([4000, 4093, 4094].map(|n| round_trips(&xenstore(n), Means::Fence)), [6, 6, 6]);
+    assert_eq!(round_trips(&xenstore(5000), Means::Fence), 7);
+}
+
 #[test]
 fn nobody_is_asked_for_a_node_twice_but_for_the_roots() {
     let xenstore = hosts::xenstore();
