@@ -5,6 +5,8 @@ use std::num::NonZeroU32;
 
 use xenstore_proto::DomId;
 
+use crate::fields::{Body, BodyError, EncodeError, Fields, len_u16};
+
 /// The number by which other records name a connection; it means nothing outside of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub NonZeroU32);
@@ -21,6 +23,10 @@ impl ConnectionId {
     /// The number.
     pub const fn get(self) -> u32 {
         self.0.get()
+    }
+
+    pub(crate) fn decode(fields: &mut Fields<'_>) -> Result<Self, BodyError> {
+        Self::new(fields.u32("conn-id")?).ok_or(BodyError::ConnectionZero)
     }
 }
 
@@ -57,6 +63,66 @@ pub struct ConnectionData<'a> {
     pub unique_id: Option<u64>,
 }
 
+/// The bit of `fields` that announces a unique-id.
+const UNIQUE_ID: u16 = 1;
+
+/// Numbers of conn-type.
+const RING: u16 = 0;
+const SOCKET: u16 = 1;
+
+impl<'a> ConnectionData<'a> {
+    pub(super) fn decode(fields: &mut Fields<'a>) -> Result<Self, BodyError> {
+        let id = ConnectionId::decode(fields)?;
+        let kind = fields.u16("conn-type")?;
+        let additional = fields.u16("fields")?;
+        if additional & !UNIQUE_ID != 0 {
+            return Err(BodyError::UnknownFields { fields: additional });
+        }
+        let spec = ConnectionSpec::decode(kind, fields)?;
+        let input = fields.len("in-data-len")?;
+        let output_rest = fields.u16("out-resp-len")?;
+        let output = fields.u32("out-data-len")?;
+        // More than there can be, where octets are counted in fewer bits.
+        let output = usize::try_from(output).unwrap_or(usize::MAX);
+        if usize::from(output_rest) > output {
+            return Err(BodyError::OutputRest { rest: output_rest, output });
+        }
+        let input = fields.octets(input, "in-data")?;
+        let output = fields.octets(output, "out-data")?;
+        let unique_id = if additional & UNIQUE_ID == 0 {
+            None
+        } else {
+            fields.align()?;
+            Some(fields.u64("unique-id")?)
+        };
+        Ok(Self { id, spec, input, output_rest, output, unique_id })
+    }
+
+    pub(super) fn encode(&self, body: &mut Body<'_>) -> Result<(), EncodeError> {
+        if usize::from(self.output_rest) > self.output.len() {
+            let (rest, output) = (self.output_rest, self.output.len());
+            return Err(EncodeError::OutputRest { rest, output });
+        }
+        let output = u32::try_from(self.output.len()).map_err(|_| EncodeError::TooLong {
+            field: "out-data",
+            len: self.output.len(),
+            max: usize::try_from(u32::MAX).unwrap_or(usize::MAX),
+        })?;
+        body.u32(self.id.get());
+        self.spec.encode(if self.unique_id.is_some() { UNIQUE_ID } else { 0 }, body)?;
+        body.u16(len_u16(self.input.len(), "in-data")?);
+        body.u16(self.output_rest);
+        body.u32(output);
+        body.octets(self.input);
+        body.octets(self.output);
+        if let Some(unique_id) = self.unique_id {
+            body.align();
+            body.u64(unique_id);
+        }
+        Ok(())
+    }
+}
+
 /// What kind of connection it is, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionSpec {
@@ -91,4 +157,51 @@ pub enum ConnectionSpec {
         /// conn-spec, as it stands in the record.
         octets: [u8; 8],
     },
+}
+
+impl ConnectionSpec {
+    fn decode(kind: u16, fields: &mut Fields<'_>) -> Result<Self, BodyError> {
+        Ok(match kind {
+            RING => {
+                let domid = DomId::new(fields.u16("domid")?);
+                let target = DomId::new(fields.u16("tdomid")?);
+                let port = fields.u32("evtchn")?;
+                Self::Ring { domid, target: (target != DomId::INVALID).then_some(target), port }
+            }
+            SOCKET => {
+                let fd = fields.i32("socket-fd")?;
+                fields.padding(4)?;
+                Self::Socket { fd }
+            }
+            kind => {
+                let mut octets = [0; 8];
+                octets.copy_from_slice(fields.octets(8, "conn-spec")?);
+                Self::Unknown { kind, octets }
+            }
+        })
+    }
+
+    fn encode(&self, additional: u16, body: &mut Body<'_>) -> Result<(), EncodeError> {
+        let kind = match self {
+            Self::Ring { .. } => RING,
+            Self::Socket { .. } => SOCKET,
+            Self::Unknown { kind: RING | SOCKET, .. } => return Err(EncodeError::KnownType),
+            Self::Unknown { kind, .. } => *kind,
+        };
+        body.u16(kind);
+        body.u16(additional);
+        match self {
+            Self::Ring { domid, target, port } => {
+                body.u16(domid.get());
+                body.u16(target.unwrap_or(DomId::INVALID).get());
+                body.u32(*port);
+            }
+            Self::Socket { fd } => {
+                body.i32(*fd);
+                body.u32(0);
+            }
+            Self::Unknown { octets, .. } => body.octets(octets),
+        }
+        Ok(())
+    }
 }

@@ -7,6 +7,9 @@ mod watch;
 
 use std::fmt;
 
+use crate::fields::{Body, BodyError, EncodeError, Fields};
+use crate::peer::Peer;
+
 pub use connection::{ConnectionData, ConnectionId, ConnectionSpec};
 pub use node::{NodeAccess, NodeData, NodePerm, NodeScope, PermFlags};
 pub use quota::{DomainData, GlobalQuotaData, QuotaTable, QuotaTableError, Quotas};
@@ -17,7 +20,7 @@ use xenstore_proto::TxId;
 ///
 /// What it says has been checked only as far as its own layout goes: that every length fits, that texts end where their
 /// length says. Whether a path is one, and whether the records go together, is checked by [`crate::OrderChecker`] and by
-/// [`crate::DomainState`]. The END record is not among them: readers answer with none, writers write it when they finish.
+/// [`crate::domain_state::DomainState`]. The END record is not among them: readers answer with none, writers write it when they finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// Descriptors of the server itself.
@@ -54,6 +57,60 @@ impl Record<'_> {
             Self::Domain(_) => RecordType::DOMAIN_DATA,
             Self::Unknown(unknown) => unknown.record_type,
         }
+    }
+}
+
+/// What a record borrows from beside its own octets: entries in the machine's byte order.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    perms: Vec<NodePerm>,
+    values: Vec<u32>,
+}
+
+impl<'a> Record<'a> {
+    /// Reads what is not an extended watch, of which there are several forms.
+    pub(crate) fn decode(
+        record_type: RecordType,
+        fields: &mut Fields<'a>,
+        scratch: &'a mut Scratch,
+    ) -> Result<Self, BodyError> {
+        Ok(match record_type {
+            RecordType::GLOBAL_DATA => Self::Global(GlobalData::decode(fields)?),
+            RecordType::CONNECTION_DATA => Self::Connection(ConnectionData::decode(fields)?),
+            RecordType::WATCH_DATA => Self::Watch(WatchData::decode(fields)?),
+            RecordType::TRANSACTION_DATA => Self::Transaction(TransactionData::decode(fields)?),
+            RecordType::NODE_DATA => Self::Node(NodeData::decode(fields, &mut scratch.perms)?),
+            RecordType::GLOBAL_QUOTA_DATA => {
+                Self::GlobalQuota(GlobalQuotaData::decode(fields, &mut scratch.values)?)
+            }
+            RecordType::DOMAIN_DATA => {
+                Self::Domain(DomainData::decode(fields, &mut scratch.values)?)
+            }
+            _ => {
+                let body = fields.octets(fields.body().len(), "body")?;
+                Self::Unknown(UnknownData { record_type, body })
+            }
+        })
+    }
+
+    /// Writes the fields, and gives the length that the record claims if it is not theirs.
+    pub(crate) fn encode(
+        &self,
+        body: &mut Body<'_>,
+        peer: Peer,
+    ) -> Result<Option<usize>, EncodeError> {
+        match self {
+            Self::Global(global) => global.encode(body)?,
+            Self::Connection(connection) => connection.encode(body)?,
+            Self::Watch(watch) => watch.encode(body)?,
+            Self::WatchExtended(watch) => return watch.encode(body, peer),
+            Self::Transaction(transaction) => transaction.encode(body),
+            Self::Node(node) => node.encode(body)?,
+            Self::GlobalQuota(quota) => quota.encode(body)?,
+            Self::Domain(domain) => domain.encode(body)?,
+            Self::Unknown(unknown) => unknown.encode(body, peer)?,
+        }
+        Ok(None)
     }
 }
 
@@ -121,6 +178,29 @@ pub struct GlobalData {
     pub event_channel_fd: Option<i32>,
 }
 
+impl GlobalData {
+    fn decode(fields: &mut Fields<'_>) -> Result<Self, BodyError> {
+        let told = |fd: i32| (fd != NO_DESCRIPTOR).then_some(fd);
+        Ok(Self {
+            socket_fd: told(fields.i32("rw-socket-fd")?),
+            event_channel_fd: told(fields.i32("evtchn-fd")?),
+        })
+    }
+
+    fn encode(&self, body: &mut Body<'_>) -> Result<(), EncodeError> {
+        for fd in [self.socket_fd, self.event_channel_fd] {
+            if fd == Some(NO_DESCRIPTOR) {
+                return Err(EncodeError::NoDescriptor);
+            }
+            body.i32(fd.unwrap_or(NO_DESCRIPTOR));
+        }
+        Ok(())
+    }
+}
+
+/// What stands in the place of a descriptor where there is none.
+const NO_DESCRIPTOR: i32 = -1;
+
 /// An open transaction of a connection that has been told of before.
 ///
 /// ```text
@@ -135,6 +215,18 @@ pub struct TransactionData {
     pub transaction: TxId,
 }
 
+impl TransactionData {
+    fn decode(fields: &mut Fields<'_>) -> Result<Self, BodyError> {
+        let connection = ConnectionId::decode(fields)?;
+        Ok(Self { connection, transaction: TxId(fields.u32("tx-id")?) })
+    }
+
+    fn encode(&self, body: &mut Body<'_>) {
+        body.u32(self.connection.get());
+        body.u32(self.transaction.0);
+    }
+}
+
 /// A record of a type that is not known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownData<'a> {
@@ -142,4 +234,18 @@ pub struct UnknownData<'a> {
     pub record_type: RecordType,
     /// What the record's length covers.
     pub body: &'a [u8],
+}
+
+impl UnknownData<'_> {
+    fn encode(&self, body: &mut Body<'_>, peer: Peer) -> Result<(), EncodeError> {
+        if self.record_type.name().is_some() {
+            return Err(EncodeError::KnownType);
+        }
+        if peer.counts_padding() && self.body.is_empty() {
+            // C xenstored takes this for the end of a stream that was cut.
+            return Err(EncodeError::Peer { peer });
+        }
+        body.octets(self.body);
+        Ok(())
+    }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use xenstore_proto::{Access, DomId, TxId};
 
 use super::ConnectionId;
+use crate::fields::{Body, BodyError, EncodeError, Fields, len_u16, text_len};
 
 /// A node of the store, or what an open transaction did to one.
 ///
@@ -24,6 +25,52 @@ pub struct NodeData<'a> {
     pub path: &'a [u8],
     /// Its value, any octets; empty if the transaction has removed the node. At most 65535.
     pub value: &'a [u8],
+}
+
+impl<'a> NodeData<'a> {
+    pub(super) fn decode(
+        fields: &mut Fields<'a>,
+        scratch: &'a mut Vec<NodePerm>,
+    ) -> Result<Self, BodyError> {
+        let connection = fields.u32("conn-id")?;
+        let transaction = TxId(fields.u32("tx-id")?);
+        let path = fields.len("path-len")?;
+        let value = fields.len("value-len")?;
+        let access = NodeAccess(fields.u16("access")?);
+        let perms = fields.len("perm-count")?;
+        scratch.clear();
+        for number in 0..perms {
+            scratch.push(NodePerm::decode(number, fields)?);
+        }
+        let path = fields.text(path, "path")?;
+        let value = fields.octets(value, "value")?;
+        let scope = match ConnectionId::new(connection) {
+            None => NodeScope::Committed,
+            Some(connection) => NodeScope::Pending { connection, transaction, access },
+        };
+        Ok(Self { scope, perms: scratch, path, value })
+    }
+
+    pub(super) fn encode(&self, body: &mut Body<'_>) -> Result<(), EncodeError> {
+        let (connection, transaction, access) = match self.scope {
+            NodeScope::Committed => (0, TxId::NONE, NodeAccess::default()),
+            NodeScope::Pending { connection, transaction, access } => {
+                (connection.get(), transaction, access)
+            }
+        };
+        body.u32(connection);
+        body.u32(transaction.0);
+        body.u16(text_len(self.path, "path")?);
+        body.u16(len_u16(self.value.len(), "value")?);
+        body.u16(access.0);
+        body.u16(len_u16(self.perms.len(), "perms")?);
+        for perm in self.perms {
+            perm.encode(body);
+        }
+        body.text(self.path);
+        body.octets(self.value);
+        Ok(())
+    }
 }
 
 /// Whose view of a node.
@@ -75,6 +122,31 @@ impl NodePerm {
     /// An entry that counts.
     pub const fn new(access: Access, domid: DomId) -> Self {
         Self { access, flags: PermFlags::NONE, domid }
+    }
+}
+
+impl NodePerm {
+    fn decode(number: usize, fields: &mut Fields<'_>) -> Result<Self, BodyError> {
+        let [letter, flags] = fields.array("perm")?;
+        let access = match letter {
+            b'n' => Access::None,
+            b'r' => Access::Read,
+            b'w' => Access::Write,
+            b'b' => Access::Both,
+            letter => return Err(BodyError::Access { number, letter }),
+        };
+        Ok(Self { access, flags: PermFlags(flags), domid: DomId::new(fields.u16("perm")?) })
+    }
+
+    fn encode(&self, body: &mut Body<'_>) {
+        let letter = match self.access {
+            Access::None => b'n',
+            Access::Read => b'r',
+            Access::Write => b'w',
+            Access::Both => b'b',
+        };
+        body.octets(&[letter, self.flags.0]);
+        body.u16(self.domid.get());
     }
 }
 

@@ -4,6 +4,9 @@ use std::fmt;
 
 use xenstore_proto::{DomId, Features};
 
+use crate::fields::{Body, BodyError, EncodeError, Fields, len_u16};
+use crate::preamble::Version;
+
 /// The quotas of a server, for a live update.
 ///
 /// ```text
@@ -19,6 +22,33 @@ pub struct GlobalQuotaData<'a> {
     pub per_domain: Quotas<'a>,
     /// What applies to the server as a whole.
     pub global: Quotas<'a>,
+}
+
+impl<'a> GlobalQuotaData<'a> {
+    pub(super) fn decode(
+        fields: &mut Fields<'a>,
+        scratch: &'a mut Vec<u32>,
+    ) -> Result<Self, BodyError> {
+        let per_domain = fields.len("n-dom-quota")?;
+        let global = fields.len("n-glob-quota")?;
+        decode_values(per_domain + global, fields, scratch)?;
+        let (first, second) = scratch.split_at(per_domain);
+        Ok(Self {
+            per_domain: Quotas::of_parts(first, decode_names(0, per_domain, fields)?),
+            global: Quotas::of_parts(second, decode_names(per_domain, global, fields)?),
+        })
+    }
+
+    pub(super) fn encode(&self, body: &mut Body<'_>) -> Result<(), EncodeError> {
+        body.u16(len_u16(self.per_domain.len(), "per-domain quotas")?);
+        body.u16(len_u16(self.global.len(), "global quotas")?);
+        for quotas in [&self.per_domain, &self.global] {
+            quotas.values.iter().for_each(|value| body.u32(*value));
+        }
+        body.octets(self.per_domain.names);
+        body.octets(self.global.names);
+        Ok(())
+    }
 }
 
 /// Features and quotas of one domain.
@@ -37,6 +67,65 @@ pub struct DomainData<'a> {
     pub quotas: Quotas<'a>,
 }
 
+impl<'a> DomainData<'a> {
+    pub(super) fn decode(
+        fields: &mut Fields<'a>,
+        scratch: &'a mut Vec<u32>,
+    ) -> Result<Self, BodyError> {
+        let domid = DomId::new(fields.u16("domain-id")?);
+        let quotas = fields.len("n-quota")?;
+        let features = Features(fields.u32("features")?);
+        decode_values(quotas, fields, scratch)?;
+        let quotas = Quotas::of_parts(scratch, decode_names(0, quotas, fields)?);
+        let features = (fields.version() >= Version::V2).then_some(features);
+        Ok(Self { domid, features, quotas })
+    }
+
+    pub(super) fn encode(&self, body: &mut Body<'_>) -> Result<(), EncodeError> {
+        let features = self.features.filter(|_| body.version() >= Version::V2);
+        body.u16(self.domid.get());
+        body.u16(len_u16(self.quotas.len(), "quotas")?);
+        body.u32(features.unwrap_or_default().0);
+        self.quotas.values.iter().for_each(|value| body.u32(*value));
+        body.octets(self.quotas.names);
+        Ok(())
+    }
+}
+
+fn decode_values(
+    count: usize,
+    fields: &mut Fields<'_>,
+    scratch: &mut Vec<u32>,
+) -> Result<(), BodyError> {
+    scratch.clear();
+    for _ in 0..count {
+        scratch.push(fields.u32("quota-val")?);
+    }
+    Ok(())
+}
+
+/// So many names that each end in NUL. `before` are the ones before them in the record.
+fn decode_names<'a>(
+    before: usize,
+    count: usize,
+    fields: &mut Fields<'a>,
+) -> Result<&'a [u8], BodyError> {
+    let rest = &fields.body()[fields.at()..];
+    let mut len = 0;
+    for number in 0..count {
+        let name = rest[len..].split(|octet| *octet == 0).next().unwrap_or_default();
+        if name.is_empty() && len < rest.len() {
+            return Err(BodyError::NoQuotaName { number: before + number });
+        }
+        if len + name.len() == rest.len() {
+            let at = fields.at() + rest.len();
+            return Err(BodyError::NotTerminated { field: "quota-names", at });
+        }
+        len += name.len() + 1;
+    }
+    fields.octets(len, "quota-names")
+}
+
 /// Quotas in the order of a record: names, and values of which 0 means unlimited. At most 65535.
 #[derive(Clone, Copy, Default)]
 pub struct Quotas<'a> {
@@ -50,16 +139,8 @@ impl<'a> Quotas<'a> {
     pub const NONE: Self = Self { values: &[], names: &[] };
 
     /// The caller knows that `names` holds as many NULs as there are values, the last of them at its end.
-    pub(crate) const fn of_parts(values: &'a [u32], names: &'a [u8]) -> Self {
+    const fn of_parts(values: &'a [u32], names: &'a [u8]) -> Self {
         Self { values, names }
-    }
-
-    pub(crate) const fn values(&self) -> &'a [u32] {
-        self.values
-    }
-
-    pub(crate) const fn names(&self) -> &'a [u8] {
-        self.names
     }
 
     /// How many there are.

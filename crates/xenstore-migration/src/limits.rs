@@ -1,0 +1,10 @@
+//! Sizes that are limited, with where the number comes from.
+
+/// Most octets of one record that a reader accepts unless told otherwise, and that a writer writes.
+///
+/// The longest record of nodes, watches or quotas has 1.1 MiB by the width of its length fields. Only what a connection
+/// has not read yet (`out-data-len` is 32 bits wide) can be longer; this is 15,000 of its largest messages.
+pub const RECORD_MAX: usize = 64 << 20;
+
+/// Octets by which a reader's buffer grows ahead of what has arrived, so that a length field alone makes it hold no more.
+pub const READ_AHEAD: usize = 64 << 10;
