@@ -59,7 +59,8 @@ pub struct Extracted {
     pub state: DomainState,
     /// Whether all of it is of one moment.
     pub consistency: Consistency,
-    /// What it does not hold although the domain may have it.
+    /// What it does not hold although the domain may have it. A state that lacks nodes must not be restored by a policy that
+    /// removes what was not saved.
     pub missing: Vec<Missing>,
     /// Round trips, of all attempts. Pages of directories that do not fit one reply are not in here.
     pub round_trips: u64,

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use snapshot::xenstore_state::{
     ConnectionSource, ConnectionSourceError, ExtractRequest, Extracted, Means, extract,
 };
-use xenstore_migration::domain_state::{ConnectionState, NodeState};
+use xenstore_migration::domain_state::{
+    ConnectionState, NodeState, RestorePolicy, RestoreRule, Treatment,
+};
 use xenstored::{Embedded, Store, UnixServer};
 use xsclient::{Client, DomId, Endpoint, Options, Path, Reply, Request};
 
@@ -138,4 +140,10 @@ impl ConnectionSource for Knows {
         assert_eq!(domid, GUEST);
         Ok(self.0.clone())
     }
+}
+
+/// Everything becomes as it was saved, but for what a plan never touches.
+pub(crate) fn everything() -> RestorePolicy {
+    let all = "/**".parse().unwrap();
+    RestorePolicy::nothing().after(RestoreRule::of_anybody(all, Treatment::Replace))
 }

@@ -5,10 +5,13 @@
     reason = "a test fails by panicking, in what it is built of as well"
 )]
 
+mod apply;
+mod carried;
 mod changes;
 mod extract;
 mod faults;
 mod hosts;
+mod properties;
 mod round_trips;
 mod servers;
 mod stock;
