@@ -54,8 +54,8 @@ impl ExtractRequest {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Extracted {
-    /// What was read. Its roots are those of the trees asked for that there are; what could not be read below them is in
-    /// `missing`.
+    /// What was read. Its roots are those of the trees asked for that there are and that no other holds; what could not be
+    /// read below them is in `missing`.
     pub state: DomainState,
     /// Whether all of it is of one moment.
     pub consistency: Consistency,
@@ -242,10 +242,12 @@ impl Attempt {
             }
         };
         missing.extend(questions.missing);
-        let (roots, unread_roots) = trees.read_roots(&reading);
+        let (mut roots, unread_roots) = trees.read_roots(&reading);
         missing.extend(unread_roots);
         let (nodes, unread) = reading.finish(&roots);
         missing.extend(unread);
+        // One below another says nothing more.
+        roots.retain(|root| !root.parent().is_some_and(|above| nodes.contains_key(&above)));
         let state = DomainState {
             domid,
             roots,

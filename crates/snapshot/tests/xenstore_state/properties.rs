@@ -6,6 +6,10 @@ use proptest::prelude::*;
 use snapshot::xenstore_state::{
     ApplyRequest, Consistency, Limits, Means, apply as apply_state, extract,
 };
+use xenstore_migration::domain_state::DomainState;
+use xenstore_migration::{
+    ByteOrder, Peer, Preamble, ReadOptions, StreamReader, StreamWriter, Version,
+};
 use xenstored::{Embedded, Store};
 use xsclient::{DomId, Path, Perms};
 
@@ -54,7 +58,18 @@ proptest! {
         let extracted = extract(&mut client(&xenstore), &request).unwrap();
         prop_assert_eq!(extracted.consistency, Consistency::Consistent { attempts: 1 });
         let expected = nodes_below(&xenstore.snapshot(), &["/local/domain/7", VM]);
-        prop_assert_eq!(extracted.state.nodes, expected);
+        prop_assert_eq!(&extracted.state.nodes, &expected);
+
+        // Whoever keeps it as a stream has it as it was.
+        let preamble = Preamble::new(Version::V2, ByteOrder::Little);
+        let peer = Peer::Specification;
+        let mut writer = StreamWriter::create(Vec::new(), preamble, peer).unwrap();
+        let losses = extracted.state.to_stream(&mut writer).unwrap();
+        prop_assert!(losses.is_empty(), "{:?}", losses);
+        let stream = writer.finish().unwrap();
+        let mut reader = StreamReader::open(&*stream, ReadOptions::default()).unwrap();
+        let read = DomainState::from_stream(&mut reader).unwrap();
+        prop_assert_eq!(read.state, extracted.state);
     }
 
     #[test]
