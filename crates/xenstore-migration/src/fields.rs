@@ -115,6 +115,11 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
+    /// A field that says nothing here.
+    pub(crate) fn ignored(&mut self, is_zero: bool) {
+        self.dirty_padding |= !is_zero;
+    }
+
     /// Octets that say nothing, up to the next multiple of [`ALIGNMENT`].
     pub(crate) fn align(&mut self) -> Result<(), BodyError> {
         self.padding(aligned(self.at) - self.at)

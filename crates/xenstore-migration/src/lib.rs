@@ -3,6 +3,8 @@
 mod deviation;
 pub mod domain_state;
 mod fields;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 mod peer;
 mod preamble;

@@ -8,7 +8,7 @@ use crate::fields::{BodyError, Fields, aligned};
 use crate::limits::{READ_AHEAD, RECORD_MAX};
 use crate::peer::{ExtendedForm, Peer};
 use crate::preamble::{PREAMBLE_LEN, Preamble, PreambleError, Version};
-use crate::record::{Record, RecordType, Scratch, WatchExtendedData};
+use crate::record::{Record, RecordType, Scratch, UnknownData, WatchExtendedData};
 
 /// Octets of a record's type and length.
 const HEADER_LEN: usize = 8;
@@ -129,13 +129,14 @@ impl fmt::Display for Place {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Next {
     /// The header of the next record has been read.
     Header([u8; HEADER_LEN]),
-    /// Reading it has failed, after so many octets.
+    /// The input ends so many octets into it.
     Cut(usize),
-    Failed(io::ErrorKind),
+    /// The input has failed before it was complete.
+    Failed(io::Error),
     /// END has been read.
     Ended,
     /// An error has been given.
@@ -151,9 +152,9 @@ impl<R: Read> StreamReader<R> {
     pub fn open(mut input: R, options: ReadOptions) -> Result<Self, OpenError> {
         let mut octets = [0; PREAMBLE_LEN];
         match fill(&mut input, &mut octets) {
-            Ok(PREAMBLE_LEN) => {}
-            Ok(has) => return Err(OpenError::Cut { has }),
-            Err(source) => return Err(OpenError::Io { source }),
+            (PREAMBLE_LEN, _) => {}
+            (has, Ok(())) => return Err(OpenError::Cut { has }),
+            (_, Err(source)) => return Err(OpenError::Io { source }),
         }
         let preamble =
             Preamble::from_octets(&octets).map_err(|source| OpenError::Preamble { source })?;
@@ -195,9 +196,8 @@ impl<R: Read> StreamReader<R> {
                 let failure = ReadFailure::Cut { needs: HEADER_LEN, has };
                 return Err(ReadError::new(place, failure));
             }
-            Next::Failed(kind) => {
-                let failure = ReadFailure::Io { source: kind.into() };
-                return Err(ReadError::new(place, failure));
+            Next::Failed(source) => {
+                return Err(ReadError::new(place, ReadFailure::Io { source }));
             }
             Next::Broken => return Err(ReadError::new(place, ReadFailure::AfterError)),
         };
@@ -241,7 +241,8 @@ impl<R: Read> StreamReader<R> {
             let source = BodyError::Length { len: octets(len), fields: 0 };
             return Err(ReadFailure::Body { source });
         }
-        let max = self.options.record_max;
+        // Where octets are counted in 32 bits, the padding could not be counted otherwise.
+        let max = self.options.record_max.min(usize::MAX / 4);
         if octets(len) > max {
             return Err(ReadFailure::TooLong { len, max });
         }
@@ -262,21 +263,19 @@ impl<R: Read> StreamReader<R> {
             wanted = (padded + ahead).min(wanted + READ_AHEAD);
             let has = self.body.len();
             self.body.resize(wanted, 0);
-            match fill(&mut self.input, &mut self.body[has..]) {
-                Ok(read) if has + read == wanted => {}
-                Ok(read) if has + read >= padded => {
-                    self.next = Next::Cut(has + read - padded);
-                    self.body.truncate(padded);
-                    return Ok(());
-                }
-                Ok(read) => {
-                    return Err(ReadFailure::Cut {
-                        needs: HEADER_LEN + padded,
-                        has: HEADER_LEN + has + read,
-                    });
-                }
-                Err(source) => return Err(ReadFailure::Io { source }),
+            let (read, outcome) = fill(&mut self.input, &mut self.body[has..]);
+            let has = has + read;
+            if has == wanted {
+                continue;
             }
+            if has < padded {
+                outcome.map_err(|source| ReadFailure::Io { source })?;
+                return Err(ReadFailure::Cut { needs: HEADER_LEN + padded, has: HEADER_LEN + has });
+            }
+            // This record is whole: what is wrong is told when the next one is asked for.
+            self.next = Next::unread(has - padded, outcome);
+            self.body.truncate(padded);
+            return Ok(());
         }
         if let Some(header) = self.body[padded..].first_chunk() {
             self.next = Next::Header(*header);
@@ -288,9 +287,8 @@ impl<R: Read> StreamReader<R> {
     fn read_header(&mut self) {
         let mut header = [0; HEADER_LEN];
         self.next = match fill(&mut self.input, &mut header) {
-            Ok(HEADER_LEN) => Next::Header(header),
-            Ok(has) => Next::Cut(has),
-            Err(error) => Next::Failed(error.kind()),
+            (HEADER_LEN, _) => Next::Header(header),
+            (has, outcome) => Next::unread(has, outcome),
         };
     }
 
@@ -304,7 +302,9 @@ impl<R: Read> StreamReader<R> {
         if record_type == RecordType::WATCH_DATA_EXTENDED {
             return self.decode_extended_watch(place, len);
         }
-        let Self { body, scratch, preamble, deviations, options, .. } = self;
+        let Self { body, scratch, preamble, deviations, options, next, .. } = self;
+        // There is no going on behind an error.
+        let following = std::mem::replace(next, Next::Broken);
         let (body, padding) = body.split_at(len);
         let mut fields = Fields::new(body, *preamble);
         let decoded = Record::decode(record_type, &mut fields, scratch)?;
@@ -318,7 +318,11 @@ impl<R: Read> StreamReader<R> {
         if dirty {
             deviations.note(Deviation::PaddingNotZero, place);
         }
+        if matches!(decoded, Record::Unknown(UnknownData { body: [], .. })) {
+            deviations.note_empty_unknown();
+        }
         deviations.refuse_if(options.strict)?;
+        *next = following;
         Ok(decoded)
     }
 
@@ -364,18 +368,25 @@ impl<R: Read> StreamReader<R> {
     }
 }
 
-/// Reads until `buffer` is full or the input ends, and gives how much was read.
-fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+impl Next {
+    /// A header of which only so many octets are there.
+    fn unread(has: usize, outcome: io::Result<()>) -> Self {
+        outcome.map_or_else(Self::Failed, |()| Self::Cut(has))
+    }
+}
+
+/// Reads until `buffer` is full or the input ends or fails, and gives how much was read.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> (usize, io::Result<()>) {
     let mut has = 0;
     while has < buffer.len() {
         match input.read(&mut buffer[has..]) {
             Ok(0) => break,
             Ok(read) => has += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return (has, Err(error)),
         }
     }
-    Ok(has)
+    (has, Ok(()))
 }
 
 /// A length as memory is counted; where that has fewer bits, more than there can be.

@@ -45,7 +45,10 @@ impl<'a> NodeData<'a> {
         let path = fields.text(path, "path")?;
         let value = fields.octets(value, "value")?;
         let scope = match ConnectionId::new(connection) {
-            None => NodeScope::Committed,
+            None => {
+                fields.ignored(transaction == TxId::NONE && access == NodeAccess::default());
+                NodeScope::Committed
+            }
             Some(connection) => NodeScope::Pending { connection, transaction, access },
         };
         Ok(Self { scope, perms: scratch, path, value })
