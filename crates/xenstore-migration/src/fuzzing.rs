@@ -25,7 +25,10 @@ pub fn read_and_write(octets: &[u8]) {
     if deviations.is_empty() {
         assert_eq!(whole, strictly, "strictly");
     } else {
-        assert!(strictly.last().is_some_and(|last| last != END), "strict in spite of {deviations:?}");
+        assert!(
+            strictly.last().is_some_and(|last| last != END),
+            "strict in spite of {deviations:?}"
+        );
     }
     let ended = whole.last().is_some_and(|last| last == END);
     let Some(peer) = peer.filter(|_| ended && deviations.count(Deviation::PaddingNotZero) == 0)
