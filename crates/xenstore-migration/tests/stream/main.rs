@@ -7,5 +7,6 @@ mod broken;
 mod captured;
 mod cut;
 mod flipped;
+mod forms;
 mod rich;
 mod round_trips;
