@@ -262,6 +262,11 @@ impl<R: Read> StreamReader<R> {
         while wanted < padded + ahead {
             wanted = (padded + ahead).min(wanted + READ_AHEAD);
             let has = self.body.len();
+            if wanted > self.body.capacity() {
+                // Twice as much as came, so that little is copied, and no more than the record has.
+                let capacity = (2 * has).clamp(wanted, padded + ahead);
+                self.body.reserve_exact(capacity - has);
+            }
             self.body.resize(wanted, 0);
             let (read, outcome) = fill(&mut self.input, &mut self.body[has..]);
             let has = has + read;
