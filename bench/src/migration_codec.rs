@@ -87,7 +87,11 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         let decoding = median(RUNS, || {
             let (octets, sum) = decode(black_box(&stream))?;
             black_box(sum);
-            if octets == expected { Ok(()) } else { Err("decoded something else".into()) }
+            if octets == expected {
+                Ok(())
+            } else {
+                Err(Box::<dyn Error>::from("decoded something else"))
+            }
         })?;
         let encoding = median(RUNS, || {
             stream = encode(black_box(&nodes), preamble, std::mem::take(&mut stream))?;
