@@ -125,8 +125,8 @@ impl Deviations {
         Ok(())
     }
 
-    pub(crate) fn refuse_if(&self, strict: bool) -> Result<(), ReadFailure> {
-        match self.iter().next().filter(|_| strict) {
+    pub(crate) fn refuse(&self) -> Result<(), ReadFailure> {
+        match self.iter().next() {
             Some((deviation, ..)) => Err(ReadFailure::Deviation { deviation }),
             None => Ok(()),
         }

@@ -132,7 +132,7 @@ impl fmt::Display for Place {
 #[derive(Debug)]
 enum Next {
     /// The header of the next record has been read.
-    Header([u8; HEADER_LEN]),
+    Header(Header),
     /// The input ends so many octets into it.
     Cut(usize),
     /// The input has failed before it was complete.
@@ -141,6 +141,20 @@ enum Next {
     Ended,
     /// An error has been given.
     Broken,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    record_type: RecordType,
+    len: u32,
+}
+
+impl Header {
+    fn new(octets: [u8; HEADER_LEN], preamble: Preamble) -> Self {
+        let [t0, t1, t2, t3, l0, l1, l2, l3] = octets;
+        let number = |octets| preamble.byte_order.u32(octets);
+        Self { record_type: RecordType(number([t0, t1, t2, t3])), len: number([l0, l1, l2, l3]) }
+    }
 }
 
 impl<R: Read> StreamReader<R> {
@@ -186,7 +200,7 @@ impl<R: Read> StreamReader<R> {
     pub fn next_record(&mut self) -> Result<Option<Placed<'_>>, ReadError> {
         let next = std::mem::replace(&mut self.next, Next::Broken);
         let mut place = Place { index: self.index, record_type: None, offset: self.position };
-        let header = match next {
+        let Header { record_type, len } = match next {
             Next::Header(header) => header,
             Next::Ended => {
                 self.next = Next::Ended;
@@ -201,9 +215,6 @@ impl<R: Read> StreamReader<R> {
             }
             Next::Broken => return Err(ReadError::new(place, ReadFailure::AfterError)),
         };
-        let [t0, t1, t2, t3, l0, l1, l2, l3] = header;
-        let record_type = RecordType(self.preamble.byte_order.u32([t0, t1, t2, t3]));
-        let len = self.preamble.byte_order.u32([l0, l1, l2, l3]);
         place.record_type = Some(record_type);
         self.check_header(record_type, len).map_err(|failure| ReadError::new(place, failure))?;
         if record_type == RecordType::END {
@@ -283,7 +294,7 @@ impl<R: Read> StreamReader<R> {
             return Ok(());
         }
         if let Some(header) = self.body[padded..].first_chunk() {
-            self.next = Next::Header(*header);
+            self.next = Next::Header(Header::new(*header, self.preamble));
             self.body.truncate(padded);
         }
         Ok(())
@@ -292,7 +303,7 @@ impl<R: Read> StreamReader<R> {
     fn read_header(&mut self) {
         let mut header = [0; HEADER_LEN];
         self.next = match fill(&mut self.input, &mut header) {
-            (HEADER_LEN, _) => Next::Header(header),
+            (HEADER_LEN, _) => Next::Header(Header::new(header, self.preamble)),
             (has, outcome) => Next::unread(has, outcome),
         };
     }
@@ -326,7 +337,9 @@ impl<R: Read> StreamReader<R> {
         if matches!(decoded, Record::Unknown(UnknownData { body: [], .. })) {
             deviations.note_empty_unknown();
         }
-        deviations.refuse_if(options.strict)?;
+        if options.strict {
+            deviations.refuse()?;
+        }
         *next = following;
         Ok(decoded)
     }
@@ -360,10 +373,12 @@ impl<R: Read> StreamReader<R> {
             }
             (found.form, aligned(found.taken))
         };
-        self.deviations.refuse_if(self.options.strict)?;
+        if self.options.strict {
+            self.deviations.refuse()?;
+        }
         match self.body.get(taken..).and_then(<[u8]>::first_chunk) {
             Some(header) => {
-                self.next = Next::Header(*header);
+                self.next = Next::Header(Header::new(*header, self.preamble));
                 self.position -= HEADER_LEN as u64;
             }
             None => self.read_header(),
