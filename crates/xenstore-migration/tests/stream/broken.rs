@@ -5,8 +5,8 @@ use std::error::Error;
 use xenstore_migration::{
     BodyError, ByteOrder, ConnectionData, ConnectionSpec, CreateError, Deviation, EncodeError,
     NodeData, NodePerm, NodeScope, OpenError, Peer, Preamble, PreambleError, ReadError,
-    ReadFailure, ReadOptions, Record, RecordType, StreamReader, StreamWriter, UnknownData, Version,
-    WatchData, WatchDepth, WatchExtendedData, WriteFailure,
+    ReadFailure, ReadOptions, Record, RecordType, StreamReader, StreamWriter, TransactionData,
+    UnknownData, Version, WatchData, WatchDepth, WatchExtendedData, WriteFailure,
 };
 use xenstore_proto::{Access, DomId};
 
@@ -369,4 +369,43 @@ fn what_no_record_can_say_is_not_written() {
 fn the_body_error_is_there_for_who_wants_it() {
     let error = read(&stream(V1, &[(4, &[0; 8])]), ReadOptions::default()).unwrap_err();
     assert!(matches!(error.failure, ReadFailure::Body { source: BodyError::ConnectionZero }));
+}
+
+/// Takes so many octets and then fails.
+#[derive(Debug)]
+struct Full(usize);
+
+impl std::io::Write for Full {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        let taken = octets.len().min(self.0);
+        self.0 -= taken;
+        if taken == 0 { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn nothing_is_written_behind_a_record_that_was_written_in_part() {
+    let (connection, transaction) = (id(1), xenstore_proto::TxId(2));
+    let record = Record::Transaction(TransactionData { connection, transaction });
+    assert!(matches!(
+        StreamWriter::create(Full(15), V1, Peer::Specification),
+        Err(CreateError::Io { .. })
+    ));
+    for room in 16..48 {
+        let mut writer = StreamWriter::create(Full(room), V1, Peer::Specification).unwrap();
+        let whole = (room - 16) / 16;
+        for _ in 0..whole {
+            writer.write(&record).unwrap();
+        }
+        let error = writer.write(&record).unwrap_err();
+        assert!(matches!(error.failure, WriteFailure::Io { .. }));
+        assert_eq!((error.place.index, error.place.offset), (whole as u64, 16 + 16 * whole as u64));
+        let error = writer.write(&record).unwrap_err();
+        assert!(matches!(error.failure, WriteFailure::AfterError));
+        assert!(matches!(writer.finish().unwrap_err().failure, WriteFailure::AfterError));
+    }
 }
