@@ -49,27 +49,42 @@ pub(crate) fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<Ex
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if !poll_until(&mut [PollFd::new(&pidfd, PollFlags::IN)], deadline)? {
             return Ok(None);
         }
+    }
+}
+
+/// Waits until one of `watched` has something to tell: `false` at the deadline.
+pub(crate) fn poll_until(watched: &mut [PollFd<'_>], deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
         let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
+        match poll(watched, Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
 /// The end of a file that a program printed to.
-pub(crate) fn tail(mut printed: File) -> String {
+pub(crate) fn tail(printed: File) -> String {
     let length = printed.metadata().map_or(0, |metadata| metadata.len());
-    let mut end = Vec::new();
+    part(printed, length.saturating_sub(QUOTED_OUTPUT))
+}
+
+/// What a program printed to a file from octet `start` on, the beginning of it if it is long.
+pub(crate) fn part(mut printed: File, start: u64) -> String {
+    let mut quoted = Vec::new();
     let read = printed
-        .seek(SeekFrom::Start(length.saturating_sub(QUOTED_OUTPUT)))
-        .and_then(|_| printed.take(QUOTED_OUTPUT).read_to_end(&mut end));
+        .seek(SeekFrom::Start(start))
+        .and_then(|_| printed.take(QUOTED_OUTPUT).read_to_end(&mut quoted));
     match read {
-        Ok(_) => String::from_utf8_lossy(&end).trim().to_owned(),
+        Ok(_) => String::from_utf8_lossy(&quoted).trim().to_owned(),
         Err(error) => format!("(its output cannot be read: {error})"),
     }
 }

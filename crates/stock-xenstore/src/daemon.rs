@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::launcher::{self, OwnRunDirectory, STEP_FAILED};
-use crate::{Client, FillError, Listing, Packages, Unavailable, commands, wire};
+use crate::launcher::{self, Descriptor, OwnRunDirectory, STEP_FAILED};
+use crate::{Client, FillError, Listing, Packages, StreamError, Unavailable, commands, wire};
 
 /// Which stock daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ pub enum Kind {
 /// A running stock daemon with a scratch directory of its own. Dropping it kills the daemon and removes the directory.
 #[derive(Debug)]
 pub struct StockDaemon {
-    child: Child,
+    pub(crate) child: Child,
     kind: Kind,
     packages: Packages,
     socket: PathBuf,
@@ -39,6 +39,9 @@ pub enum StartError {
     /// This machine does not let this kind of daemon run: a reason to skip a test.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// The stream to start on names the descriptors of no daemon that could be started.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// No scratch directory.
     #[error("cannot prepare a scratch directory for a stock daemon")]
     Scratch {
@@ -60,7 +63,7 @@ pub enum StartError {
         kind: Kind,
         /// How it ended.
         status: ExitStatus,
-        /// The end of what it printed.
+        /// What it printed: the first 2000 octets.
         log: String,
     },
     /// The daemon runs but does not answer on its socket.
@@ -72,7 +75,7 @@ pub enum StartError {
         limit: Duration,
         /// The outcome of the last attempt.
         last: io::ErrorKind,
-        /// The end of what it printed.
+        /// What it printed: the first 2000 octets.
         log: String,
     },
 }
@@ -83,9 +86,13 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 const CONNECT_RETRY: Duration = Duration::from_millis(2);
 
 /// Files in the scratch directory.
-const SOCKET: &str = "socket"; // the daemons' own choice
+pub(crate) const SOCKET: &str = "socket"; // the daemons' own choice
+pub(crate) const STATE_DUMP: &str = "state_dump"; // the C daemon's own choice
 const LOG: &str = "stock-xenstore.log";
 const CONFIGURATION: &str = "oxenstored.conf";
+
+/// Where the script that a live update executes finds the daemon's file.
+const PROGRAM_VARIABLE: &str = "STOCK_XENSTORED";
 
 /// The paths are as the daemon sees them; those in /proc are the stand-in's.
 const CONFIGURATION_TEXT: &str = "\
@@ -127,6 +134,16 @@ impl StockDaemon {
         packages: &Packages,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<StockDaemon, StartError> {
+        StockDaemon::launch(kind, packages, arguments, |_| Ok(Vec::new()))
+    }
+
+    /// As [`StockDaemon::start_with`], with the descriptors that `prepare` has for the scratch directory.
+    pub(crate) fn launch(
+        kind: Kind,
+        packages: &Packages,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        prepare: impl FnOnce(&Path) -> io::Result<Vec<Descriptor>>,
+    ) -> Result<StockDaemon, StartError> {
         let directory = tempfile::Builder::new().prefix("stock-xenstore-").tempdir();
         let directory = directory.map_err(scratch)?;
         let log = directory.path().join(LOG);
@@ -143,6 +160,7 @@ impl StockDaemon {
             Kind::C => {
                 command
                     .args(["-N", "-I"])
+                    .env(PROGRAM_VARIABLE, packages.root().join(kind.program()))
                     .env("XENSTORED_RUNDIR", directory.path())
                     .env("XENSTORED_ROOTDIR", directory.path());
                 None
@@ -158,13 +176,21 @@ impl StockDaemon {
         };
         command.args(arguments);
 
-        let child = launcher::spawn(command, place)
+        let descriptors = prepare(directory.path()).map_err(scratch)?;
+        let child = launcher::spawn(command, place, descriptors)
             .map_err(|source| not_started(kind, packages, directory.path(), source))?;
         let socket = directory.path().join(SOCKET);
         let packages = packages.clone();
         let mut daemon = StockDaemon { child, kind, packages, socket, directory };
-        daemon.wait_for_answer()?;
-        Ok(daemon)
+        match daemon.wait_for_answer(START_LIMIT).map_err(scratch)? {
+            Answer::Given => Ok(daemon),
+            Answer::Ended(status) => {
+                Err(StartError::Ended { kind, status, log: daemon.log_from(0) })
+            }
+            Answer::None(last) => {
+                Err(StartError::Silent { kind, limit: START_LIMIT, last, log: daemon.log_from(0) })
+            }
+        }
     }
 
     /// The Unix socket that clients connect to.
@@ -182,7 +208,7 @@ impl StockDaemon {
         self.kind
     }
 
-    /// The scratch directory, in which the C daemon leaves `state_dump` on a live update.
+    /// The scratch directory.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -202,23 +228,42 @@ impl StockDaemon {
         self.packages.client(client, &self.socket)
     }
 
-    fn wait_for_answer(&mut self) -> Result<(), StartError> {
-        let deadline = Instant::now() + START_LIMIT;
+    /// Asks the daemon until it answers or has ended, for at most `limit`.
+    pub(crate) fn wait_for_answer(&mut self, limit: Duration) -> io::Result<Answer> {
+        let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let answer = wire::check_answer(&self.socket, left.max(CONNECT_RETRY));
-            let Err(error) = answer else { return Ok(()) };
-            let kind = self.kind;
-            if let Some(status) = self.child.try_wait().map_err(scratch)? {
-                return Err(StartError::Ended { kind, status, log: self.log() });
+            let Err(error) = answer else { return Ok(Answer::Given) };
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Answer::Ended(status));
             }
             if left.is_zero() {
-                let (limit, last, log) = (START_LIMIT, error.kind(), self.log());
-                return Err(StartError::Silent { kind, limit, last, log });
+                return Ok(Answer::None(error.kind()));
             }
             thread::sleep(CONNECT_RETRY);
         }
     }
+
+    /// How many octets the daemon printed so far.
+    pub(crate) fn log_length(&self) -> u64 {
+        fs::metadata(self.directory.path().join(LOG)).map_or(0, |log| log.len())
+    }
+
+    /// What the daemon printed from octet `start` on, the beginning of it if it is long.
+    pub(crate) fn log_from(&self, start: u64) -> String {
+        quote_log(self.directory.path(), |log| commands::part(log, start))
+    }
+}
+
+/// Whether a daemon answers on its socket.
+pub(crate) enum Answer {
+    /// It does.
+    Given,
+    /// It has ended.
+    Ended(ExitStatus),
+    /// It runs and does not; the outcome of the last attempt.
+    None(io::ErrorKind),
 }
 
 impl Drop for StockDaemon {
@@ -238,8 +283,12 @@ fn not_started(kind: Kind, packages: &Packages, directory: &Path, source: io::Er
 }
 
 fn log_in(directory: &Path) -> String {
+    quote_log(directory, commands::tail)
+}
+
+fn quote_log(directory: &Path, part: impl FnOnce(File) -> String) -> String {
     match File::open(directory.join(LOG)) {
-        Ok(log) => commands::tail(log),
+        Ok(log) => part(log),
         Err(error) => format!("(its log cannot be read: {error})"),
     }
 }

@@ -3,6 +3,8 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -12,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rustix::fs::{CWD, Mode, OFlags, mkdir, open};
-use rustix::io::{Errno, write};
+use rustix::io::{Errno, dup2, write};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change,
     move_mount, open_tree,
@@ -32,11 +34,22 @@ pub(crate) struct OwnRunDirectory {
     root_maps: [(&'static CStr, Vec<u8>); 3],
 }
 
-/// Starts `command`; the kernel kills the child when this process ends.
+/// A descriptor that the child has at a number of the caller's choice.
+pub(crate) struct Descriptor {
+    /// Its number here is none that the child should have.
+    pub(crate) held: OwnedFd,
+    pub(crate) number: RawFd,
+}
+
+/// Starts `command` with `descriptors`; the kernel kills the child when this process ends.
 ///
 /// The kernel means the thread that started the child. A thread of a test may end long before the daemon it started is
 /// no longer wanted, so one thread, which lives as long as the process, starts them all.
-pub(crate) fn spawn(mut command: Command, place: Option<OwnRunDirectory>) -> io::Result<Child> {
+pub(crate) fn spawn(
+    mut command: Command,
+    place: Option<OwnRunDirectory>,
+    descriptors: Vec<Descriptor>,
+) -> io::Result<Child> {
     let parent = getpid();
     let prepare = move || {
         if let Some(place) = &place {
@@ -47,7 +60,8 @@ pub(crate) fn spawn(mut command: Command, place: Option<OwnRunDirectory>) -> io:
         if getppid() != Some(parent) {
             return Err(Errno::SRCH.into()); // it died before that call
         }
-        Ok(())
+        // Where that covers the descriptor by which the child tells why exec failed, it ends without saying so.
+        descriptors.iter().try_for_each(Descriptor::give)
     };
     #[expect(unsafe_code, reason = "no other way to act between fork and exec")]
     // SAFETY: the closure only makes system calls, on memory allocated before the fork; rustix makes them directly and
@@ -58,6 +72,20 @@ pub(crate) fn spawn(mut command: Command, place: Option<OwnRunDirectory>) -> io:
     let (answer, answered) = mpsc::channel();
     launcher()?.send((command, answer)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
     answered.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?
+}
+
+impl Descriptor {
+    /// Runs in the child between fork and exec: no allocation.
+    fn give(&self) -> io::Result<()> {
+        #[expect(
+            unsafe_code,
+            reason = "a descriptor that may not be open cannot be had as an owned one"
+        )]
+        // SAFETY: dup2 only needs the number. What was open there belongs to nobody in the child, which executes
+        // another program next, and it is never closed through this value.
+        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.number) });
+        Ok(dup2(&self.held, &mut number)?)
+    }
 }
 
 impl OwnRunDirectory {

@@ -8,6 +8,9 @@
 //! - [`StockDaemon`] is one running daemon, C xenstored or oxenstored, in a scratch directory of its own: as many as
 //!   wanted run side by side. Dropping it kills and reaps the daemon and removes the directory; should this process be
 //!   killed, the kernel kills its daemons (the scratch directories then stay).
+//! - [`StockDaemon::live_update_dump`] has the C daemon's state as an xenstore-migration stream, and
+//!   [`StockDaemon::live_update_through`] has the C daemon go on from a stream that the caller makes of it.
+//!   [`StockDaemon::start_on`] starts a new one on any stream.
 //! - [`Listing`] is the text of `xenstore-ls -fp`, and [`Listing::write_to`] writes it into any Xenstore socket.
 //! - [`Client`] names the stock command line tools, among them the upstream test and benchmark, `test-xenstore`.
 //!
@@ -49,19 +52,24 @@
 //! ```
 //!
 //! The daemons and tools are those of <https://xenbits.xen.org/docs/4.17-testing/>, the protocol is
-//! <https://xenbits.xen.org/docs/4.17-testing/misc/xenstore.txt>.
+//! <https://xenbits.xen.org/docs/4.17-testing/misc/xenstore.txt>, the stream is
+//! <https://xenbits.xen.org/docs/4.17-testing/designs/xenstore-migration.html>.
 
 mod commands;
 mod daemon;
 mod fetch;
 mod launcher;
 mod listing;
+mod live_update;
 mod packages;
+mod restored;
 mod unavailable;
 mod wire;
 
 pub use daemon::{Kind, StartError, StockDaemon};
 pub use listing::{ListedNode, Listing, ListingError};
+pub use live_update::LiveUpdateError;
 pub use packages::{Client, Packages, Tools};
+pub use restored::StreamError;
 pub use unavailable::Unavailable;
 pub use wire::FillError;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub enum FillError {
     },
 }
 
+const CONTROL: u32 = 0;
 const DIRECTORY: u32 = 1;
 const WRITE: u32 = 11;
 const SET_PERMS: u32 = 14;
@@ -100,6 +102,40 @@ pub(crate) fn check_answer(socket: &Path, limit: Duration) -> io::Result<()> {
     match connection.receive()? {
         (DIRECTORY, _) => Ok(()),
         _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// A connection that gives the daemon orders, as `xenstore-control` does.
+pub(crate) struct Control(Connection);
+
+impl Control {
+    pub(crate) fn open(socket: &Path) -> io::Result<Control> {
+        Ok(Control(Connection::open(socket, SILENCE_LIMIT)?))
+    }
+
+    /// Sends a command with its arguments.
+    pub(crate) fn send(&mut self, command: &[&[u8]]) -> io::Result<()> {
+        let mut payload = command.join(&0);
+        payload.push(0);
+        let mut request = Vec::new();
+        append(&mut request, CONTROL, &[&payload])?;
+        self.0.stream.write_all(&request)
+    }
+
+    /// The text that the daemon answers with; the name of an errno is one, too.
+    pub(crate) fn answer(&mut self) -> io::Result<String> {
+        match self.0.receive()? {
+            (CONTROL | ERROR, answer) => {
+                Ok(String::from_utf8_lossy(answer.strip_suffix(b"\0").unwrap_or(&answer)).into())
+            }
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.stream.as_fd()
     }
 }
 

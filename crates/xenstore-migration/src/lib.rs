@@ -42,6 +42,7 @@
 //! | octets to records and back | [`StreamReader`], [`StreamWriter`] |
 //! | what deployed servers do otherwise | [`Peer`], [`Deviation`], [`PeerChecker`] |
 //! | rules between records | [`OrderChecker`] |
+//! | quotas that are handed on | [`ServerQuotas`] |
 //! | another version, byte order or form | [`convert()`], [`Converter`] |
 //! | one domain's state | [`domain_state`] |
 //! | sizes | [`limits`] |
@@ -55,11 +56,14 @@ mod convert;
 mod deviation;
 pub mod domain_state;
 mod fields;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 mod order;
 mod peer;
 mod peer_check;
 mod preamble;
+mod quotas;
 mod reader;
 mod record;
 mod writer;
@@ -70,6 +74,7 @@ pub use order::{OrderChecker, StreamKind, Violation};
 pub use peer::Peer;
 pub use peer_check::{PeerChecker, PeerTrouble};
 pub use preamble::{ByteOrder, Preamble, PreambleError, Version};
+pub use quotas::{QuotasError, ServerQuotas};
 pub use reader::{
     OpenError, Place, Placed, ReadError, ReadFailure, ReadOptions, StreamReader, UnknownRecords,
 };

@@ -1,6 +1,7 @@
 //! Names of quotas and bits of features.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::payload::PayloadError;
 
@@ -25,6 +26,14 @@ impl QuotaName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for QuotaName {
+    type Err = PayloadError;
+
+    fn from_str(text: &str) -> Result<Self, PayloadError> {
+        Self::from_octets(text.as_bytes())
     }
 }
 

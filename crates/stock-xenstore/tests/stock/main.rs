@@ -8,4 +8,6 @@ mod fetching;
 #[cfg(test)]
 mod filling;
 #[cfg(test)]
+mod live_update;
+#[cfg(test)]
 mod started;
