@@ -8,14 +8,18 @@ use crate::record::ConnectionData;
 
 /// What has been received are whole requests and then at most a part of one; what is to be sent is the rest of a message and
 /// then whole ones. Since a connection's lengths are told nowhere else, this is how wrong ones show.
-pub(super) fn check(connection: &ConnectionData<'_>, order: ByteOrder, found: &mut Vec<Violation>) {
-    if whole_messages(connection.input, order).is_none() {
-        found.push(Violation::Input { connection: connection.id });
-    }
+///
+/// Messages are in the byte order of the machine they were made on, whatever that of the stream is.
+pub(crate) fn check_messages(connection: &ConnectionData<'_>) -> Option<Violation> {
+    let orders = [ByteOrder::Little, ByteOrder::Big];
     let rest = usize::from(connection.output_rest);
     let output = connection.output.get(rest..).unwrap_or_default();
-    if whole_messages(output, order) != Some(0) {
-        found.push(Violation::Output { connection: connection.id });
+    if orders.iter().all(|order| whole_messages(connection.input, *order).is_none()) {
+        Some(Violation::Input { connection: connection.id })
+    } else if orders.iter().all(|order| whole_messages(output, *order) != Some(0)) {
+        Some(Violation::Output { connection: connection.id })
+    } else {
+        None
     }
 }
 
@@ -46,18 +50,10 @@ mod tests {
         [words.as_flattened(), payload].concat()
     }
 
-    fn violations(
-        order: ByteOrder,
-        input: &[u8],
-        output_rest: u16,
-        output: &[u8],
-    ) -> Vec<Violation> {
+    fn violation(input: &[u8], output_rest: u16, output: &[u8]) -> Option<Violation> {
         let id = ConnectionId::new(1).unwrap();
         let spec = ConnectionSpec::Socket { fd: 3 };
-        let connection = ConnectionData { id, spec, input, output_rest, output, unique_id: None };
-        let mut found = Vec::new();
-        check(&connection, order, &mut found);
-        found
+        check_messages(&ConnectionData { id, spec, input, output_rest, output, unique_id: None })
     }
 
     #[test]
@@ -65,23 +61,23 @@ mod tests {
         for order in [ByteOrder::Little, ByteOrder::Big] {
             let whole = [message(order, b"/a\0"), message(order, b"")].concat();
             for cut in 0..whole.len() {
-                assert_eq!(violations(order, &whole[..cut], 0, &[]), [], "{cut}");
+                assert_eq!(violation(&whole[..cut], 0, &[]), None, "{cut}");
             }
-            assert_eq!(violations(order, &whole, 0, &whole), []);
+            assert_eq!(violation(&whole, 0, &whole), None);
             let rest = [b"the rest", &*whole].concat();
-            assert_eq!(violations(order, &[], 8, &rest), []);
+            assert_eq!(violation(&[], 8, &rest), None);
         }
     }
 
     #[test]
     fn octets_that_are_no_messages_are_found() {
         let connection = ConnectionId::new(1).unwrap();
-        let order = ByteOrder::Little;
-        let whole = message(order, b"/a\0");
-        let foreign = message(ByteOrder::Big, b"/a\0");
-        assert_eq!(violations(order, &foreign, 0, &[]), [Violation::Input { connection }]);
+        let whole = message(ByteOrder::Little, b"/a\0");
+        let mut long = whole.clone();
+        long[14..].fill(0xff);
+        assert_eq!(violation(&long, 0, &[]), Some(Violation::Input { connection }));
         for (rest, output) in [(0, &whole[..5]), (1, &whole), (0, &whole[1..])] {
-            assert_eq!(violations(order, &[], rest, output), [Violation::Output { connection }]);
+            assert_eq!(violation(&[], rest, output), Some(Violation::Output { connection }));
         }
     }
 }

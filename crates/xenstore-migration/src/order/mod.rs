@@ -5,10 +5,11 @@ mod violation;
 
 use std::collections::HashSet;
 
+pub(crate) use messages::check_messages;
 pub use violation::Violation;
 use xenstore_proto::{DomId, PathOrSpecial, QuotaName, TxId};
 
-use crate::preamble::{ByteOrder, Preamble, Version};
+use crate::preamble::{Preamble, Version};
 use crate::record::{
     ConnectionData, ConnectionId, ConnectionSpec, NodeAccess, NodeData, NodeScope, Quotas, Record,
     RecordType, WatchDepth,
@@ -35,7 +36,6 @@ use crate::record::{
 #[derive(Debug)]
 pub struct OrderChecker {
     version: Version,
-    byte_order: ByteOrder,
     kind: StreamKind,
     global: bool,
     global_quota: bool,
@@ -69,7 +69,6 @@ impl OrderChecker {
     pub fn new(preamble: Preamble, kind: StreamKind) -> Self {
         Self {
             version: preamble.version,
-            byte_order: preamble.byte_order,
             kind,
             global: false,
             global_quota: false,
@@ -156,7 +155,7 @@ impl OrderChecker {
         if self.kind == StreamKind::Domain && (domid.is_none() || !self.connections.is_empty()) {
             found.push(Violation::NotOfADomain { record_type: RecordType::CONNECTION_DATA });
         }
-        messages::check(connection, self.byte_order, found);
+        found.extend(check_messages(connection));
         if !self.connections.insert(id) {
             found.push(Violation::RepeatedConnection { connection: id });
         }
