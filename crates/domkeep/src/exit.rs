@@ -10,6 +10,8 @@ use libxl_config::retrieve::RetrieveError;
 use libxl_config::template::{
     CreateError, ListError, LoadError, OpenDirError, OpenStoreError, StoreFault, TextError,
 };
+use snapshot::CompleteFileError;
+use xenstore_migration as migration;
 use xenstored::{LoadError as StoreLoadError, ServeError};
 use xsclient::{DomId, Failure, OpenError, OperationError};
 
@@ -83,6 +85,18 @@ pub(crate) enum CommandError {
     Configuration { path: PathBuf, source: ReadError },
     #[error("{}: cannot be read as the nodes of a Xenstore", path.display())]
     Nodes { path: PathBuf, source: StoreLoadError },
+    #[error("{}: is no stream of Xenstore state", path.display())]
+    StreamOpen { path: PathBuf, source: migration::OpenError },
+    #[error("{}: cannot be read to its end", path.display())]
+    StreamRead { path: PathBuf, source: migration::ReadError },
+    #[error("{}: cannot be written", path.display())]
+    StreamCreate { path: PathBuf, source: migration::CreateError },
+    #[error("{}: cannot be written", path.display())]
+    StreamWrite { path: PathBuf, source: migration::WriteError },
+    #[error("{}: cannot be converted", path.display())]
+    StreamConvert { path: PathBuf, source: migration::ConvertError },
+    #[error(transparent)]
+    NewFile(#[from] CompleteFileError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error("cannot wait for signals")]
@@ -146,9 +160,20 @@ impl CommandError {
             | Self::NotATemplate { .. }
             | Self::Configuration { .. }
             | Self::Nodes { .. }
+            | Self::StreamCreate { .. }
+            | Self::StreamWrite { .. }
+            | Self::StreamConvert { .. }
+            | Self::NewFile(CompleteFileError::Exists { .. })
             | Self::Create(CreateError::Exists { .. }) => Exit::BadNews,
+            Self::StreamOpen { source: migration::OpenError::Io { .. }, .. } => Exit::OutOfReach,
+            Self::StreamOpen { .. } => Exit::BadNews,
+            Self::StreamRead { source, .. } => match source.failure {
+                migration::ReadFailure::Io { .. } => Exit::OutOfReach,
+                _ => Exit::BadNews,
+            },
             Self::Load(error) if !is_out_of_reach(error) => Exit::BadNews,
             Self::NoUuid { .. }
+            | Self::NewFile(CompleteFileError::NoName { .. })
             | Self::Unpaired
             | Self::NotAPath { .. }
             | Self::NoSuchCommand { .. } => Exit::Usage,
@@ -173,6 +198,23 @@ impl CommandError {
                 "`domkeep config check FILE` says all that is wrong with it"
             }
             Self::Nodes { .. } => "give a file that `domkeep xenstore ls -fp` has printed",
+            Self::StreamOpen {
+                source:
+                    migration::OpenError::Preamble { source: migration::PreambleError::Ident },
+                ..
+            } => "give a xenstore-migration stream, as xenstored dumps for a live update",
+            Self::StreamRead { source, .. } => match source.failure {
+                migration::ReadFailure::UnknownType => "keep such records with --unknown keep",
+                migration::ReadFailure::Io { .. } => return None,
+                _ => "`domkeep stream inspect FILE` prints what can be read",
+            },
+            Self::StreamCreate { source: migration::CreateError::Version { .. }, .. } => {
+                "ask for a version that it knows, with --version"
+            }
+            Self::NewFile(CompleteFileError::Exists { .. }) => {
+                "give a name that is free; a file is never replaced"
+            }
+            Self::NewFile(CompleteFileError::NoName { .. }) => "name the file itself",
             Self::Load(LoadError::Locked { .. })
             | Self::Retrieve(RetrieveError::Template {
                 source: LoadError::Locked { .. }, ..

@@ -1,5 +1,7 @@
 //! Exactly what was typed.
 
+mod stream;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -10,6 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use libxl_config::template::UserdataDir;
 use uuid::Uuid;
 use xsclient::{DomId, Path, PathOrSpecial};
+
+pub(crate) use stream::{Form, Stream, UnknownChoice};
 
 /// Most seconds that may be asked for: a year, so that no sum of times overflows.
 const SECONDS_MAX: f64 = 366.0 * 24.0 * 3600.0;
@@ -66,6 +70,9 @@ pub(crate) enum Command {
     /// Serve a Xenstore, or talk to one
     #[command(subcommand)]
     Xenstore(Xenstore),
+    /// Look at, check and rewrite streams of Xenstore state (xenstore-migration)
+    #[command(subcommand)]
+    Stream(Stream),
     /// Show the main job on a machine without Xen
     Demo,
     /// Print completions for a shell
