@@ -199,8 +199,7 @@ impl CommandError {
             }
             Self::Nodes { .. } => "give a file that `domkeep xenstore ls -fp` has printed",
             Self::StreamOpen {
-                source:
-                    migration::OpenError::Preamble { source: migration::PreambleError::Ident },
+                source: migration::OpenError::Preamble { source: migration::PreambleError::Ident },
                 ..
             } => "give a xenstore-migration stream, as xenstored dumps for a live update",
             Self::StreamRead { source, .. } => match source.failure {

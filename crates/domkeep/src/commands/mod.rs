@@ -3,8 +3,8 @@
 mod config;
 mod demo;
 mod list;
-mod retrieve;
 mod octets;
+mod retrieve;
 mod shell;
 mod stream;
 mod template;

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use crate::host::{Answer, Host, domkeep};
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 20] = [
     &[],
     &["retrieve"],
     &["list"],
@@ -23,6 +23,10 @@ const COMMANDS: [&[&str]; 16] = [
     &["xenstore", "ls"],
     &["xenstore", "write"],
     &["xenstore", "watch"],
+    &["stream"],
+    &["stream", "inspect"],
+    &["stream", "verify"],
+    &["stream", "convert"],
     &["demo"],
     &["completions"],
 ];

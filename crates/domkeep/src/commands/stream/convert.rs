@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use xenstore_migration::{
-    ConvertError, Loss, Peer, Preamble, ReadOptions, StreamWriter, convert,
-};
+use xenstore_migration::{ConvertError, Loss, Peer, Preamble, ReadOptions, StreamWriter, convert};
 
 use super::findings::{Finding, order, plural, preamble_in_words};
 use super::sink::Sink;
@@ -34,8 +32,7 @@ pub(super) fn run(
     output: &mut Output,
 ) -> Result<Exit, CommandError> {
     let options = ReadOptions::default();
-    let options =
-        if unknown == UnknownChoice::Refuse { options.known_only() } else { options };
+    let options = if unknown == UnknownChoice::Refuse { options.known_only() } else { options };
     let mut source = Source::open(file, options)?;
     let original = source.reader.preamble();
     let preamble = Preamble::new(
@@ -52,9 +49,7 @@ pub(super) fn run(
     let mut losses = Losses { count: 0, output, told: Ok(()) };
     let lose = |loss: Loss<'_>| losses.add(&Finding::new(Some(loss.place), loss.kind));
     convert(&mut source.reader, &mut writer, lose).map_err(|error| match error {
-        ConvertError::Read { source } => {
-            CommandError::StreamRead { path: file.to_owned(), source }
-        }
+        ConvertError::Read { source } => CommandError::StreamRead { path: file.to_owned(), source },
         error => Sink::convert_error(file, out, error),
     })?;
     let end = source.end()?;

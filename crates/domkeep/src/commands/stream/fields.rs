@@ -73,10 +73,9 @@ fn of_connection<'a>(connection: &ConnectionData<'a>) -> Vec<(&'static str, Fiel
         ConnectionSpec::Socket { fd } => {
             fields.extend([("kind", Field::Word("socket".to_owned())), ("fd", Field::of(fd))]);
         }
-        ConnectionSpec::Unknown { kind, octets } => fields.extend([
-            ("kind", Field::of(kind)),
-            ("spec", Field::Word(hex(&octets))),
-        ]),
+        ConnectionSpec::Unknown { kind, octets } => {
+            fields.extend([("kind", Field::of(kind)), ("spec", Field::Word(hex(&octets)))])
+        }
     }
     fields.extend([
         ("unique_id", Field::told(connection.unique_id, "none")),

@@ -8,8 +8,7 @@ use xenstore_migration::{Placed, ReadOptions};
 
 use super::fields::fields;
 use super::findings::{
-    At, Deviating, deviations, deviations_in_words, order, peer_in_words, plural,
-    preamble_in_words,
+    At, Deviating, deviations, deviations_in_words, order, peer_in_words, plural, preamble_in_words,
 };
 use super::source::Source;
 use crate::exit::{CommandError, Exit, on_one_line};

@@ -119,8 +119,7 @@ impl Verifying {
         }
         if let Some(peer) = &mut self.peer {
             for trouble in peer.checker.check(record) {
-                let sort =
-                    if trouble.is_refusal() { &mut peer.refusals } else { &mut peer.losses };
+                let sort = if trouble.is_refusal() { &mut peer.refusals } else { &mut peer.losses };
                 sort.add(Some(*place), trouble);
             }
         }
