@@ -1,6 +1,34 @@
-//! What one domain owns in Xenstore, as a value.
+//! What one domain owns in Xenstore, as a value: to and from a stream, under another domain id, and what it takes to make a
+//! running Xenstore agree with it.
+//!
+//! ```text
+//! stream of one domain --from_stream--> DomainState --Translation--> DomainState --plan--> Plan: changes, what is left
+//! live-update dump -----from_dump-----^     |
+//!                                           `--to_stream--> stream of one domain
+//! ```
+
+mod collect;
+mod from_dump;
+mod from_stream;
+mod ownership;
+mod pattern;
+mod plan;
+mod policy;
+mod to_stream;
+mod translate;
+mod value_rules;
 
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use collect::{RecordFault, StalePerm};
+pub use from_dump::{DumpContents, FromDumpError};
+pub use from_stream::{FromStreamError, StreamContents, UnknownRecord};
+pub use pattern::{NodePattern, PatternError};
+pub use plan::{Attachment, Change, Left, LeftReason, Plan, PlanError, plan};
+pub use policy::{Owner, RestorePolicy, RestoreRule, Treatment};
+pub use to_stream::{StreamLoss, ToStreamError};
+pub use translate::{TranslateError, Translation};
+pub use value_rules::{DomIdValues, PathValues, ValueRule};
 
 use xenstore_proto::{DomId, Features, Path, PathOrSpecial, Perms, QuotaName, Token, TxId};
 
