@@ -1,0 +1,330 @@
+//! Restoring the state of one domain.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use xenstore_migration::domain_state::{
+    Attachment, DomainState, Plan, PlanError, RestorePolicy, plan,
+};
+use xsclient::{
+    Batch, Client, DomId, Failure, MessageType, Nodes, OperationError, Path, PayloadTooLong,
+    RetryPolicy, Transaction,
+};
+
+use super::changes::{Changes, ChangesError};
+use super::levels::{ReadError, Reading, Seen};
+use super::limits::{LimitExceeded, Limits};
+use super::missing::{MissingReason, StatePart};
+
+/// How to apply a state.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ApplyRequest {
+    /// Which nodes may be changed.
+    pub policy: RestorePolicy,
+    /// Whether to find out only what would be changed.
+    pub dry_run: bool,
+    /// When the whole call has to end.
+    pub deadline: Instant,
+    /// How often to try, at least 1, when somebody else changes something meanwhile.
+    pub attempts: u32,
+    /// How much of the store to hold.
+    pub limits: Limits,
+}
+
+impl ApplyRequest {
+    /// The usual request: for real, with the attempts of [`RetryPolicy::default`] and default limits.
+    pub fn new(policy: RestorePolicy, deadline: Instant) -> Self {
+        Self {
+            policy,
+            dry_run: false,
+            deadline,
+            attempts: RetryPolicy::default().attempts,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Applied {
+    /// What was changed, or would be; and what was left as it was. If nothing was committed, the server has not checked that
+    /// all of what the plan is made from was of one moment (in C xenstored only a commit does).
+    pub plan: Plan,
+    /// Whether anything was written. Not in a dry run, and not if there was nothing to change.
+    pub committed: bool,
+    /// How often the store was read until the changes could be made, or none were to be.
+    pub attempts: u32,
+    /// What the state holds besides nodes, each part once. None of it is restored by this, whether or not the policy wants
+    /// it: no request of the protocol does, or it is for whoever introduces the domain. The plan has the particulars.
+    pub unapplied: Vec<StatePart>,
+    /// Round trips, of all attempts. Pages of directories that do not fit one reply are not in here.
+    pub round_trips: u64,
+}
+
+/// Why a state was not applied. Unless it says otherwise, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The id is one of those that never name a domain.
+    #[error("{domid} is no domain's id: ids from {} are reserved", DomId::FIRST_RESERVED)]
+    ReservedDomId {
+        /// Which.
+        domid: DomId,
+    },
+    /// A root or node of the state that is not absolute.
+    #[error("domain {domid}: {path} is no absolute path")]
+    RelativePath {
+        /// Whose state.
+        domid: DomId,
+        /// The path.
+        path: Path,
+    },
+    /// Xenstore has no such domain: a state is applied to one that has been created.
+    #[error("no domain {domid} to restore into: Xenstore has no /local/domain/{domid}")]
+    NoSuchDomain {
+        /// Which.
+        domid: DomId,
+    },
+    /// A node that the plan depends on cannot be read.
+    #[error("domain {domid}: cannot see what {path} is now")]
+    Unreadable {
+        /// Whose state.
+        domid: DomId,
+        /// The node.
+        path: Path,
+        /// Why.
+        source: OperationError,
+    },
+    /// There is more in the store, or in the state, than the request's limits allow.
+    #[error("domain {domid}: the state is too large")]
+    TooLarge {
+        /// Whose.
+        domid: DomId,
+        /// Which limit.
+        source: LimitExceeded,
+    },
+    /// There is no plan.
+    #[error("domain {domid}: the state cannot be restored")]
+    Plan {
+        /// Whose state.
+        domid: DomId,
+        /// Why.
+        source: PlanError,
+    },
+    /// A node's path and value, or path and permissions, do not fit one message.
+    #[error("domain {domid}: {operation} of {path} does not fit a message")]
+    TooLong {
+        /// Whose state.
+        domid: DomId,
+        /// WRITE or SET_PERMS.
+        operation: MessageType,
+        /// The node.
+        path: Path,
+        /// How long it is, and how long it may be.
+        source: PayloadTooLong,
+    },
+    /// The server refuses one of the changes, so that none was made. E2BIG for a value longer than 2048 octets is
+    /// oxenstored's.
+    #[error("domain {domid}: {path} could not be changed, so nothing was")]
+    Refused {
+        /// Whose state.
+        domid: DomId,
+        /// WRITE, SET_PERMS or RM.
+        operation: MessageType,
+        /// The node.
+        path: Path,
+        /// The server's word.
+        source: OperationError,
+    },
+    /// Somebody else changed something in every attempt.
+    #[error("domain {domid}: another change got in between in each of {attempts} attempts")]
+    Conflict {
+        /// Whose state.
+        domid: DomId,
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// The server did not say whether it made the changes: either all are made, or none. Applying again finds out.
+    #[error("domain {domid}: it is not known whether the changes were made")]
+    OutcomeUnknown {
+        /// Whose state.
+        domid: DomId,
+        /// Why.
+        source: OperationError,
+    },
+    /// Xenstore could not be reached or read.
+    #[error("domain {domid}: cannot apply a state in Xenstore")]
+    Xenstore {
+        /// Of which domain.
+        domid: DomId,
+        /// Why.
+        source: OperationError,
+    },
+}
+
+/// Changes what the policy allows so that the domain has the nodes of a state: all in one transaction, or nothing.
+///
+/// `wanted` must be about the domain that it goes into: translate it first, if it was another's. The domain must have
+/// been created, and should not run yet. What is there now is read in the same transaction, so that a second apply finds
+/// nothing to change and writes nothing.
+///
+/// # Errors
+///
+/// If there is no such domain, there is no plan, or the server refuses a change or does not answer before the deadline.
+pub fn apply(
+    client: &mut Client,
+    wanted: &DomainState,
+    request: &ApplyRequest,
+) -> Result<Applied, ApplyError> {
+    let domid = wanted.domid;
+    check(wanted)?;
+    let message_max = client.manner().request_payload_max;
+    let mut client = client.with_deadline(request.deadline);
+    let before = client.statistics();
+    let retries = RetryPolicy { attempts: request.attempts, ..RetryPolicy::default() };
+    let mut attempts = 0;
+    let ran = client.transact(&retries, |transaction| {
+        attempts += 1;
+        let current = read_current(transaction, wanted, request.limits)?;
+        let plan = plan(&current, wanted, &request.policy)
+            .map_err(|source| ApplyError::Plan { domid, source })?;
+        let changes = Changes::of(&plan, message_max).map_err(|error| of_change(domid, error))?;
+        if request.dry_run || changes.is_empty() {
+            return Err(End::NothingToCommit(plan));
+        }
+        changes.make(transaction).map_err(|error| of_change(domid, error))?;
+        Ok(plan)
+    });
+    let (plan, committed) = match ran {
+        Ok(plan) => (plan, true),
+        Err(End::NothingToCommit(plan)) => (plan, false),
+        Err(End::Failed(error)) => return Err(error),
+        Err(End::Client(source)) => return Err(failed(domid, source)),
+    };
+    let round_trips = client.statistics().since(&before).round_trips;
+    let unapplied = unapplied(&plan);
+    Ok(Applied { plan, committed, attempts, unapplied, round_trips })
+}
+
+/// How the work in a transaction ends without a commit.
+enum End {
+    NothingToCommit(Plan),
+    Failed(ApplyError),
+    Client(OperationError),
+}
+
+fn check(wanted: &DomainState) -> Result<(), ApplyError> {
+    let domid = wanted.domid;
+    if !domid.is_real() {
+        return Err(ApplyError::ReservedDomId { domid });
+    }
+    match wanted.roots.iter().chain(wanted.nodes.keys()).find(|path| !path.is_absolute()) {
+        Some(path) => Err(ApplyError::RelativePath { domid, path: path.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// What there is now in the trees that the wanted state covers.
+fn read_current(
+    transaction: &mut Transaction<'_>,
+    wanted: &DomainState,
+    limits: Limits,
+) -> Result<DomainState, End> {
+    let domid = wanted.domid;
+    let domain = Path::of_domain(domid);
+    let mut reading = Reading::new(limits);
+    reading.want(domain.clone());
+    // What is wanted is mostly there already, so that one batch reads nearly all.
+    wanted.roots.iter().chain(wanted.nodes.keys()).for_each(|path| reading.want(path.clone()));
+    while !reading.is_done() {
+        let mut batch = Batch::new();
+        let level = reading.next_level(&mut batch);
+        let mut replies = transaction.run(batch)?;
+        reading.take(level, &mut replies).map_err(|error| match error {
+            ReadError::Operation(source) => End::Client(source),
+            ReadError::Limit(source) => ApplyError::TooLarge { domid, source }.into(),
+        })?;
+    }
+    match reading.seen(&domain) {
+        Some(Seen::Node(_)) => {}
+        Some(Seen::Unreadable(source)) => {
+            let source = source.clone();
+            return Err(ApplyError::Unreadable { domid, path: domain, source }.into());
+        }
+        Some(Seen::Absent { .. }) | None => return Err(ApplyError::NoSuchDomain { domid }.into()),
+    }
+    let roots = wanted.roots.clone();
+    let (nodes, missing) = reading.finish(&roots);
+    for missing in missing {
+        // One that vanished is a conflict, which the commit finds.
+        if let (StatePart::Node(path), MissingReason::Unreadable(source)) =
+            (missing.part, missing.reason)
+        {
+            return Err(ApplyError::Unreadable { domid, path, source }.into());
+        }
+    }
+    Ok(DomainState {
+        domid,
+        roots,
+        nodes,
+        connection: None,
+        quotas: BTreeMap::new(),
+        features: None,
+    })
+}
+
+/// What no request of the protocol restores, or this leaves to others.
+fn unapplied(plan: &Plan) -> Vec<StatePart> {
+    let part = |attachment: &Attachment| {
+        Some(match attachment {
+            Attachment::Watch(_) => StatePart::Watches,
+            Attachment::Transaction(_) => StatePart::Transactions,
+            Attachment::Messages { .. } => StatePart::PendingData,
+            Attachment::Target(_) => StatePart::Target,
+            Attachment::Features(_) => StatePart::Features,
+            Attachment::Quota { name, .. } => StatePart::Quota(name.clone()),
+            _ => return None,
+        })
+    };
+    let parts = plan.attachments.iter().chain(&plan.attachments_left).filter_map(part);
+    parts.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn of_change(domid: DomId, error: ChangesError) -> End {
+    let error = match error {
+        ChangesError::TooLong { operation, path, source } => {
+            ApplyError::TooLong { domid, operation, path, source }
+        }
+        ChangesError::Refused { path, source } => {
+            ApplyError::Refused { domid, operation: source.operation(), path, source }
+        }
+        ChangesError::NotAnswered(source) => return End::Client(source),
+    };
+    End::Failed(error)
+}
+
+/// What an error of the connection, or of the transaction itself, means.
+fn failed(domid: DomId, source: OperationError) -> ApplyError {
+    let committing = source.operation() == MessageType::TRANSACTION_END;
+    match source.failure() {
+        Failure::Conflict { attempts } => ApplyError::Conflict { domid, attempts: *attempts },
+        Failure::Timeout { sent: true } | Failure::Lost(_) if committing => {
+            ApplyError::OutcomeUnknown { domid, source }
+        }
+        _ => ApplyError::Xenstore { domid, source },
+    }
+}
+
+impl From<OperationError> for End {
+    fn from(error: OperationError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<ApplyError> for End {
+    fn from(error: ApplyError) -> Self {
+        Self::Failed(error)
+    }
+}
