@@ -11,7 +11,9 @@ use libxl_config::template::{
     CreateError, ListError, LoadError, OpenDirError, OpenStoreError, StoreFault, TextError,
 };
 use snapshot::CompleteFileError;
+use snapshot::xenstore_state::{ApplyError, ExtractError};
 use xenstore_migration as migration;
+use xenstore_migration::domain_state::{FromStreamError, ToStreamError, TranslateError};
 use xenstored::{LoadError as StoreLoadError, ServeError};
 use xsclient::{DomId, Failure, OpenError, OperationError};
 
@@ -95,6 +97,16 @@ pub(crate) enum CommandError {
     StreamWrite { path: PathBuf, source: migration::WriteError },
     #[error("{}: cannot be converted", path.display())]
     StreamConvert { path: PathBuf, source: migration::ConvertError },
+    #[error("{}: is no stream of one domain", path.display())]
+    DomainStream { path: PathBuf, source: FromStreamError },
+    #[error("{}: cannot be for domain {domid}", path.display())]
+    Translate { path: PathBuf, domid: DomId, source: TranslateError },
+    #[error("{}: cannot hold the state of domain {domid}", path.display())]
+    ToStream { path: PathBuf, domid: DomId, source: ToStreamError },
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
     #[error(transparent)]
     NewFile(#[from] CompleteFileError),
     #[error(transparent)]
@@ -163,14 +175,29 @@ impl CommandError {
             | Self::StreamCreate { .. }
             | Self::StreamWrite { .. }
             | Self::StreamConvert { .. }
+            | Self::Translate { .. }
+            | Self::ToStream { .. }
             | Self::NewFile(CompleteFileError::Exists { .. })
             | Self::Create(CreateError::Exists { .. }) => Exit::BadNews,
             Self::StreamOpen { source: migration::OpenError::Io { .. }, .. } => Exit::OutOfReach,
             Self::StreamOpen { .. } => Exit::BadNews,
-            Self::StreamRead { source, .. } => match source.failure {
-                migration::ReadFailure::Io { .. } => Exit::OutOfReach,
-                _ => Exit::BadNews,
-            },
+            Self::StreamRead { source, .. }
+            | Self::DomainStream { source: FromStreamError::Read { source }, .. } => {
+                match source.failure {
+                    migration::ReadFailure::Io { .. } => Exit::OutOfReach,
+                    _ => Exit::BadNews,
+                }
+            }
+            Self::DomainStream { .. } => Exit::BadNews,
+            Self::Extract(ExtractError::RelativeRoot { .. }) => Exit::Usage,
+            Self::Extract(ExtractError::Xenstore { source, .. })
+            | Self::Apply(
+                ApplyError::Xenstore { source, .. }
+                | ApplyError::Unreadable { source, .. }
+                | ApplyError::Refused { source, .. },
+            ) => exit_of(source),
+            Self::Apply(ApplyError::OutcomeUnknown { .. }) => Exit::OutOfReach,
+            Self::Extract(_) | Self::Apply(_) => Exit::BadNews,
             Self::Load(error) if !is_out_of_reach(error) => Exit::BadNews,
             Self::NoUuid { .. }
             | Self::NewFile(CompleteFileError::NoName { .. })
@@ -184,8 +211,27 @@ impl CommandError {
     fn advice(&self) -> Option<&'static str> {
         Some(match self {
             Self::Connect(_) => "start xenstored, or say with --xenstore SOCKET where it is",
-            Self::Retrieve(RetrieveError::NoSuchDomain { .. }) | Self::NoSuchName { .. } => {
-                "`domkeep list` shows the domains"
+            Self::Retrieve(RetrieveError::NoSuchDomain { .. })
+            | Self::Extract(ExtractError::NoSuchDomain { .. })
+            | Self::NoSuchName { .. } => "`domkeep list` shows the domains",
+            Self::Apply(ApplyError::NoSuchDomain { .. }) => {
+                "create the domain first, paused: a state goes into a domain that is there"
+            }
+            Self::Apply(ApplyError::OutcomeUnknown { .. }) => {
+                "apply it again: what has been made already is not made twice"
+            }
+            Self::Apply(ApplyError::Conflict { .. }) => "apply it while the domain does not run",
+            Self::Apply(ApplyError::Xenstore { source, .. })
+            | Self::Extract(ExtractError::Xenstore { source, .. })
+                if source.is_timeout() =>
+            {
+                "allow more with --timeout SECONDS"
+            }
+            Self::DomainStream { source: FromStreamError::Read { .. }, .. } => {
+                "`domkeep stream inspect FILE` prints what can be read"
+            }
+            Self::DomainStream { .. } => {
+                "`domkeep stream verify FILE --kind domain` says all that is wrong with it"
             }
             Self::SeveralOfThatName { .. } => "give the id instead of the name",
             Self::SeveralTemplates { .. } => "give the uuid instead of the id",

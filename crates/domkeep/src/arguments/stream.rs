@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
+use xenstore_migration::domain_state::NodePattern;
 use xenstore_migration::{ByteOrder, Peer, StreamKind, Version};
+use xsclient::Path;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Stream {
@@ -38,10 +40,51 @@ pub(crate) enum Stream {
         #[arg(long, value_enum, default_value_t = UnknownChoice::Keep)]
         unknown: UnknownChoice,
     },
+    /// Write what a domain has in Xenstore as a stream; exit status 1 if not all of it could be read
+    Extract(Extract),
+    /// Put the nodes of a stream of one domain back, into a domain that has been created and does not run yet
+    Apply(Apply),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Extract {
+    /// Name or id of the domain
+    pub(crate) domain: String,
+    /// The stream, or - for stdout; never replaces a file
+    pub(crate) out: PathBuf,
+    /// Also the tree at this path; as often as needed
+    #[arg(long = "root", value_name = "PATH")]
+    pub(crate) roots: Vec<Path>,
+    /// Version of the stream [default: 2, or 1 for a server that knows no other]
+    #[arg(long, value_enum)]
+    pub(crate) version: Option<VersionChoice>,
+    /// Byte order of the records
+    #[arg(long, value_enum, value_name = "ORDER", default_value_t = ByteOrderChoice::Native)]
+    pub(crate) byte_order: ByteOrderChoice,
+    /// For which server
+    #[arg(long = "for", value_enum, value_name = "PEER", default_value_t = PeerChoice::Specification)]
+    pub(crate) peer: PeerChoice,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The stream, or - for stdin
+    pub(crate) file: PathBuf,
+    /// Name or id of the domain that gets the nodes
+    pub(crate) domain: String,
+    /// Change nothing, and say what would be changed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// All that the guest owns becomes exactly as saved, for one that does not know that it was restored
+    #[arg(long)]
+    pub(crate) exact: bool,
+    /// Also these nodes, whoever owns them: a path, or one below the domain's own (data/**, /vm/*/x); as often as needed
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) allow: Vec<NodePattern>,
 }
 
 /// How a stream is written.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Form {
     /// Version of the stream [default: that of the original]
     #[arg(long, value_enum)]

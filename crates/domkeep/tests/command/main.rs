@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod differences;
 mod documentation;
+mod domain_stream;
 mod host;
 mod list;
 mod retrieve;

@@ -1,9 +1,12 @@
-//! `stream`: xenstore-migration streams in files.
+//! `stream`: xenstore-migration streams in files, out of Xenstore, and into it.
 
+mod apply;
 mod convert;
+mod extract;
 mod fields;
 mod findings;
 mod inspect;
+mod report;
 mod sink;
 mod source;
 mod verify;
@@ -11,8 +14,13 @@ mod verify;
 use crate::arguments::Stream;
 use crate::exit::{CommandError, Exit};
 use crate::output::Output;
+use crate::places::Places;
 
-pub(super) fn run(asked: &Stream, output: &mut Output) -> Result<Exit, CommandError> {
+pub(super) fn run(
+    asked: &Stream,
+    places: &Places,
+    output: &mut Output,
+) -> Result<Exit, CommandError> {
     match asked {
         Stream::Inspect { file } => inspect::run(file, output),
         Stream::Verify { file, kind, peer, strict } => {
@@ -26,5 +34,7 @@ pub(super) fn run(asked: &Stream, output: &mut Output) -> Result<Exit, CommandEr
         Stream::Convert { file, out, form, unknown } => {
             convert::run(file, out, *form, *unknown, output)
         }
+        Stream::Extract(asked) => extract::run(asked, places, output),
+        Stream::Apply(asked) => apply::run(asked, places, output),
     }
 }
