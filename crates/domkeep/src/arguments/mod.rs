@@ -24,8 +24,8 @@ const SECONDS_MAX: f64 = 366.0 * 24.0 * 3600.0;
     name = "domkeep",
     version,
     max_term_width = 100,
-    after_help = "Exit status: 0 done; 1 done, and the answer is bad news (a finding, a difference, a domain or node \
-                  that is not there or failed); 2 usage; 3 out of reach (Xenstore, template store, file)."
+    after_help = "Exit status: 0 done; 1 done, and the answer is bad news (a finding, a difference, a loss, a domain or \
+                  node that is not there or failed); 2 usage; 3 out of reach (Xenstore, template store, file)."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use crate::host::{Answer, Host, domkeep};
 
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 22] = [
     &[],
     &["retrieve"],
     &["list"],
@@ -27,6 +27,8 @@ const COMMANDS: [&[&str]; 20] = [
     &["stream", "inspect"],
     &["stream", "verify"],
     &["stream", "convert"],
+    &["stream", "extract"],
+    &["stream", "apply"],
     &["demo"],
     &["completions"],
 ];
