@@ -101,6 +101,8 @@ pub(crate) enum CommandError {
     DomainStream { path: PathBuf, source: FromStreamError },
     #[error("{}: cannot be for domain {domid}", path.display())]
     Translate { path: PathBuf, domid: DomId, source: TranslateError },
+    #[error("domain 0 takes no other domain's state: what it owns is the host's")]
+    ApplyToHost,
     #[error("{}: cannot hold the state of domain {domid}", path.display())]
     ToStream { path: PathBuf, domid: DomId, source: ToStreamError },
     #[error(transparent)]
@@ -201,6 +203,7 @@ impl CommandError {
             Self::Load(error) if !is_out_of_reach(error) => Exit::BadNews,
             Self::NoUuid { .. }
             | Self::NewFile(CompleteFileError::NoName { .. })
+            | Self::ApplyToHost
             | Self::Unpaired
             | Self::NotAPath { .. }
             | Self::NoSuchCommand { .. } => Exit::Usage,

@@ -9,7 +9,6 @@ mod config;
 mod demo;
 mod differences;
 mod documentation;
-mod domain_stream;
 mod host;
 mod list;
 mod retrieve;

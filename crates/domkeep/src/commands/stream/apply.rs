@@ -26,6 +26,10 @@ pub(super) fn run(
         .map_err(|source| CommandError::DomainStream { path: path.clone(), source })?;
     let mut client = places.client()?;
     let domid = domains::find(&mut client, &asked.domain)?;
+    if domid == DomId::DOM0 {
+        // It owns the backends of all guests, which an exact restore would remove.
+        return Err(CommandError::ApplyToHost);
+    }
     let mut saved = contents.state;
     let from = saved.domid;
     let vm = Vm::of(&mut saved, domid, &mut client, places)?;

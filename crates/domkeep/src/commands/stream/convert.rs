@@ -47,7 +47,7 @@ pub(super) fn run(
     let mut writer = StreamWriter::create(sink, preamble, peer)
         .map_err(|source| Sink::begin_error(out, source))?;
     let mut losses = Losses { count: 0, output, told: Ok(()) };
-    let lose = |loss: Loss<'_>| losses.add(&Finding::new(Some(loss.place), loss.kind));
+    let lose = |loss: Loss<'_>| losses.add(&Finding::new(Some(loss.place), &loss.kind));
     convert(&mut source.reader, &mut writer, lose).map_err(|error| match error {
         ConvertError::Read { source } => CommandError::StreamRead { path: file.to_owned(), source },
         error => Sink::convert_error(file, out, error),
@@ -55,7 +55,7 @@ pub(super) fn run(
     let end = source.end()?;
     if end.goes_on {
         let message = format!("what follows the stream at octet {} is left out", end.octets);
-        losses.add(&Finding::new(None, message));
+        losses.add(&Finding::new(None, &message));
     }
     let sink = writer.finish().map_err(|source| Sink::write_error(out, source))?;
     let octets = sink.finish()?;

@@ -8,6 +8,7 @@ use xenstore_migration::{
     WatchDepth,
 };
 use xenstored::escape_value;
+use xsclient::DomId;
 
 use crate::commands::octets::{Octets, hex};
 
@@ -67,7 +68,7 @@ fn of_connection<'a>(connection: &ConnectionData<'a>) -> Vec<(&'static str, Fiel
         ConnectionSpec::Ring { domid, target, port } => fields.extend([
             ("kind", Field::Word("ring".to_owned())),
             ("domid", Field::of(domid.get())),
-            ("target", Field::told(target.map(|target| target.get()), "none")),
+            ("target", Field::told(target.map(DomId::get), "none")),
             ("port", Field::of(port)),
         ]),
         ConnectionSpec::Socket { fd } => {
@@ -119,12 +120,12 @@ impl Field<'_> {
             Self::Word(word) => words.write_str(word),
             Self::Absent(word) => words.write_str(word),
             Self::Name(name) => {
-                escape(name, &[b' ', b'"'], words);
+                escape(name, b" \"", words);
                 Ok(())
             }
             Self::Octets(octets) => {
                 words.push('"');
-                escape(octets, &[b'"'], words);
+                escape(octets, b"\"", words);
                 words.push('"');
                 Ok(())
             }
@@ -140,7 +141,7 @@ impl Field<'_> {
                     if number > 0 {
                         words.push(',');
                     }
-                    escape(name, &[b' ', b'"', b',', b':'], words);
+                    escape(name, b" \",:", words);
                     let _ = write!(words, ":{value}");
                 }
                 Ok(())
@@ -237,7 +238,7 @@ fn perms_in_words(perms: &[NodePerm]) -> String {
 mod tests {
     use super::*;
     use xenstore_migration::{NodeData, QuotaTable};
-    use xsclient::{Access, DomId};
+    use xsclient::Access;
 
     fn words(field: &Field<'_>) -> String {
         let mut words = String::new();

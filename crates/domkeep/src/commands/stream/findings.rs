@@ -34,7 +34,7 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    pub(super) fn new(place: Option<Place>, message: impl ToString) -> Self {
+    pub(super) fn new(place: Option<Place>, message: &impl ToString) -> Self {
         Self { at: place.map(At::from), message: message.to_string(), place }
     }
 
@@ -54,7 +54,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) fn add(&mut self, place: Option<Place>, found: impl ToString) {
+    pub(super) fn add(&mut self, place: Option<Place>, found: &impl ToString) {
         self.count += 1;
         if self.first.len() < LISTED_MAX {
             self.first.push(Finding::new(place, found));

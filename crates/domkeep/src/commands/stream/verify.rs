@@ -97,7 +97,7 @@ impl Verifying {
                 losses: Findings::default(),
             };
             for trouble in candidate.checker.check_preamble() {
-                candidate.refusals.add(None, trouble);
+                candidate.refusals.add(None, &trouble);
             }
             candidate
         });
@@ -114,13 +114,13 @@ impl Verifying {
         }
         for candidate in &mut self.candidates {
             for violation in candidate.checker.check(record) {
-                candidate.found.add(Some(*place), violation);
+                candidate.found.add(Some(*place), &violation);
             }
         }
         if let Some(peer) = &mut self.peer {
             for trouble in peer.checker.check(record) {
                 let sort = if trouble.is_refusal() { &mut peer.refusals } else { &mut peer.losses };
-                sort.add(Some(*place), trouble);
+                sort.add(Some(*place), &trouble);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `stream extract` and `apply`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use stock_xenstore::{Kind, Packages, StartError, StockDaemon};
@@ -12,6 +12,7 @@ use xenstore_migration::{
 };
 use xsclient::{Access, DomId, TxId};
 
+use super::text;
 use crate::host::{Answer, Host, domkeep, shipped};
 
 const SAVED: DomId = DomId::new(7);
@@ -60,10 +61,6 @@ fn guest(more: &[Record<'_>]) -> Vec<u8> {
 
 fn shipped_guest() -> PathBuf {
     shipped("tests/data/config/guest.stream")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 #[test]
@@ -253,6 +250,10 @@ fn a_stream_that_is_not_of_one_domain_or_a_domain_that_is_not_there_is_refused()
     let broken = host.ask(&["stream", "apply", text(&cut), "db"]).expect(1);
     assert!(broken.stderr().contains("the stream is cut"), "{}", broken.stderr());
     host.ask(&["stream", "apply", text(&guest), "db", "--allow", "a**"]).expect(2);
+    for dom0 in ["0", "Domain-0"] {
+        let refused = host.ask(&["stream", "apply", text(&guest), dom0, "--exact"]).expect(2);
+        assert!(refused.stderr().contains("what it owns is the host's"), "{}", refused.stderr());
+    }
     host.ask(&["stream", "apply", "/nonexistent/file", "db"]).expect(3);
     let mut nowhere = domkeep();
     nowhere.args(["--xenstore", "/nonexistent/s", "stream", "apply", text(&guest), "1"]);
