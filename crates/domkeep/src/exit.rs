@@ -103,6 +103,8 @@ pub(crate) enum CommandError {
     Translate { path: PathBuf, domid: DomId, source: TranslateError },
     #[error("domain 0 takes no other domain's state: what it owns is the host's")]
     ApplyToHost,
+    #[error("the stream is of domain {domid} itself, whose new id is that of DOMAIN")]
+    RenumberedTwice { domid: DomId },
     #[error("{}: cannot hold the state of domain {domid}", path.display())]
     ToStream { path: PathBuf, domid: DomId, source: ToStreamError },
     #[error(transparent)]
@@ -204,6 +206,7 @@ impl CommandError {
             Self::NoUuid { .. }
             | Self::NewFile(CompleteFileError::NoName { .. })
             | Self::ApplyToHost
+            | Self::RenumberedTwice { .. }
             | Self::Unpaired
             | Self::NotAPath { .. }
             | Self::NoSuchCommand { .. } => Exit::Usage,

@@ -13,7 +13,7 @@ use libxl_config::template::UserdataDir;
 use uuid::Uuid;
 use xsclient::{DomId, Path, PathOrSpecial};
 
-pub(crate) use stream::{Apply, Extract, Form, Stream, UnknownChoice};
+pub(crate) use stream::{Apply, Extract, Form, Renumbering, Stream, UnknownChoice};
 
 /// Most seconds that may be asked for: a year, so that no sum of times overflows.
 const SECONDS_MAX: f64 = 366.0 * 24.0 * 3600.0;

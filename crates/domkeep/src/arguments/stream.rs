@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use xenstore_migration::domain_state::NodePattern;
 use xenstore_migration::{ByteOrder, Peer, StreamKind, Version};
-use xsclient::Path;
+use xsclient::{DomId, Path};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Stream {
@@ -81,6 +81,30 @@ pub(crate) struct Apply {
     /// Also these nodes, whoever owns them: a path, or one below the domain's own (data/**, /vm/*/x); as often as needed
     #[arg(long, value_name = "PATTERN")]
     pub(crate) allow: Vec<NodePattern>,
+    /// Another domain that has rights in the stream has another id here; as often as needed
+    #[arg(long = "domid", value_name = "FROM=TO")]
+    pub(crate) domids: Vec<Renumbering>,
+}
+
+/// A domain that has another id here, or the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Renumbering {
+    pub(crate) from: DomId,
+    pub(crate) to: DomId,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("not two domain ids as in 3=5")]
+pub(crate) struct RenumberingError;
+
+impl std::str::FromStr for Renumbering {
+    type Err = RenumberingError;
+
+    fn from_str(text: &str) -> Result<Self, RenumberingError> {
+        let (from, to) = text.split_once('=').ok_or(RenumberingError)?;
+        let domid = |text: &str| text.parse().map_err(|_| RenumberingError);
+        Ok(Self { from: domid(from)?, to: domid(to)? })
+    }
 }
 
 /// How a stream is written.
@@ -186,6 +210,15 @@ pub(crate) enum UnknownChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_renumbering_is_two_domain_ids() {
+        let renumbering = Renumbering { from: DomId::new(3), to: DomId::new(5) };
+        assert_eq!("3=5".parse::<Renumbering>().unwrap(), renumbering);
+        for wrong in ["", "3", "3=", "=5", "3=5=6", "3=x", "3=70000"] {
+            assert!(wrong.parse::<Renumbering>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn every_peer_can_be_asked_for_by_the_name_it_has_in_reports() {

@@ -1,15 +1,17 @@
 //! `stream apply`: the nodes of a stream, put back into a domain.
 
+use std::collections::BTreeSet;
+
 use snapshot::xenstore_state::{ApplyRequest, ExtractRequest, apply, extract};
 use xenstore_migration::ReadOptions;
 use xenstore_migration::domain_state::{
-    DomainState, NodePattern, RestorePolicy, RestoreRule, Translation, Treatment,
+    Change, DomainState, NodePattern, RestorePolicy, RestoreRule, Translation, Treatment,
 };
-use xsclient::{Client, DomId, Path};
+use xsclient::{Client, DomId, Path, Perms};
 
 use super::report::Report;
 use super::source::Source;
-use crate::arguments::Apply;
+use crate::arguments::{Apply, Renumbering};
 use crate::domains;
 use crate::exit::{CommandError, Exit};
 use crate::output::Output;
@@ -37,6 +39,12 @@ pub(super) fn run(
     if let Vm::Moves { from, to } = &vm {
         translation = translation.tree(from.clone(), to.clone());
     }
+    for Renumbering { from: other, to } in &asked.domids {
+        if *other == from {
+            return Err(CommandError::RenumberedTwice { domid: from });
+        }
+        translation = translation.domid(*other, *to);
+    }
     let wanted = translation.apply(&saved).map_err(|source| CommandError::Translate {
         path: path.clone(),
         domid,
@@ -50,6 +58,7 @@ pub(super) fn run(
         from,
         domid,
         dry_run: asked.dry_run,
+        strangers: strangers(&applied.plan.changes, domid, &asked.domids),
         applied,
         vm_left_out: match vm {
             Vm::LeftOut(root) => Some(root),
@@ -64,6 +73,20 @@ pub(super) fn run(
         output.text(report.in_words())?;
     }
     Ok(Exit::bad_news_if(report.is_bad()))
+}
+
+/// Domains that get rights by their number alone: on another host, or later, it may be the number of somebody else.
+fn strangers(changes: &[Change], domid: DomId, known: &[Renumbering]) -> BTreeSet<DomId> {
+    let perms = changes.iter().filter_map(|change| match change {
+        Change::Create { perms, .. } | Change::SetPerms { perms, .. } => Some(perms),
+        Change::SetValue { .. } | Change::Remove { .. } => None,
+    });
+    let mut found: BTreeSet<_> = perms.flat_map(Perms::entries).map(|entry| entry.domid).collect();
+    found.retain(|other| {
+        let is_known = known.iter().any(|known| known.to == *other);
+        ![DomId::DOM0, domid].contains(other) && !is_known
+    });
+    found
 }
 
 /// What may be changed. The patterns that were given count before all else.

@@ -1,6 +1,6 @@
 //! What `stream apply` has done, or would do, in words and for programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -23,6 +23,8 @@ pub(super) struct Report {
     pub(super) domid: DomId,
     pub(super) dry_run: bool,
     pub(super) applied: Applied,
+    /// Domains that get rights by their number alone.
+    pub(super) strangers: BTreeSet<DomId>,
     /// The tree below `/vm` that had nowhere to go.
     pub(super) vm_left_out: Option<Path>,
     pub(super) unknown: Vec<UnknownRecord>,
@@ -30,7 +32,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Whether something was wanted and not done. What the policy leaves, and what a merge keeps, was not wanted.
+    /// Whether something was wanted and not done, or done without knowing for whom. What the policy leaves, and what a merge
+    /// keeps, was not wanted.
     pub(super) fn is_bad(&self) -> bool {
         let plan = &self.applied.plan;
         let undone = |left: &Left| {
@@ -43,7 +46,10 @@ impl Report {
                     | LeftReason::Differs
             )
         };
-        plan.left.iter().any(undone) || !plan.attachments.is_empty() || !self.unknown.is_empty()
+        plan.left.iter().any(undone)
+            || !plan.attachments.is_empty()
+            || !self.unknown.is_empty()
+            || !self.strangers.is_empty()
     }
 
     pub(super) fn in_words(&self) -> String {
@@ -80,6 +86,12 @@ impl Report {
                 line(format!("not restored, {why}: {what}"));
             }
         }
+        for domid in &self.strangers {
+            line(format!(
+                "domain {domid} has rights in these nodes, if it is who it was: confirm with --domid {domid}={domid}, or \
+                 give its id here"
+            ));
+        }
         let changes = plural(plan.changes.len() as u64, "change", "changes");
         let done = match (self.dry_run, plan.changes.is_empty()) {
             (_, true) => "nothing to change".to_owned(),
@@ -113,6 +125,7 @@ impl Report {
             left: plan.left.iter().map(left).collect(),
             vm_left_out: self.vm_left_out.as_ref().map(ToString::to_string),
             stale_perms: self.stale.iter().map(stale).collect(),
+            strangers: self.strangers.iter().map(|domid| domid.get()).collect(),
             unknown: self.unknown.iter().map(|unknown| unknown.place.into()).collect(),
             not_restored: plan
                 .attachments
@@ -189,6 +202,8 @@ pub(super) struct Document<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     vm_left_out: Option<String>,
     stale_perms: Vec<StaleDocument>,
+    /// Domains that get rights by their number alone.
+    strangers: Vec<u16>,
     unknown: Vec<At>,
     not_restored: Vec<AttachmentDocument>,
 }

@@ -261,6 +261,32 @@ fn a_stream_that_is_not_of_one_domain_or_a_domain_that_is_not_there_is_refused()
 }
 
 #[test]
+fn a_right_that_another_domain_had_is_not_given_away_in_silence() {
+    let host = Host::demo();
+    let perms = [NodePerm::new(Access::None, SAVED), NodePerm::new(Access::Write, DomId::new(5))];
+    let (scope, path) = (NodeScope::Committed, b"/local/domain/7/data/x".as_slice());
+    let file = host.directory.path().join("stream");
+    let more = [Record::Node(NodeData { scope, perms: &perms, path, value: b"" })];
+    fs::write(&file, guest(&more)).unwrap();
+    let apply = |options: &[&str]| {
+        let apply = ["stream", "apply", text(&file), "db", "--dry-run"];
+        host.ask(&[&apply[..], options].concat())
+    };
+    let words = apply(&[]).expect(1).stdout();
+    assert!(words.contains("domain 5 has rights in these nodes"), "{words}");
+    assert_eq!(apply(&["--json"]).expect(1).json()["strangers"], json!([5]));
+    let same = apply(&["--domid", "5=5"]).expect(0).stdout();
+    assert!(same.contains("create /local/domain/2/data/x = \"\"   (n2,w5)\n"), "{same}");
+    let other = apply(&["--domid", "5=6"]).expect(0).stdout();
+    assert!(other.contains("create /local/domain/2/data/x = \"\"   (n2,w6)\n"), "{other}");
+    // Its right would become that of the restored domain itself.
+    let clash = apply(&["--domid", "5=2"]).expect(1);
+    assert!(clash.stderr().contains("would both become domain 2"), "{}", clash.stderr());
+    apply(&["--domid", "7=8"]).expect(2);
+    apply(&["--domid", "7"]).expect(2);
+}
+
+#[test]
 fn a_domain_moves_from_one_stock_daemon_to_another() {
     const TEST: &str = "a_domain_moves_from_one_stock_daemon_to_another";
     let packages = match Packages::of_workspace() {
@@ -288,16 +314,16 @@ fn a_domain_moves_from_one_stock_daemon_to_another() {
         from.fill("/local/domain/1/data/report = \"from\\nafar\"   (n1,r7)\n").unwrap();
         let out = directory.path().join(format!("{}", from.socket().display()).replace('/', "_"));
         ask(&from, &["stream", "extract", "web", text(&out)]).expect(0);
-        let apply = ["stream", "apply", text(&out), "db", "--json"];
+        let apply = ["stream", "apply", text(&out), "db", "--json", "--domid", "7=9"];
         let document = ask(&to, &apply).expect(0).json();
         assert_eq!(
             document["changes"],
             json!([{
-                "change": "create", "path": "/local/domain/2/data/report", "value": "from\nafar", "perms": "n2,r7",
+                "change": "create", "path": "/local/domain/2/data/report", "value": "from\nafar", "perms": "n2,r9",
             }])
         );
         let listed = ask(&to, &["xenstore", "ls", "-fp", "/local/domain/2/data"]).expect(0);
-        assert_eq!(listed.stdout(), "/local/domain/2/data/report = \"from\\nafar\"   (n2,r7)\n");
+        assert_eq!(listed.stdout(), "/local/domain/2/data/report = \"from\\nafar\"   (n2,r9)\n");
         let again = ask(&to, &apply).expect(0).json();
         assert_eq!((&again["changes"], &again["committed"]), (&json!([]), &json!(false)));
     }
