@@ -51,14 +51,19 @@ pub(super) fn run(
         source,
     })?;
     let mut request = ApplyRequest::new(policy(asked.exact, &asked.allow), places.deadline());
-    request.dry_run = asked.dry_run;
-    let applied = apply(&mut client, &wanted, &request)?;
+    request.dry_run = true;
+    let mut applied = apply(&mut client, &wanted, &request)?;
+    let strangers = strangers(&applied.plan.changes, domid, &asked.domids);
+    if !asked.dry_run && strangers.is_empty() {
+        request.dry_run = false;
+        applied = apply(&mut client, &wanted, &request)?;
+    }
     let report = Report {
         file: path.display().to_string(),
         from,
         domid,
         dry_run: asked.dry_run,
-        strangers: strangers(&applied.plan.changes, domid, &asked.domids),
+        strangers,
         applied,
         vm_left_out: match vm {
             Vm::LeftOut(root) => Some(root),

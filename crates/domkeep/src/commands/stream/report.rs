@@ -23,7 +23,7 @@ pub(super) struct Report {
     pub(super) domid: DomId,
     pub(super) dry_run: bool,
     pub(super) applied: Applied,
-    /// Domains that get rights by their number alone.
+    /// Domains that would get rights by their number alone. If there is one, nothing was changed.
     pub(super) strangers: BTreeSet<DomId>,
     /// The tree below `/vm` that had nowhere to go.
     pub(super) vm_left_out: Option<Path>,
@@ -32,8 +32,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Whether something was wanted and not done, or done without knowing for whom. What the policy leaves, and what a merge
-    /// keeps, was not wanted.
+    /// Whether something was wanted and not done. What the policy leaves, and what a merge keeps, was not wanted.
     pub(super) fn is_bad(&self) -> bool {
         let plan = &self.applied.plan;
         let undone = |left: &Left| {
@@ -88,14 +87,14 @@ impl Report {
         }
         for domid in &self.strangers {
             line(format!(
-                "domain {domid} has rights in these nodes, if it is who it was: confirm with --domid {domid}={domid}, or \
-                 give its id here"
+                "domain {domid} would get rights that a domain of that id had: --domid {domid}=ID says who that is here"
             ));
         }
         let changes = plural(plan.changes.len() as u64, "change", "changes");
         let done = match (self.dry_run, plan.changes.is_empty()) {
             (_, true) => "nothing to change".to_owned(),
             (true, false) => format!("{changes} to be made"),
+            (false, false) if !self.strangers.is_empty() => format!("{changes} not made"),
             (false, false) => format!("{changes} made"),
         };
         line(format!("domain {}, with the state of domain {}: {done}", self.domid, self.from));
@@ -202,7 +201,7 @@ pub(super) struct Document<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     vm_left_out: Option<String>,
     stale_perms: Vec<StaleDocument>,
-    /// Domains that get rights by their number alone.
+    /// Domains that would get rights by their number alone. If there is one, nothing was changed.
     strangers: Vec<u16>,
     unknown: Vec<At>,
     not_restored: Vec<AttachmentDocument>,

@@ -273,7 +273,11 @@ fn a_right_that_another_domain_had_is_not_given_away_in_silence() {
         host.ask(&[&apply[..], options].concat())
     };
     let words = apply(&[]).expect(1).stdout();
-    assert!(words.contains("domain 5 has rights in these nodes"), "{words}");
+    assert!(words.contains("domain 5 would get rights"), "{words}");
+    let before = host.ask(&["xenstore", "ls", "-fp"]).expect(0).stdout();
+    let withheld = host.ask(&["stream", "apply", text(&file), "db"]).expect(1).stdout();
+    assert!(withheld.ends_with(" changes not made\n"), "{withheld}");
+    assert_eq!(host.ask(&["xenstore", "ls", "-fp"]).expect(0).stdout(), before);
     assert_eq!(apply(&["--json"]).expect(1).json()["strangers"], json!([5]));
     let same = apply(&["--domid", "5=5"]).expect(0).stdout();
     assert!(same.contains("create /local/domain/2/data/x = \"\"   (n2,w5)\n"), "{same}");
