@@ -1,5 +1,6 @@
 //! Whether the records of a stream go together.
 
+mod messages;
 mod violation;
 
 use std::collections::HashSet;
@@ -7,7 +8,7 @@ use std::collections::HashSet;
 pub use violation::Violation;
 use xenstore_proto::{DomId, PathOrSpecial, QuotaName, TxId};
 
-use crate::preamble::{Preamble, Version};
+use crate::preamble::{ByteOrder, Preamble, Version};
 use crate::record::{
     ConnectionData, ConnectionId, ConnectionSpec, NodeAccess, NodeData, NodeScope, Quotas, Record,
     RecordType, WatchDepth,
@@ -34,6 +35,7 @@ use crate::record::{
 #[derive(Debug)]
 pub struct OrderChecker {
     version: Version,
+    byte_order: ByteOrder,
     kind: StreamKind,
     global: bool,
     global_quota: bool,
@@ -67,6 +69,7 @@ impl OrderChecker {
     pub fn new(preamble: Preamble, kind: StreamKind) -> Self {
         Self {
             version: preamble.version,
+            byte_order: preamble.byte_order,
             kind,
             global: false,
             global_quota: false,
@@ -153,6 +156,7 @@ impl OrderChecker {
         if self.kind == StreamKind::Domain && (domid.is_none() || !self.connections.is_empty()) {
             found.push(Violation::NotOfADomain { record_type: RecordType::CONNECTION_DATA });
         }
+        messages::check(connection, self.byte_order, found);
         if !self.connections.insert(id) {
             found.push(Violation::RepeatedConnection { connection: id });
         }
