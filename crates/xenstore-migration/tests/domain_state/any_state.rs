@@ -95,18 +95,17 @@ fn perms(domid: DomId) -> impl Strategy<Value = Perms> {
 }
 
 fn connection(domid: DomId) -> impl Strategy<Value = ConnectionState> {
-    let octets = || vec(any::<u8>(), 0..20);
     let watches = vec(watch(domid), 0..4);
     let transactions = btree_map(1..9_u32, pending_nodes(domid), 0..3);
     let target = option::of(prop_oneof![Just(DomId::DOM0), Just(DomId::new(77))]);
-    (target, octets(), octets(), any::<u16>(), watches, transactions).prop_map(
-        |(target, input, output, rest, watches, transactions)| {
+    (target, input(), output(), watches, transactions).prop_map(
+        |(target, input, (output_rest, output), watches, transactions)| {
             let mut seen = BTreeSet::new();
             let new = |watch: &WatchState| seen.insert((watch.path.clone(), watch.token.clone()));
             ConnectionState {
                 target,
                 input,
-                output_rest: rest.min(u16::try_from(output.len()).unwrap()),
+                output_rest,
                 output,
                 watches: watches.into_iter().filter(new).collect(),
                 transactions: transactions
@@ -116,6 +115,28 @@ fn connection(domid: DomId) -> impl Strategy<Value = ConnectionState> {
             }
         },
     )
+}
+
+/// Whole requests, and maybe a part of one.
+fn input() -> impl Strategy<Value = Vec<u8>> {
+    (vec(message(), 0..3), message(), any::<prop::sample::Index>()).prop_map(
+        |(whole, part, len)| [whole.concat(), part[..len.index(part.len())].to_vec()].concat(),
+    )
+}
+
+/// Maybe the rest of a message, with its length, and whole ones.
+fn output() -> impl Strategy<Value = (u16, Vec<u8>)> {
+    (vec(any::<u8>(), 0..20), vec(message(), 0..3)).prop_map(|(rest, whole)| {
+        (u16::try_from(rest.len()).unwrap(), [rest, whole.concat()].concat())
+    })
+}
+
+fn message() -> impl Strategy<Value = Vec<u8>> {
+    (any::<[u32; 3]>(), vec(any::<u8>(), 0..20)).prop_map(|([kind, request, tx], payload)| {
+        let len = u32::try_from(payload.len()).unwrap();
+        let header = [kind, request, tx, len].map(u32::to_le_bytes);
+        [header.as_flattened(), &payload].concat()
+    })
 }
 
 fn watch(domid: DomId) -> impl Strategy<Value = WatchState> {

@@ -23,7 +23,7 @@ fn id(number: u32) -> ConnectionId {
 fn ring(number: u32, domid: u16) -> Record<'static> {
     let spec = ConnectionSpec::Ring { domid: DomId::new(domid), target: None, port: 4 };
     let (id, input, output) = (id(number), b"in", b"out");
-    Record::Connection(ConnectionData { id, spec, input, output_rest: 1, output, unique_id: None })
+    Record::Connection(ConnectionData { id, spec, input, output_rest: 3, output, unique_id: None })
 }
 
 fn node<'a>(path: &'a str, value: &'a str) -> Record<'a> {

@@ -147,6 +147,18 @@ fn names_that_are_none_are_refused() {
 }
 
 #[test]
+fn what_is_pending_on_the_connection_are_messages() {
+    let spec = ConnectionSpec::Ring { domid: DomId::new(3), target: None, port: 4 };
+    let pending = |input, output_rest, output| {
+        let data = ConnectionData { id: id(1), spec, input, output_rest, output, unique_id: None };
+        violation(&[Record::Connection(data)])
+    };
+    let connection = id(1);
+    assert_eq!(pending(&[0xff; 16], 0, b""), Violation::Input { connection });
+    assert_eq!(pending(b"", 1, b"OK"), Violation::Output { connection });
+}
+
+#[test]
 fn half_removed_nodes_and_nodes_without_an_owner_are_refused() {
     let scope =
         NodeScope::Pending { connection: id(1), transaction: TxId(1), access: NodeAccess::REMOVED };
