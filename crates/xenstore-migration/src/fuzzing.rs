@@ -1,8 +1,13 @@
-//! What the fuzz target of this crate runs; the tests replay its corpus through the same function.
+//! What the fuzz targets of this crate run; the tests replay their corpus through the same functions.
 
 use std::io::Read;
 
-use crate::{Deviation, ReadOptions, StreamReader, StreamWriter};
+use xenstore_proto::DomId;
+
+use crate::domain_state::{DomainState, RestorePolicy, Translation, plan};
+use crate::{
+    ByteOrder, Deviation, Peer, Preamble, ReadOptions, StreamReader, StreamWriter, Version,
+};
 
 /// Octets of a record, beyond which a fuzzer finds nothing new.
 const RECORD_MAX: usize = 1 << 16;
@@ -80,5 +85,39 @@ impl Read for OctetByOctet<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let len = buffer.len().min(1);
         self.0.read(&mut buffer[..len])
+    }
+}
+
+/// Reads any octets as the state of one domain, and as a dump that it is taken from. What is a state is written as a stream that
+/// says the same, needs no change to be as it is, and is itself again after two translations.
+///
+/// # Panics
+///
+/// If a property does not hold.
+pub fn domain_state(octets: &[u8]) {
+    let options = ReadOptions::default().record_max(RECORD_MAX);
+    for domid in [0, 1, 3].map(DomId::new) {
+        let Ok(mut reader) = StreamReader::open(octets, options) else { return };
+        // Whether there is such a domain is not the question.
+        let _ = DomainState::from_dump(&mut reader, domid, []);
+    }
+    let Ok(mut reader) = StreamReader::open(octets, options) else { return };
+    let Ok(contents) = DomainState::from_stream(&mut reader) else { return };
+    let state = contents.state;
+    let preamble = Preamble::new(Version::V2, ByteOrder::Big);
+    let writer = StreamWriter::create(Vec::new(), preamble, Peer::Specification);
+    let mut writer = writer.expect("a Vec takes everything");
+    let lost = state.to_stream(&mut writer).expect("what has been read can be written");
+    let written = writer.finish().expect("a Vec takes everything");
+    if lost.is_empty() {
+        let mut reader = StreamReader::open(&*written, options).expect("it was just written");
+        let again = DomainState::from_stream(&mut reader).expect("it was just written");
+        assert_eq!(again.state, state);
+    }
+    let nothing = plan(&state, &state, &RestorePolicy::exact()).expect("the same domain");
+    assert_eq!(nothing.changes, []);
+    let other = DomId::new(state.domid.get() ^ 1);
+    if let Ok(there) = Translation::new(state.domid, other).apply(&state) {
+        assert_eq!(Translation::new(other, state.domid).apply(&there).as_ref(), Ok(&state));
     }
 }

@@ -48,7 +48,18 @@ fn carry_out(plan: &Plan, state: &DomainState) -> DomainState {
 
 fn is_toolstacks(path: &Path) -> bool {
     let own = Path::of_domain(GUEST);
-    let names = ["device", "console", "store", "cpu", "memory", "domid", "name", "vm"];
+    let names = [
+        "device",
+        "backend",
+        "device-model",
+        "console",
+        "store",
+        "cpu",
+        "memory",
+        "domid",
+        "name",
+        "vm",
+    ];
     own.is_at_or_below(path)
         || names.iter().any(|name| path.is_at_or_below(&own.join(name).unwrap()))
 }

@@ -208,6 +208,23 @@ fn the_toolstacks_nodes_are_left_even_if_a_rule_names_them_all() {
 }
 
 #[test]
+fn a_driver_domains_backends_are_not_removed_and_of_the_host_nothing_is_changed() {
+    let now = [
+        "/local/domain/3/backend - n3",
+        "/local/domain/3/backend/vbd - n3",
+        "/local/domain/3/error - n3",
+    ];
+    let planned = planned(&now, &[], &RestorePolicy::exact());
+    assert_eq!(planned.changes, [remove("/local/domain/3/error")]);
+
+    let host = |nodes: &[&str]| state(0, nodes);
+    let now = host(&["/local/domain/0 - n0", "/local/domain/0/data - n0"]);
+    let saved = host(&["/local/domain/0 - n0"]);
+    let of_host = plan(&now, &saved, &RestorePolicy::exact());
+    assert_eq!(of_host.unwrap().changes, []);
+}
+
+#[test]
 fn a_rule_about_the_guests_nodes_is_not_about_those_of_the_host() {
     let saved = ["/local/domain/3/data/hosts 1 n0,r3", "/local/domain/3/data/hosts/below 1 n3"];
     let plan = planned(&[], &saved, &RestorePolicy::cooperative());

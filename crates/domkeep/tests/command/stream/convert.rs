@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -23,29 +22,15 @@ fn streams_go_there_and_back_octet_for_octet() {
         let (same, turned, back) = (out("same"), out("turned"), out("back"));
         stream(&["convert", text(path), text(&same), "--for", peer]).expect(0);
         assert_eq!(fs::read(&same).unwrap(), original, "{}", path.display());
-        let turn = stream(&["convert", text(path), text(&turned), "--byte-order", other]);
+        stream(&["convert", text(path), text(&turned), "--byte-order", other]).expect(0);
         assert_ne!(fs::read(&turned).unwrap(), original);
         let order = order.as_str().unwrap();
         let turn_back =
             ["convert", text(&turned), text(&back), "--byte-order", order, "--for", peer];
-        let turn_back = stream(&turn_back);
+        stream(&turn_back).expect(0);
         assert_eq!(fs::read(&back).unwrap(), original, "{}", path.display());
-        // Messages on the way stay in the byte order of those who talk, which is another matter.
-        if !has_messages(path) {
-            turn.expect(0);
-            turn_back.expect(0);
-            stream(&["verify", text(&turned), "--strict"]).expect(0);
-        }
+        stream(&["verify", text(&turned), "--strict"]).expect(0);
     }
-}
-
-fn has_messages(path: &Path) -> bool {
-    let records = lines(&stream(&["inspect", text(path), "--json"]).expect(0));
-    let some = |octets: &Value| octets.as_str().is_some_and(|octets| !octets.is_empty());
-    let is_on_the_way = |record: &Value| {
-        ["input", "output", "input_hex", "output_hex"].iter().any(|name| some(&record[*name]))
-    };
-    records.iter().any(is_on_the_way)
 }
 
 #[test]
