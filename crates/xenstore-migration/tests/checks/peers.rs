@@ -76,3 +76,18 @@ fn a_foreign_byte_order_and_an_unknown_version_are_refused() {
     let checker = PeerChecker::new(Preamble::new(Version::V2, foreign), Peer::Specification);
     assert_eq!(checker.check_preamble(), []);
 }
+
+/// In the form that C xenstored writes, the length of half of the extended watches counts 8 octets that are not there.
+#[test]
+fn whether_only_the_watch_is_lost_or_all_behind_it_is_told() {
+    // The lengths of path and token, with their NULs, leave 5, 6, 7 or 0 when divided by 8.
+    let tokens = ["", "1", "12", "123", "1234", "12345", "123456"];
+    for (token, lost) in tokens.into_iter().zip([false, true, true, true, true, false, false]) {
+        let watch = Owned::WatchExtended(id(1), WatchDepth::Untold, b"/a".to_vec(), token.into());
+        let path = b"/a".as_slice().into();
+        let expected =
+            if lost { PeerTrouble::WayLost { path } } else { PeerTrouble::WatchMisread { path } };
+        assert_eq!(troubles(Peer::C2026Written, &[watch]), [expected.clone()], "{token}");
+        assert_eq!(expected.is_refusal(), lost);
+    }
+}
