@@ -8,7 +8,8 @@ use crate::fields::aligned;
 use crate::peer::Peer;
 use crate::preamble::{ByteOrder, Preamble};
 use crate::record::{
-    ConnectionId, ConnectionSpec, NodeScope, Record, RecordType, WatchDepth, WatchExtendedData,
+    ConnectionId, ConnectionSpec, NodeScope, PermFlags, Record, RecordType, WatchDepth,
+    WatchExtendedData,
 };
 
 /// Checks record by record what a peer would refuse, lose or get wrong, although it is in order.
@@ -75,6 +76,13 @@ impl PeerChecker {
                     && !self.connected.contains(&owner)
                 {
                     found.push(PeerTrouble::OwnerNotConnected { path: node.path.into(), owner });
+                }
+                for perm in node.perms.iter().skip(1) {
+                    let counts = perm.domid.is_real() && !perm.flags.contains(PermFlags::STALE);
+                    if counts && !self.connected.contains(&perm.domid) {
+                        let (path, domid) = (node.path.into(), perm.domid);
+                        found.push(PeerTrouble::RightLost { path, domid });
+                    }
                 }
             }
             Record::Domain(domain) if !self.connected.contains(&domain.domid) => {
@@ -149,6 +157,17 @@ pub enum PeerTrouble {
         domid: DomId,
         /// For whom.
         target: DomId,
+    },
+    /// It takes a domain without a connection for gone, and a later one with the same id for another.
+    #[error(
+        "the right of domain {domid} to {} is lost: it has no connection before it",
+        path.escape_ascii()
+    )]
+    RightLost {
+        /// The node.
+        path: Box<[u8]>,
+        /// Whose right.
+        domid: DomId,
     },
     /// It ignores open transactions.
     #[error("transaction {transaction} of connection {connection} is lost")]

@@ -1,10 +1,10 @@
 //! What stock servers were seen to refuse, lose and mistake.
 
 use xenstore_migration::{
-    ByteOrder, NodeAccess, NodeScope, Peer, PeerChecker, PeerTrouble, Preamble, QuotaTable,
-    RecordType, TransactionData, Version, WatchDepth,
+    ByteOrder, NodeAccess, NodePerm, NodeScope, Peer, PeerChecker, PeerTrouble, PermFlags,
+    Preamble, QuotaTable, RecordType, TransactionData, Version, WatchDepth,
 };
-use xenstore_proto::{DomId, TxId};
+use xenstore_proto::{Access, DomId, TxId};
 
 use crate::any_record::Owned;
 use crate::{id, node, ring};
@@ -90,4 +90,21 @@ fn whether_only_the_watch_is_lost_or_all_behind_it_is_told() {
         assert_eq!(troubles(Peer::C2026Written, &[watch]), [expected.clone()], "{token}");
         assert_eq!(expected.is_refusal(), lost);
     }
+}
+
+/// The domain could come back with the same id and be another.
+#[test]
+fn a_right_of_a_domain_that_is_not_connected_is_lost() {
+    let scope = NodeScope::Committed;
+    let stale = NodePerm { flags: PermFlags::STALE, ..NodePerm::new(Access::Read, DomId::new(8)) };
+    let mut perms =
+        [0, 1, 9, DomId::ANY.get()].map(|it| NodePerm::new(Access::Read, DomId::new(it))).to_vec();
+    perms.push(stale);
+    let records = [ring(1, 1, None), Owned::Node(scope, perms, b"/a".to_vec(), Vec::new())];
+    let lost = PeerTrouble::RightLost { path: b"/a".as_slice().into(), domid: DomId::new(9) };
+    assert!(!lost.is_refusal());
+    for peer in [Peer::C417, Peer::C2026] {
+        assert_eq!(troubles(peer, &records), [lost.clone()]);
+    }
+    assert_eq!(troubles(Peer::Specification, &records), []);
 }
