@@ -87,8 +87,8 @@ fn whether_only_the_watch_is_lost_or_all_behind_it_is_told() {
         let path = b"/a".as_slice().into();
         let expected =
             if lost { PeerTrouble::WayLost { path } } else { PeerTrouble::WatchMisread { path } };
-        assert_eq!(troubles(Peer::C2026Written, &[watch]), [expected.clone()], "{token}");
         assert_eq!(expected.is_refusal(), lost);
+        assert_eq!(troubles(Peer::C2026Written, &[watch]), [expected], "{token}");
     }
 }
 
@@ -104,7 +104,7 @@ fn a_right_of_a_domain_that_is_not_connected_is_lost() {
     let lost = PeerTrouble::RightLost { path: b"/a".as_slice().into(), domid: DomId::new(9) };
     assert!(!lost.is_refusal());
     for peer in [Peer::C417, Peer::C2026] {
-        assert_eq!(troubles(peer, &records), [lost.clone()]);
+        assert_eq!(troubles(peer, &records), std::slice::from_ref(&lost));
     }
     assert_eq!(troubles(Peer::Specification, &records), []);
 }
