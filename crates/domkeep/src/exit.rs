@@ -103,7 +103,9 @@ pub(crate) enum CommandError {
     Translate { path: PathBuf, domid: DomId, source: TranslateError },
     #[error("domain 0 takes no other domain's state: what it owns is the host's")]
     ApplyToHost,
-    #[error("the stream is of domain {domid} itself, whose new id is that of DOMAIN")]
+    #[error(
+        "domain {domid} is given two new ids; that of the stream itself becomes that of DOMAIN"
+    )]
     RenumberedTwice { domid: DomId },
     #[error("{}: cannot hold the state of domain {domid}", path.display())]
     ToStream { path: PathBuf, domid: DomId, source: ToStreamError },

@@ -4,9 +4,13 @@ use std::collections::HashSet;
 
 use xenstore_proto::{DomId, TxId};
 
+use crate::fields::aligned;
 use crate::peer::Peer;
 use crate::preamble::{ByteOrder, Preamble};
-use crate::record::{ConnectionId, ConnectionSpec, NodeScope, Record, RecordType, WatchDepth};
+use crate::record::{
+    ConnectionId, ConnectionSpec, NodeScope, PermFlags, Record, RecordType, WatchDepth,
+    WatchExtendedData,
+};
 
 /// Checks record by record what a peer would refuse, lose or get wrong, although it is in order.
 ///
@@ -73,6 +77,13 @@ impl PeerChecker {
                 {
                     found.push(PeerTrouble::OwnerNotConnected { path: node.path.into(), owner });
                 }
+                for perm in node.perms.iter().skip(1) {
+                    let counts = perm.domid.is_real() && !perm.flags.contains(PermFlags::STALE);
+                    if counts && !self.connected.contains(&perm.domid) {
+                        let (path, domid) = (node.path.into(), perm.domid);
+                        found.push(PeerTrouble::RightLost { path, domid });
+                    }
+                }
             }
             Record::Domain(domain) if !self.connected.contains(&domain.domid) => {
                 found.push(PeerTrouble::DomainNotConnected { domid: domain.domid });
@@ -80,6 +91,8 @@ impl PeerChecker {
             Record::WatchExtended(watch) => {
                 if self.peer == Peer::C417 {
                     found.push(PeerTrouble::Skipped { record_type: record.record_type() });
+                } else if self.peer == Peer::C2026Written && claims_too_much(watch) {
+                    found.push(PeerTrouble::WayLost { path: watch.path.into() });
                 } else if self.peer == Peer::C2026Written || watch.depth == WatchDepth::Untold {
                     found.push(PeerTrouble::WatchMisread { path: watch.path.into() });
                 }
@@ -94,6 +107,12 @@ impl PeerChecker {
         }
         found
     }
+}
+
+/// Whether the length of an extended watch, in the form without depth, counts octets of the next record.
+fn claims_too_much(watch: &WatchExtendedData<'_>) -> bool {
+    let fields = 8 + watch.path.len() + 1 + watch.token.len() + 1;
+    aligned(fields + 4) > aligned(fields)
 }
 
 /// What a peer would make of a stream that is in order.
@@ -139,6 +158,17 @@ pub enum PeerTrouble {
         /// For whom.
         target: DomId,
     },
+    /// It takes a domain without a connection for gone, and a later one with the same id for another.
+    #[error(
+        "the right of domain {domid} to {} is lost: it has no connection before it",
+        path.escape_ascii()
+    )]
+    RightLost {
+        /// The node.
+        path: Box<[u8]>,
+        /// Whose right.
+        domid: DomId,
+    },
     /// It ignores open transactions.
     #[error("transaction {transaction} of connection {connection} is lost")]
     Transaction {
@@ -159,6 +189,12 @@ pub enum PeerTrouble {
         /// The watch's path.
         path: Box<[u8]>,
     },
+    /// It takes the first octets of the next record for a part of an extended watch, and what follows for something else.
+    #[error("the watch on {} is read wrongly, and all that follows it", path.escape_ascii())]
+    WayLost {
+        /// The watch's path.
+        path: Box<[u8]>,
+    },
     /// It skips records that it does not know.
     #[error("{record_type} is skipped")]
     Skipped {
@@ -174,7 +210,7 @@ pub enum PeerTrouble {
 }
 
 impl PeerTrouble {
-    /// Whether the peer refuses the whole stream for it, as opposed to losing something.
+    /// Whether the peer refuses the whole stream for it, or cannot make sense of the rest, as opposed to losing something.
     pub const fn is_refusal(&self) -> bool {
         matches!(
             self,
@@ -183,6 +219,7 @@ impl PeerTrouble {
                 | Self::OwnerNotConnected { .. }
                 | Self::DomainNotConnected { .. }
                 | Self::UnknownEmpty { .. }
+                | Self::WayLost { .. }
         )
     }
 }

@@ -229,7 +229,8 @@ impl<R: Read> StreamReader<R> {
         &self.deviations
     }
 
-    /// In which form a writer writes the records read so far with the same octets; `None` if in none.
+    /// In which form a writer writes the records read so far with the same octets, but for padding that is not zero
+    /// ([`crate::Deviation::PaddingNotZero`]); `None` if in none.
     pub fn peer(&self) -> Option<Peer> {
         self.deviations.peer(self.preamble.version)
     }

@@ -4,14 +4,16 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
+use xenstore_migration::domain_state::{DomainState, NodeState, RestorePolicy, plan};
 use xenstore_migration::limits::{READ_AHEAD, RECORD_MAX};
 use xenstore_migration::{
     ByteOrder, NodeData, NodePerm, NodeScope, Peer, Preamble, ReadFailure, ReadOptions, Record,
     StreamReader, StreamWriter, Version,
 };
-use xenstore_proto::{Access, DomId};
+use xenstore_proto::{Access, DomId, Path, Perms};
 
 /// The system's allocator, which counts for each thread what it holds and the most it has held: tests run side by side.
 struct Counting;
@@ -226,4 +228,31 @@ fn memory_does_not_grow_with_the_number_of_records() {
     });
     assert_eq!(few, many, "octets held for 10 records and for 100,000");
     assert!(many < 4096, "{many} octets");
+}
+
+/// A domain's state of one node in its own tree and so many others, whose paths are as deep as paths get and have nothing in
+/// common; each is a root.
+fn deep_roots(count: usize) -> DomainState {
+    let perms = Perms::owned_by(DomId::new(3));
+    let node = || NodeState { value: Vec::new(), perms: perms.clone() };
+    let deep = |number| format!("/r{number}{}", "/x".repeat(1500)).parse::<Path>().unwrap();
+    let own = Path::of_domain(DomId::new(3));
+    let mut nodes: BTreeMap<_, _> = (0..count).map(|number| (deep(number), node())).collect();
+    let mut roots: BTreeSet<_> = nodes.keys().cloned().collect();
+    nodes.insert(own.clone(), node());
+    roots.insert(own);
+    let (connection, quotas, features) = (None, BTreeMap::new(), None);
+    DomainState { domid: DomId::new(3), roots, nodes, connection, quotas, features }
+}
+
+#[test]
+fn a_plan_takes_no_memory_for_what_lies_above_the_nodes() {
+    let wanted = deep_roots(20);
+    let mut current = deep_roots(0);
+    let surplus = current.nodes[&Path::of_domain(current.domid)].clone();
+    current.nodes.insert("/local/domain/3/data".parse().unwrap(), surplus);
+    let octets: usize = wanted.nodes.keys().map(|path| path.as_str().len()).sum();
+    let (held, plan) = peak(|| plan(&current, &wanted, &RestorePolicy::exact()).unwrap());
+    assert_eq!(plan.changes.len(), 1);
+    assert!(held < 4 * octets, "{held} octets for paths of {octets}");
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use stock_xenstore::{Client as Tool, Kind, Packages, StartError, StockDaemon};
 use xenstore_migration::{
-    NodePerm, OrderChecker, Peer, PeerChecker, PermFlags, ReadOptions, Record, StreamKind,
-    StreamReader, StreamWriter, convert,
+    NodePerm, OrderChecker, Peer, PeerChecker, PeerTrouble, PermFlags, ReadOptions, Record,
+    StreamKind, StreamReader, StreamWriter, convert,
 };
 use xsclient::{Client, DomId, Endpoint, Options};
 
@@ -80,7 +80,12 @@ fn rewritten(stream: &[u8]) -> Vec<u8> {
     let mut peers = PeerChecker::new(reader.preamble(), Peer::C417);
     while let Some(placed) = reader.next_record().unwrap() {
         assert_eq!(order.check(&placed.record), [], "{}", placed.place);
-        assert_eq!(peers.check(&placed.record), [], "{}", placed.place);
+        // Domain 9 is not known to anybody.
+        let mut troubles = peers.check(&placed.record);
+        troubles.retain(
+            |it| !matches!(it, PeerTrouble::RightLost { domid, .. } if *domid == DomId::new(9)),
+        );
+        assert_eq!(troubles, [], "{}", placed.place);
     }
     let peer = reader.peer().unwrap();
     assert_eq!(peer, Peer::C417);

@@ -1,6 +1,8 @@
 //! What is read, and what is said about what could not be.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use snapshot::xenstore_state::{
     ConnectionSource, ConnectionSourceError, Consistency, ExtractError, ExtractRequest,
@@ -8,8 +10,9 @@ use snapshot::xenstore_state::{
 };
 use xenstore_migration::domain_state::{ConnectionState, WatchState};
 use xenstored::{Embedded, Store};
-use xsclient::{Client, DomId, Errno, Features, Options, Token};
+use xsclient::{Client, DomId, Errno, Features, Options, Request, Token};
 
+use crate::faults::{self, Fate};
 use crate::hosts::{
     self, GUEST, Knows, VM, apply, client, deadline, extract_guest, nodes_below, path, remove,
     request, serve, set_perms, write,
@@ -237,6 +240,32 @@ fn nodes_that_cannot_be_read_are_named_and_left_out_with_all_below() {
     apply(&xenstore, set_perms("/local/domain/7", "n0"));
     let error = extract(&mut client, &request(Means::Fence)).unwrap_err();
     assert!(matches!(error, ExtractError::Refused { domid: GUEST, .. }), "{error}");
+}
+
+/// A watch that is left would send events to the caller's client as long as that lives.
+#[test]
+fn a_fence_is_taken_down_when_reading_fails() {
+    let xenstore = hosts::xenstore();
+    let standing = Arc::new(AtomicI32::new(0));
+    let counted = Arc::clone(&standing);
+    let mut client = faults::client(&xenstore, move |request| {
+        let more = match request {
+            Request::Watch { .. } => 1,
+            Request::Unwatch { .. } => -1,
+            _ => 0,
+        };
+        counted.fetch_add(more, Ordering::SeqCst);
+        Fate::Pass
+    });
+    let mut request = request(Means::Fence);
+    request.limits.nodes = 5;
+    let error = extract(&mut client, &request).unwrap_err();
+    assert!(matches!(error, ExtractError::TooLarge { .. }), "{error:?}");
+    assert_eq!(standing.load(Ordering::SeqCst), 0, "watches that still stand");
+    request.domid = DomId::new(99);
+    let error = extract(&mut client, &request).unwrap_err();
+    assert!(matches!(error, ExtractError::NoSuchDomain { .. }), "{error:?}");
+    assert_eq!(standing.load(Ordering::SeqCst), 0, "watches that still stand");
 }
 
 #[test]

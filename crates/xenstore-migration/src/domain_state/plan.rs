@@ -135,7 +135,8 @@ pub fn plan(
         return Err(PlanError::OtherDomain { current: current.domid, wanted: wanted.domid });
     }
     let own = Path::of_domain(wanted.domid);
-    let planner = Planner { current, wanted, policy, own };
+    let (seen, saved) = (Trees::of(current), Trees::of(wanted));
+    let planner = Planner { current, wanted, policy, own, seen, saved };
     let mut plan = Plan::default();
     let mut leaving = Leaving::default();
     planner.put_back(&mut plan, &mut leaving);
@@ -156,6 +157,10 @@ struct Planner<'a> {
     policy: &'a RestorePolicy,
     /// `/local/domain/DOMID`
     own: Path,
+    /// What `current` holds completely.
+    seen: Trees<'a>,
+    /// What `wanted` holds completely.
+    saved: Trees<'a>,
 }
 
 impl<'a> Planner<'a> {
@@ -187,31 +192,31 @@ impl<'a> Planner<'a> {
     fn remove(&self, plan: &mut Plan, leaving: &mut Leaving<'a>) {
         let removable = |path: &Path| {
             !self.wanted.nodes.contains_key(path)
-                && holds(self.wanted, path)
-                && holds(self.current, path)
+                && self.saved.hold(path)
+                && self.seen.hold(path)
                 && self.decide(path) == Ok(Effect::Replace)
         };
-        let surplus: BTreeSet<&Path> =
-            self.current.nodes.keys().filter(|path| removable(path)).collect();
-        // Nodes below which something stays.
+        let surplus: BTreeMap<&str, &Path> = self
+            .current
+            .nodes
+            .keys()
+            .filter(|path| removable(path))
+            .map(|path| (path.as_str(), path))
+            .collect();
+        // Of these, those below which something stays. Paths above the nodes are not held as such: a node whose path is as
+        // long as paths get has 1500 of them.
         let mut kept = BTreeSet::new();
-        let staying = self.current.nodes.keys().filter(|path| !surplus.contains(path));
+        let staying = self.current.nodes.keys().filter(|path| !surplus.contains_key(path.as_str()));
         for path in staying.chain(self.wanted.nodes.keys()) {
-            let mut above = path.parent();
-            while let Some(parent) = above {
-                above = parent.parent();
-                if !kept.insert(parent) {
-                    break;
-                }
-            }
+            kept.extend(upward(path).filter(|above| surplus.contains_key(above)));
         }
-        for path in &surplus {
-            if kept.contains(*path) {
+        for (text, path) in &surplus {
+            if kept.contains(text) {
                 leaving.leave(path, LeftReason::NotEmpty);
                 continue;
             }
-            let goes = |above: &Path| surplus.contains(above) && !kept.contains(above);
-            if !path.parent().is_some_and(|above| goes(&above)) {
+            let goes = |above: &str| surplus.contains_key(above) && !kept.contains(above);
+            if !upward(path).nth(1).is_some_and(goes) {
                 plan.changes.push(Change::Remove { path: (*path).clone() });
             }
         }
@@ -251,7 +256,7 @@ impl<'a> Planner<'a> {
     }
 
     fn check_creation(&self, path: &Path, created: &BTreeSet<&Path>) -> Result<(), LeftReason> {
-        if !holds(self.current, path) {
+        if !self.seen.hold(path) {
             return Err(LeftReason::NotSeen);
         }
         let there =
@@ -263,9 +268,27 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Whether a node that is not in the state does not exist.
-fn holds(state: &DomainState, path: &Path) -> bool {
-    state.roots.iter().any(|root| path.is_at_or_below(root))
+/// The trees that a state holds completely. A stream can have as many roots as nodes.
+struct Trees<'a>(BTreeSet<&'a str>);
+
+impl<'a> Trees<'a> {
+    fn of(state: &'a DomainState) -> Self {
+        Self(state.roots.iter().map(Path::as_str).collect())
+    }
+
+    /// Whether a node that is not in the state does not exist.
+    fn hold(&self, path: &Path) -> bool {
+        upward(path).any(|at| self.0.contains(at))
+    }
+}
+
+/// The path and those above it, the innermost first.
+fn upward(path: &Path) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path.as_str()), |at| match at.rsplit_once('/')? {
+        ("", "") => None,
+        ("", _) => Some("/"),
+        (above, _) => Some(above),
+    })
 }
 
 /// What makes a node that is there as it was saved.
@@ -328,4 +351,19 @@ pub enum PlanError {
         /// Whose the saved state is.
         wanted: DomId,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upward_are_the_path_and_all_parents() {
+        for path in ["/", "/a", "/a/b-c/d", "a", "a/b"] {
+            let path: Path = path.parse().unwrap();
+            let parents = std::iter::successors(Some(path.clone()), Path::parent);
+            let parents: Vec<String> = parents.map(|path| path.to_string()).collect();
+            assert_eq!(upward(&path).collect::<Vec<_>>(), parents);
+        }
+    }
 }

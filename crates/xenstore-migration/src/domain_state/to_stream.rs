@@ -153,12 +153,7 @@ impl DomainState {
         if carried.is_none() && self.quotas.is_empty() && named {
             return Ok(loss);
         }
-        let mut table = QuotaTable::new();
-        for (name, value) in &self.quotas {
-            table
-                .push(name.as_str().as_bytes(), *value)
-                .expect("a QuotaName is not empty and holds letters, digits, - and _ only");
-        }
+        let table = QuotaTable::of_domain(&self.quotas);
         let (domid, quotas) = (self.domid, table.quotas());
         visit(&Record::Domain(DomainData { domid, features: carried, quotas }))?;
         let invented = version >= Version::V2 && self.features.is_none();

@@ -121,12 +121,9 @@ impl OrderChecker {
             }
             Record::Node(node) => self.check_node(node, &mut found),
             Record::Domain(domain) => {
+                self.check_domain(domain.domid, &mut found);
                 if !self.domains.insert(domain.domid) {
                     found.push(Violation::RepeatedDomain { domid: domain.domid });
-                }
-                let of_another = !self.rings.is_empty() && !self.rings.contains(&domain.domid);
-                if self.kind == StreamKind::Domain && of_another {
-                    found.push(Violation::OtherDomain { domid: domain.domid });
                 }
                 check_quotas(&[domain.quotas], &mut found);
             }
@@ -147,17 +144,29 @@ impl OrderChecker {
                 None
             }
         };
-        if let Some(domid) = domid
-            && !self.rings.insert(domid)
-        {
-            found.push(Violation::RepeatedRing { domid });
+        let is_second = !self.connections.is_empty();
+        if let Some(domid) = domid {
+            if !is_second {
+                self.check_domain(domid, found);
+            }
+            if !self.rings.insert(domid) {
+                found.push(Violation::RepeatedRing { domid });
+            }
         }
-        if self.kind == StreamKind::Domain && (domid.is_none() || !self.connections.is_empty()) {
+        if self.kind == StreamKind::Domain && (domid.is_none() || is_second) {
             found.push(Violation::NotOfADomain { record_type: RecordType::CONNECTION_DATA });
         }
         found.extend(check_messages(connection));
         if !self.connections.insert(id) {
             found.push(Violation::RepeatedConnection { connection: id });
+        }
+    }
+
+    /// Whether a record is of the domain that others were of, connection or DOMAIN_DATA.
+    fn check_domain(&self, domid: DomId, found: &mut Vec<Violation>) {
+        let mut others = self.rings.iter().chain(&self.domains).filter(|other| **other != domid);
+        if self.kind == StreamKind::Domain && others.next().is_some() {
+            found.push(Violation::OtherDomain { domid });
         }
     }
 

@@ -175,6 +175,18 @@ fn each_rule_is_found_broken() {
         ),
         (
             StreamKind::Domain,
+            vec![Owned::Domain(DomId::new(6), None, quotas(&[])), ring(1, 5, None)],
+            1,
+            V::OtherDomain { domid: DomId::new(5) },
+        ),
+        (
+            StreamKind::Domain,
+            [5, 6].map(|domid| Owned::Domain(DomId::new(domid), None, quotas(&[]))).to_vec(),
+            1,
+            V::OtherDomain { domid: DomId::new(6) },
+        ),
+        (
+            StreamKind::Domain,
             vec![
                 ring(1, 5, None),
                 Owned::WatchExtended(id(1), WatchDepth::Levels(1), b"/a".to_vec(), Vec::new()),

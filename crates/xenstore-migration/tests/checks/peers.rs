@@ -1,10 +1,10 @@
 //! What stock servers were seen to refuse, lose and mistake.
 
 use xenstore_migration::{
-    ByteOrder, NodeAccess, NodeScope, Peer, PeerChecker, PeerTrouble, Preamble, QuotaTable,
-    RecordType, TransactionData, Version, WatchDepth,
+    ByteOrder, NodeAccess, NodePerm, NodeScope, Peer, PeerChecker, PeerTrouble, PermFlags,
+    Preamble, QuotaTable, RecordType, TransactionData, Version, WatchDepth,
 };
-use xenstore_proto::{DomId, TxId};
+use xenstore_proto::{Access, DomId, TxId};
 
 use crate::any_record::Owned;
 use crate::{id, node, ring};
@@ -75,4 +75,36 @@ fn a_foreign_byte_order_and_an_unknown_version_are_refused() {
     assert_eq!(checker.check_preamble(), [PeerTrouble::Version, PeerTrouble::ByteOrder]);
     let checker = PeerChecker::new(Preamble::new(Version::V2, foreign), Peer::Specification);
     assert_eq!(checker.check_preamble(), []);
+}
+
+/// In the form that C xenstored writes, the length of half of the extended watches counts 8 octets that are not there.
+#[test]
+fn whether_only_the_watch_is_lost_or_all_behind_it_is_told() {
+    // The lengths of path and token, with their NULs, leave 5, 6, 7 or 0 when divided by 8.
+    let tokens = ["", "1", "12", "123", "1234", "12345", "123456"];
+    for (token, lost) in tokens.into_iter().zip([false, true, true, true, true, false, false]) {
+        let watch = Owned::WatchExtended(id(1), WatchDepth::Untold, b"/a".to_vec(), token.into());
+        let path = b"/a".as_slice().into();
+        let expected =
+            if lost { PeerTrouble::WayLost { path } } else { PeerTrouble::WatchMisread { path } };
+        assert_eq!(expected.is_refusal(), lost);
+        assert_eq!(troubles(Peer::C2026Written, &[watch]), [expected], "{token}");
+    }
+}
+
+/// The domain could come back with the same id and be another.
+#[test]
+fn a_right_of_a_domain_that_is_not_connected_is_lost() {
+    let scope = NodeScope::Committed;
+    let stale = NodePerm { flags: PermFlags::STALE, ..NodePerm::new(Access::Read, DomId::new(8)) };
+    let mut perms =
+        [0, 1, 9, DomId::ANY.get()].map(|it| NodePerm::new(Access::Read, DomId::new(it))).to_vec();
+    perms.push(stale);
+    let records = [ring(1, 1, None), Owned::Node(scope, perms, b"/a".to_vec(), Vec::new())];
+    let lost = PeerTrouble::RightLost { path: b"/a".as_slice().into(), domid: DomId::new(9) };
+    assert!(!lost.is_refusal());
+    for peer in [Peer::C417, Peer::C2026] {
+        assert_eq!(troubles(peer, &records), std::slice::from_ref(&lost));
+    }
+    assert_eq!(troubles(Peer::Specification, &records), []);
 }

@@ -1,7 +1,7 @@
 //! WATCH_DATA_EXTENDED in its three forms: as specified, as C xenstored of 2026 reads it, and as it writes it.
 //!
-//! What it writes has no depth but a length as if it had one, so that a record in four is eight octets shorter than it says,
-//! and the next one begins within it. A reader that goes by the length loses its way there.
+//! What it writes has no depth but a length as if it had one, so that every second record is eight octets shorter than it
+//! says, and the next one begins within it. A reader that goes by the length loses its way there.
 
 use std::error::Error;
 

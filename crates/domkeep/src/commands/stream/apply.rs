@@ -40,8 +40,9 @@ pub(super) fn run(
         translation = translation.tree(from.clone(), to.clone());
     }
     for Renumbering { from: other, to } in &asked.domids {
-        if *other == from {
-            return Err(CommandError::RenumberedTwice { domid: from });
+        let times = asked.domids.iter().filter(|it| it.from == *other).count();
+        if *other == from || times > 1 {
+            return Err(CommandError::RenumberedTwice { domid: *other });
         }
         translation = translation.domid(*other, *to);
     }

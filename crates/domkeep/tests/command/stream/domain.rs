@@ -287,6 +287,7 @@ fn a_right_that_another_domain_had_is_not_given_away_in_silence() {
     let clash = apply(&["--domid", "5=2"]).expect(1);
     assert!(clash.stderr().contains("would both become domain 2"), "{}", clash.stderr());
     apply(&["--domid", "7=8"]).expect(2);
+    apply(&["--domid", "5=6", "--domid", "5=8"]).expect(2);
     apply(&["--domid", "7"]).expect(2);
 }
 
