@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use xenstore_migration::domain_state::{
-    Attachment, DomainState, Plan, PlanError, RestorePolicy, plan,
+    Attachment, Change, DomainState, Plan, PlanError, RestorePolicy, plan,
 };
 use xsclient::{
-    Batch, Client, DomId, Failure, MessageType, Nodes, OperationError, Path, PayloadTooLong,
+    Batch, Client, DomId, Failure, MessageType, Nodes, OperationError, Path, PayloadTooLong, Perms,
     RetryPolicy, Transaction,
 };
 
@@ -30,10 +30,13 @@ pub struct ApplyRequest {
     pub attempts: u32,
     /// How much of the store to hold.
     pub limits: Limits,
+    /// Domains that may get rights. Another domain named in permissions may be somebody else on this host, or by now.
+    pub known: BTreeSet<DomId>,
 }
 
 impl ApplyRequest {
-    /// The usual request: for real, with the attempts of [`RetryPolicy::default`] and default limits.
+    /// The usual request: for real, with the attempts of [`RetryPolicy::default`] and default limits. Nobody gets rights but domain 0
+    /// and the domain itself.
     pub fn new(policy: RestorePolicy, deadline: Instant) -> Self {
         Self {
             policy,
@@ -41,6 +44,7 @@ impl ApplyRequest {
             deadline,
             attempts: RetryPolicy::default().attempts,
             limits: Limits::default(),
+            known: BTreeSet::new(),
         }
     }
 }
@@ -52,8 +56,10 @@ pub struct Applied {
     /// What was changed, or would be; and what was left as it was. If nothing was committed, the server has not checked that
     /// all of what the plan is made from was of one moment (in C xenstored only a commit does).
     pub plan: Plan,
-    /// Whether anything was written. Not in a dry run, and not if there was nothing to change.
+    /// Whether anything was written. Not in a dry run, not if there was nothing to change, and not if there are `strangers`.
     pub committed: bool,
+    /// Domains that the plan would give rights to and the request does not know.
+    pub strangers: BTreeSet<DomId>,
     /// How often the store was read until the changes could be made, or none were to be.
     pub attempts: u32,
     /// What the state holds besides nodes, each part once. None of it is restored by this, whether or not the policy wants
@@ -96,6 +102,14 @@ pub enum ApplyError {
         path: Path,
         /// Why.
         source: OperationError,
+    },
+    /// A node has children whose paths are longer than a path may be, so that they cannot be seen.
+    #[error("domain {domid}: cannot see all that is below {path}: the paths are too long")]
+    TooDeep {
+        /// Whose state.
+        domid: DomId,
+        /// The node.
+        path: Path,
     },
     /// There is more in the store, or in the state, than the request's limits allow.
     #[error("domain {domid}: the state is too large")]
@@ -191,7 +205,7 @@ pub fn apply(
         let plan = plan(&current, wanted, &request.policy)
             .map_err(|source| ApplyError::Plan { domid, source })?;
         let changes = Changes::of(&plan, message_max).map_err(|error| of_change(domid, error))?;
-        if request.dry_run || changes.is_empty() {
+        if request.dry_run || changes.is_empty() || !strangers(&plan, domid, request).is_empty() {
             return Err(End::NothingToCommit(plan));
         }
         changes.make(transaction).map_err(|error| of_change(domid, error))?;
@@ -205,7 +219,20 @@ pub fn apply(
     };
     let round_trips = client.statistics().since(&before).round_trips;
     let unapplied = unapplied(&plan);
-    Ok(Applied { plan, committed, attempts, unapplied, round_trips })
+    let strangers = strangers(&plan, domid, request);
+    Ok(Applied { plan, committed, strangers, attempts, unapplied, round_trips })
+}
+
+/// Whom the plan would give rights by their number alone.
+fn strangers(plan: &Plan, domid: DomId, request: &ApplyRequest) -> BTreeSet<DomId> {
+    let perms = plan.changes.iter().filter_map(|change| match change {
+        Change::Create { perms, .. } | Change::SetPerms { perms, .. } => Some(perms),
+        Change::SetValue { .. } | Change::Remove { .. } => None,
+    });
+    let named = perms.flat_map(Perms::entries).map(|entry| entry.domid);
+    named
+        .filter(|other| ![DomId::DOM0, domid].contains(other) && !request.known.contains(other))
+        .collect()
 }
 
 /// How the work in a transaction ends without a commit.
@@ -258,11 +285,15 @@ fn read_current(
     let roots = wanted.roots.clone();
     let (nodes, missing) = reading.finish(&roots);
     for missing in missing {
-        // One that vanished is a conflict, which the commit finds.
-        if let (StatePart::Node(path), MissingReason::Unreadable(source)) =
-            (missing.part, missing.reason)
-        {
-            return Err(ApplyError::Unreadable { domid, path, source }.into());
+        match (missing.part, missing.reason) {
+            (StatePart::Node(path), MissingReason::Unreadable(source)) => {
+                return Err(ApplyError::Unreadable { domid, path, source }.into());
+            }
+            (StatePart::Children(path), _) => {
+                return Err(ApplyError::TooDeep { domid, path }.into());
+            }
+            // One that vanished is a conflict, which the commit finds.
+            _ => {}
         }
     }
     Ok(DomainState {

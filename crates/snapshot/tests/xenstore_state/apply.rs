@@ -26,7 +26,25 @@ use crate::stock;
 
 /// Everything becomes as it was, but for what only a toolstack makes.
 fn everything() -> ApplyRequest {
-    ApplyRequest::new(hosts::everything(), deadline())
+    let mut request = ApplyRequest::new(hosts::everything(), deadline());
+    request.known.insert(DomId::new(5));
+    request
+}
+
+#[test]
+fn nobody_gets_rights_by_a_number_that_the_caller_does_not_know() {
+    let (state, xenstore) = earlier_and_later();
+    let before = xenstore.snapshot().to_text();
+    let mut request = everything();
+    request.known.clear();
+    let applied = apply_state(&mut client(&xenstore), &state, &request).unwrap();
+    assert_eq!(applied.strangers, [DomId::new(5)].into());
+    assert!(!applied.committed && !applied.plan.changes.is_empty());
+    assert_eq!(xenstore.snapshot().to_text(), before);
+    let applied = apply_state(&mut client(&xenstore), &state, &everything()).unwrap();
+    assert!(applied.committed && applied.strangers.is_empty());
+    let again = apply_state(&mut client(&xenstore), &state, &request).unwrap();
+    assert_eq!((again.strangers.len(), again.plan.changes.len()), (0, 0));
 }
 
 /// The state of the guest, and the store after the guest went on.
@@ -95,7 +113,7 @@ fn an_exact_restore_is_about_all_that_is_the_guests_and_nothing_else() {
     apply(&xenstore, write("/local/domain/7/name", b"renamed"));
     apply(&xenstore, write("/local/domain/7/device/vbd/51712/state", b"6"));
     let before = extract_guest(&xenstore).state;
-    let request = ApplyRequest::new(RestorePolicy::exact(), deadline());
+    let request = hosts::knowing_all(&state, RestorePolicy::exact());
     assert!(apply_state(&mut client(&xenstore), &state, &request).unwrap().committed);
     let after = extract_guest(&xenstore).state;
     let is_guests = |at: &Path| {

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use snapshot::xenstore_state::{
-    ApplyRequest, Consistency, ExtractRequest, apply as apply_state, extract,
-};
+use snapshot::xenstore_state::{Consistency, ExtractRequest, apply as apply_state, extract};
 use stock_xenstore::Kind;
 use xenstore_migration::domain_state::{DomainState, NodeState, RestorePolicy, Translation};
 use xenstored::Store;
 use xsclient::{Client, DomId, Nodes, Path, Perm, Perms};
 
-use crate::hosts::{self, GUEST, VM, capture, deadline, open, path};
+use crate::hosts::{self, GUEST, VM, capture, deadline, knowing_all, open, path};
 use crate::stock::{self, CAPTURED, CAPTURED_VM};
 
 /// The whole store as seen through the protocol, node by node with permissions.
@@ -36,7 +34,7 @@ fn comes_back(test: &str, kind: Kind) {
     client.set_perms(&path("/local/domain/7/data/app/deep").into(), &perms).unwrap();
     assert!(whole_store(&mut client, GUEST).nodes != before.nodes);
 
-    let everything = ApplyRequest::new(hosts::everything(), deadline());
+    let everything = knowing_all(&state, hosts::everything());
     let applied = apply_state(&mut client, &state, &everything).unwrap();
     assert!(applied.committed && applied.attempts == 1, "{applied:?}");
     assert_eq!(whole_store(&mut client, GUEST).nodes, before.nodes);
@@ -133,7 +131,7 @@ fn is_carried(test: &str, from: Kind, to: Kind) {
     let translation = Translation::new(CAPTURED, TO).tree(path(CAPTURED_VM), path(TO_VM));
     let wanted = translation.apply(&extracted.state).unwrap();
     let before = whole_store(&mut target, TO).nodes;
-    let cooperative = ApplyRequest::new(RestorePolicy::cooperative(), deadline());
+    let cooperative = knowing_all(&wanted, RestorePolicy::cooperative());
     let applied = apply_state(&mut target, &wanted, &cooperative).unwrap();
     assert!(applied.committed, "{applied:?}");
     let after = whole_store(&mut target, TO).nodes;

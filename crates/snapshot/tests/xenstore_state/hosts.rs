@@ -5,10 +5,11 @@ use std::path::Path as FsPath;
 use std::time::{Duration, Instant};
 
 use snapshot::xenstore_state::{
-    ConnectionSource, ConnectionSourceError, ExtractRequest, Extracted, Means, extract,
+    ApplyRequest, ConnectionSource, ConnectionSourceError, ExtractRequest, Extracted, Means,
+    extract,
 };
 use xenstore_migration::domain_state::{
-    ConnectionState, NodeState, RestorePolicy, RestoreRule, Treatment,
+    ConnectionState, DomainState, NodeState, RestorePolicy, RestoreRule, Treatment,
 };
 use xenstored::{Embedded, Store, UnixServer};
 use xsclient::{Client, DomId, Endpoint, Options, Path, Reply, Request};
@@ -93,6 +94,13 @@ pub(crate) fn deadline() -> Instant {
 pub(crate) fn request(means: Means) -> ExtractRequest {
     let mut request = ExtractRequest::new(GUEST, deadline());
     request.means = means;
+    request
+}
+
+/// A request to apply a state, by somebody who knows all domains that it names.
+pub(crate) fn knowing_all(state: &DomainState, policy: RestorePolicy) -> ApplyRequest {
+    let mut request = ApplyRequest::new(policy, deadline());
+    request.known = state.other_domids();
     request
 }
 

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use snapshot::xenstore_state::{
-    ApplyRequest, Consistency, Limits, Means, apply as apply_state, extract,
-};
+use snapshot::xenstore_state::{Consistency, Limits, Means, apply as apply_state, extract};
 use xenstore_migration::domain_state::DomainState;
 use xenstore_migration::{
     ByteOrder, Peer, Preamble, ReadOptions, StreamReader, StreamWriter, Version,
@@ -13,7 +11,7 @@ use xenstore_migration::{
 use xenstored::{Embedded, Store};
 use xsclient::{DomId, Path, Perms};
 
-use crate::hosts::{self, VM, client, deadline, nodes_below, path, request};
+use crate::hosts::{self, VM, client, knowing_all, nodes_below, path, request};
 
 /// What a guest has written: below its data, its attributes and in the tree of its VM.
 type Written = BTreeMap<Path, (Vec<u8>, Perms)>;
@@ -79,7 +77,7 @@ proptest! {
     ) {
         let state = extract(&mut client(&host(&before)), &request(Means::Transport)).unwrap().state;
         let xenstore = host(&after);
-        let everything = ApplyRequest::new(hosts::everything(), deadline());
+        let everything = knowing_all(&state, hosts::everything());
         apply_state(&mut client(&xenstore), &state, &everything).unwrap();
         let restored = nodes_below(&xenstore.snapshot(), &["/"]);
         prop_assert_eq!(restored, nodes_below(&host(&before).snapshot(), &["/"]));

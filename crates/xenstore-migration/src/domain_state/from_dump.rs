@@ -7,6 +7,7 @@ use xenstore_proto::{DomId, Path, PathOrSpecial};
 
 use super::DomainState;
 use super::collect::{Collected, Collector, RecordFault, StalePerm};
+use super::vm::{NoVmTree, vm_tree};
 use crate::order::Violation;
 use crate::reader::{Place, Placed, ReadError, StreamReader};
 use crate::record::{ConnectionSpec, NodeData, NodeScope, Record};
@@ -21,6 +22,8 @@ pub struct DumpContents {
     pub unknown: Vec<Place>,
     /// Permissions that are not in the state, since whom they name is gone.
     pub stale: Vec<StalePerm>,
+    /// Why there is no tree below `/vm`, if the domain has a node `vm`.
+    pub no_vm_tree: Option<NoVmTree>,
 }
 
 impl DomainState {
@@ -28,7 +31,7 @@ impl DomainState {
     /// the trees at `extra_roots`, its ring connection with watches and transactions, its quotas and features.
     ///
     /// A root that the dump does not hold is among the state's roots all the same: a dump is complete, so there is no such
-    /// tree. If the domain's node `vm` is missing or names nothing right below `/vm`, there is no second root.
+    /// tree. If the domain's node `vm` is missing, or is not to be believed ([`super::vm_tree`]), there is no second root.
     ///
     /// Strict where the domain is concerned; what else the dump holds is skipped, and is for [`crate::OrderChecker`] to judge.
     /// Memory grows with what belongs to the domain and, until its node `vm` has been read, with the trees below `/vm`.
@@ -69,6 +72,7 @@ struct Dump {
     vm: Vm,
     /// Trees below `/vm`, while it is not known which one is the domain's.
     vm_trees: Collector,
+    no_vm_tree: Option<NoVmTree>,
     unknown: Vec<Place>,
 }
 
@@ -88,6 +92,7 @@ impl Default for Dump {
             collector: Collector::default(),
             vm: Vm::NotYet,
             vm_trees: Collector::default(),
+            no_vm_tree: None,
             unknown: Vec::new(),
         }
     }
@@ -156,17 +161,24 @@ impl Dump {
         }
         collector.node(&path, node)?;
         if path.below(&self.own) == Some("vm") {
-            self.learn_vm(node.value);
+            self.learn_vm(&path);
         }
         Ok(())
     }
 
     /// From here on it is known which tree below `/vm` is the domain's.
-    fn learn_vm(&mut self, value: &[u8]) {
+    fn learn_vm(&mut self, pointer: &Path) {
         self.vm = Vm::Known;
         let trees = std::mem::take(&mut self.vm_trees);
-        let named = Path::from_octets(value).ok();
-        let Some(root) = named.filter(|path| path.parent() == Some(vm_directory())) else { return };
+        let named = self.collector.nodes.get(pointer).map(|node| vm_tree(self.domid, node));
+        let root = match named {
+            Some(Ok(root)) => root,
+            Some(Err(reason)) => {
+                self.no_vm_tree = Some(reason);
+                return;
+            }
+            None => return,
+        };
         let belongs = |path: &Path| path.is_at_or_below(&root);
         let nodes: BTreeMap<_, _> =
             trees.nodes.into_iter().filter(|(path, _)| belongs(path)).collect();
@@ -184,7 +196,7 @@ impl Dump {
         let Collected { connection, quotas, features } = self.collector.finish();
         let (domid, roots) = (self.domid, self.roots);
         let state = DomainState { domid, roots, nodes, connection, quotas, features };
-        Ok(DumpContents { state, unknown: self.unknown, stale })
+        Ok(DumpContents { state, unknown: self.unknown, stale, no_vm_tree: self.no_vm_tree })
     }
 }
 

@@ -17,6 +17,7 @@ mod policy;
 mod to_stream;
 mod translate;
 mod value_rules;
+mod vm;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +30,7 @@ pub use policy::{Owner, RestorePolicy, RestoreRule, Treatment};
 pub use to_stream::{StreamLoss, ToStreamError};
 pub use translate::{TranslateError, Translation};
 pub use value_rules::{DomIdValues, PathValues, ValueRule};
+pub use vm::{NoVmTree, vm_tree};
 
 use xenstore_proto::{DomId, Features, Path, PathOrSpecial, Perms, QuotaName, Token, TxId};
 

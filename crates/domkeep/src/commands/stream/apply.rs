@@ -1,13 +1,11 @@
 //! `stream apply`: the nodes of a stream, put back into a domain.
 
-use std::collections::BTreeSet;
-
 use snapshot::xenstore_state::{ApplyRequest, ExtractRequest, apply, extract};
 use xenstore_migration::ReadOptions;
 use xenstore_migration::domain_state::{
-    Change, DomainState, NodePattern, RestorePolicy, RestoreRule, Translation, Treatment,
+    DomainState, NodePattern, RestorePolicy, RestoreRule, Translation, Treatment, vm_tree,
 };
-use xsclient::{Client, DomId, Path, Perms};
+use xsclient::{Client, DomId, Path};
 
 use super::report::Report;
 use super::source::Source;
@@ -52,19 +50,14 @@ pub(super) fn run(
         source,
     })?;
     let mut request = ApplyRequest::new(policy(asked.exact, &asked.allow), places.deadline());
-    request.dry_run = true;
-    let mut applied = apply(&mut client, &wanted, &request)?;
-    let strangers = strangers(&applied.plan.changes, domid, &asked.domids);
-    if !asked.dry_run && strangers.is_empty() {
-        request.dry_run = false;
-        applied = apply(&mut client, &wanted, &request)?;
-    }
+    request.dry_run = asked.dry_run;
+    request.known = asked.domids.iter().map(|known| known.to).collect();
+    let applied = apply(&mut client, &wanted, &request)?;
     let report = Report {
         file: path.display().to_string(),
         from,
         domid,
         dry_run: asked.dry_run,
-        strangers,
         applied,
         vm_left_out: match vm {
             Vm::LeftOut(root) => Some(root),
@@ -79,20 +72,6 @@ pub(super) fn run(
         output.text(report.in_words())?;
     }
     Ok(Exit::bad_news_if(report.is_bad()))
-}
-
-/// Domains that get rights by their number alone: on another host, or later, it may be the number of somebody else.
-fn strangers(changes: &[Change], domid: DomId, known: &[Renumbering]) -> BTreeSet<DomId> {
-    let perms = changes.iter().filter_map(|change| match change {
-        Change::Create { perms, .. } | Change::SetPerms { perms, .. } => Some(perms),
-        Change::SetValue { .. } | Change::Remove { .. } => None,
-    });
-    let mut found: BTreeSet<_> = perms.flat_map(Perms::entries).map(|entry| entry.domid).collect();
-    found.retain(|other| {
-        let is_known = known.iter().any(|known| known.to == *other);
-        ![DomId::DOM0, domid].contains(other) && !is_known
-    });
-    found
 }
 
 /// What may be changed. The patterns that were given count before all else.
@@ -142,9 +121,8 @@ impl Vm {
 /// The root of a state that its domain's node `vm` names.
 fn own_vm(state: &DomainState) -> Option<Path> {
     let pointer = Path::of_domain(state.domid).join("vm").ok()?;
-    let root = Path::from_octets(&state.nodes.get(&pointer)?.value).ok()?;
-    let is_vm = root.parent().is_some_and(|above| above.as_str() == "/vm");
-    (is_vm && state.roots.contains(&root)).then_some(root)
+    let root = vm_tree(state.domid, state.nodes.get(&pointer)?).ok()?;
+    state.roots.contains(&root).then_some(root)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What `stream apply` has done, or would do, in words and for programs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
@@ -23,8 +23,6 @@ pub(super) struct Report {
     pub(super) domid: DomId,
     pub(super) dry_run: bool,
     pub(super) applied: Applied,
-    /// Domains that would get rights by their number alone. If there is one, nothing was changed.
-    pub(super) strangers: BTreeSet<DomId>,
     /// The tree below `/vm` that had nowhere to go.
     pub(super) vm_left_out: Option<Path>,
     pub(super) unknown: Vec<UnknownRecord>,
@@ -48,7 +46,7 @@ impl Report {
         plan.left.iter().any(undone)
             || !plan.attachments.is_empty()
             || !self.unknown.is_empty()
-            || !self.strangers.is_empty()
+            || !self.applied.strangers.is_empty()
     }
 
     pub(super) fn in_words(&self) -> String {
@@ -85,7 +83,7 @@ impl Report {
                 line(format!("not restored, {why}: {what}"));
             }
         }
-        for domid in &self.strangers {
+        for domid in &self.applied.strangers {
             line(format!(
                 "domain {domid} would get rights that a domain of that id had: --domid {domid}=ID says who that is here"
             ));
@@ -94,7 +92,7 @@ impl Report {
         let done = match (self.dry_run, plan.changes.is_empty()) {
             (_, true) => "nothing to change".to_owned(),
             (true, false) => format!("{changes} to be made"),
-            (false, false) if !self.strangers.is_empty() => format!("{changes} not made"),
+            (false, false) if !self.applied.strangers.is_empty() => format!("{changes} not made"),
             (false, false) => format!("{changes} made"),
         };
         line(format!("domain {}, with the state of domain {}: {done}", self.domid, self.from));
@@ -124,7 +122,7 @@ impl Report {
             left: plan.left.iter().map(left).collect(),
             vm_left_out: self.vm_left_out.as_ref().map(ToString::to_string),
             stale_perms: self.stale.iter().map(stale).collect(),
-            strangers: self.strangers.iter().map(|domid| domid.get()).collect(),
+            strangers: self.applied.strangers.iter().map(|domid| domid.get()).collect(),
             unknown: self.unknown.iter().map(|unknown| unknown.place.into()).collect(),
             not_restored: plan
                 .attachments
