@@ -6,7 +6,11 @@
 //! | what | where |
 //! |---|---|
 //! | the Xenstore state of one domain, out of any Xenstore and into any other | [`xenstore_state`] |
+//! | a new file that has its name only once it is complete | [`CompleteFile`] |
 
 #![forbid(unsafe_code)]
 
+mod complete_file;
 pub mod xenstore_state;
+
+pub use complete_file::{CompleteFile, CompleteFileError, CompleteFileStep};

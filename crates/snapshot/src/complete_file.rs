@@ -1,0 +1,356 @@
+//! A file that has its name only once it is complete.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, Mode, OFlags, RenameFlags, fsync, linkat, openat, renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+/// Who may read the file: what a domain has in Xenstore or in memory is not for everybody.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// Octets of the final name in the temporary one. A name has at most 255 on every file system in use, and the rest of the
+/// temporary one takes less than 55.
+const NAME_SHOWN: usize = 200;
+
+/// Temporary names that are tried. One is taken only if a process with the same id has died here.
+const ATTEMPTS: u32 = 100;
+
+/// A new file that appears under its name only when it is complete and synced, and never in the place of another.
+///
+/// Until [`CompleteFile::finish`] it is a temporary sibling, `.new-PID-N-NAME` in the same directory, readable by its owner
+/// only. Dropped without that, it is removed; only if the process is killed the temporary file stays.
+///
+/// Each [`Write::write`] is a system call: put a [`std::io::BufWriter`] around it for small pieces.
+#[derive(Debug)]
+pub struct CompleteFile {
+    path: PathBuf,
+    /// The directory as it was found first, also if somebody renames it meanwhile.
+    directory: OwnedFd,
+    name: OsString,
+    file: File,
+    /// `None` when there is nothing to be removed any more.
+    temporary: Option<OsString>,
+}
+
+impl CompleteFile {
+    /// Creates the temporary file.
+    ///
+    /// # Errors
+    ///
+    /// If `path` names no file, if there is something with that name already, or if the directory cannot be written.
+    pub fn create(path: impl Into<PathBuf>) -> Result<Self, CompleteFileError> {
+        let path = path.into();
+        let ends_in_slash = path.as_os_str().as_bytes().ends_with(b"/");
+        let Some(name) = path.file_name().filter(|_| !ends_in_slash).map(OsStr::to_owned) else {
+            return Err(CompleteFileError::NoName { path });
+        };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = parent.unwrap_or(Path::new("."));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = match rustix::fs::open(directory, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(errno) => return Err(failed(path, CompleteFileStep::OpenDirectory, errno)),
+        };
+        // The last step refuses to replace a file in any case. This one spares the work before it.
+        match statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => return Err(CompleteFileError::Exists { path }),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(failed(path, CompleteFileStep::Look, errno)),
+        }
+        match create_temporary(&directory, &name) {
+            Ok((file, temporary)) => {
+                Ok(Self { path, directory, name, file, temporary: Some(temporary) })
+            }
+            Err(errno) => Err(failed(path, CompleteFileStep::Create, errno)),
+        }
+    }
+
+    /// The name that the file will have.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Syncs the file, gives it its name, and syncs the directory.
+    ///
+    /// # Errors
+    ///
+    /// If there is something with that name by now, or if a step fails. If that is [`CompleteFileStep::RemoveTemporary`] or
+    /// [`CompleteFileStep::SyncDirectory`], the file is complete and has its name; otherwise nothing is left of it.
+    pub fn finish(self) -> Result<(), CompleteFileError> {
+        self.finish_by(|directory, temporary, name| {
+            renameat_with(directory, temporary, directory, name, RenameFlags::NOREPLACE)
+        })
+    }
+
+    fn finish_by(
+        mut self,
+        rename: impl FnOnce(&OwnedFd, &OsStr, &OsStr) -> Result<(), Errno>,
+    ) -> Result<(), CompleteFileError> {
+        self.file.sync_all().map_err(|source| self.error(CompleteFileStep::Sync, source))?;
+        if let Some(temporary) = self.temporary.clone() {
+            match rename(&self.directory, &temporary, &self.name) {
+                Ok(()) => self.temporary = None,
+                Err(Errno::EXIST) => return Err(self.exists()),
+                // Neither every kernel nor every file system can refuse to replace on renaming.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link(&temporary)?,
+                Err(errno) => return Err(self.error(CompleteFileStep::Rename, errno.into())),
+            }
+        }
+        fsync(&self.directory)
+            .map_err(|errno| self.error(CompleteFileStep::SyncDirectory, errno.into()))
+    }
+
+    /// A link never replaces anything either.
+    fn link(&mut self, temporary: &OsStr) -> Result<(), CompleteFileError> {
+        match linkat(&self.directory, temporary, &self.directory, &self.name, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Err(self.exists()),
+            Err(errno) => return Err(self.error(CompleteFileStep::Rename, errno.into())),
+        }
+        unlinkat(&self.directory, temporary, AtFlags::empty())
+            .map_err(|errno| self.error(CompleteFileStep::RemoveTemporary, errno.into()))?;
+        self.temporary = None;
+        Ok(())
+    }
+
+    fn exists(&self) -> CompleteFileError {
+        CompleteFileError::Exists { path: self.path.clone() }
+    }
+
+    fn error(&self, step: CompleteFileStep, source: io::Error) -> CompleteFileError {
+        CompleteFileError::Step { path: self.path.clone(), step, source }
+    }
+}
+
+impl Write for CompleteFile {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.file.write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for CompleteFile {
+    fn drop(&mut self) {
+        if let Some(temporary) = self.temporary.take()
+            && let Err(error) = unlinkat(&self.directory, &temporary, AtFlags::empty())
+        {
+            let path = self.path.display();
+            tracing::warn!(%path, ?temporary, %error, "an unfinished file stays under its temporary name");
+        }
+    }
+}
+
+fn create_temporary(directory: &OwnedFd, name: &OsStr) -> Result<(File, OsString), Errno> {
+    let shown = &name.as_bytes()[..name.len().min(NAME_SHOWN)];
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mut last = Errno::EXIST;
+    for attempt in 0..ATTEMPTS {
+        let mut temporary = OsString::from(format!(".new-{}-{attempt}-", std::process::id()));
+        temporary.push(OsStr::from_bytes(shown));
+        match openat(directory, &temporary, flags, MODE) {
+            Ok(file) => return Ok((file.into(), temporary)),
+            Err(Errno::EXIST) => last = Errno::EXIST,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(last)
+}
+
+fn failed(path: PathBuf, step: CompleteFileStep, errno: Errno) -> CompleteFileError {
+    CompleteFileError::Step { path, step, source: errno.into() }
+}
+
+/// Why a file is not there, or not surely.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompleteFileError {
+    /// Something has that name already. It was not touched.
+    #[error("{} exists already", path.display())]
+    Exists {
+        /// The name.
+        path: PathBuf,
+    },
+    /// A path that ends in no name, as `..` and `directory/` do.
+    #[error("{:?} names no file", path.display().to_string())]
+    NoName {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A step failed.
+    #[error("{}: cannot {step}", path.display())]
+    Step {
+        /// The name that the file was to have.
+        path: PathBuf,
+        /// Which step.
+        step: CompleteFileStep,
+        /// How.
+        source: io::Error,
+    },
+}
+
+/// On the way to a complete file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompleteFileStep {
+    /// Opening its directory.
+    OpenDirectory,
+    /// Looking whether there is such a file.
+    Look,
+    /// Creating the temporary file.
+    Create,
+    /// Syncing what was written.
+    Sync,
+    /// Giving it its name.
+    Rename,
+    /// Removing the temporary name, where giving the final one did not.
+    RemoveTemporary,
+    /// Syncing the directory.
+    SyncDirectory,
+}
+
+impl fmt::Display for CompleteFileStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OpenDirectory => "open its directory",
+            Self::Look => "see whether it exists",
+            Self::Create => "create a temporary file beside it",
+            Self::Sync => "sync it",
+            Self::Rename => "give it its name",
+            Self::RemoveTemporary => "remove its temporary name",
+            Self::SyncDirectory => "sync its directory",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<OsString> {
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    }
+
+    #[test]
+    fn a_file_has_its_name_only_once_it_is_finished() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let mut file = CompleteFile::create(&path).unwrap();
+        file.write_all(b"all of it").unwrap();
+        assert!(!path.exists());
+        assert_eq!(names(directory.path()).len(), 1, "the temporary file is a sibling");
+        file.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"all of it");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(names(directory.path()), ["state"]);
+    }
+
+    #[test]
+    fn dropped_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = CompleteFile::create(directory.path().join("state")).unwrap();
+        file.write_all(b"half").unwrap();
+        drop(file);
+        assert!(names(directory.path()).is_empty());
+    }
+
+    #[test]
+    fn an_existing_file_is_never_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        fs::write(&path, b"old").unwrap();
+        let error = CompleteFile::create(&path).unwrap_err();
+        assert!(matches!(&error, CompleteFileError::Exists { path: named } if *named == path));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(directory.path()), ["state"]);
+    }
+
+    type Finish = fn(CompleteFile) -> Result<(), CompleteFileError>;
+
+    /// As the kernel does it, and as where renaming cannot refuse to replace.
+    const WAYS: [Finish; 2] =
+        [CompleteFile::finish, |file| file.finish_by(|_, _, _| Err(Errno::INVAL))];
+
+    #[test]
+    fn a_file_that_came_meanwhile_is_not_replaced_and_nothing_else_is_left() {
+        for finish in WAYS {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("state");
+            let mut file = CompleteFile::create(&path).unwrap();
+            file.write_all(b"new").unwrap();
+            fs::write(&path, b"of another").unwrap();
+            assert!(matches!(finish(file), Err(CompleteFileError::Exists { .. })));
+            assert_eq!(fs::read(&path).unwrap(), b"of another");
+            assert_eq!(names(directory.path()), ["state"]);
+        }
+    }
+
+    #[test]
+    fn where_renaming_cannot_refuse_to_replace_a_link_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let mut file = CompleteFile::create(&path).unwrap();
+        file.write_all(b"all of it").unwrap();
+        WAYS[1](file).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"all of it");
+        assert_eq!(names(directory.path()), ["state"]);
+    }
+
+    #[test]
+    fn a_link_to_nowhere_is_a_file_that_exists() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        symlink(directory.path().join("nowhere"), &path).unwrap();
+        assert!(matches!(CompleteFile::create(&path), Err(CompleteFileError::Exists { .. })));
+        assert!(!directory.path().join("nowhere").exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        // As if this process had the id of one that died.
+        let left = directory.path().join(format!(".new-{}-0-state", std::process::id()));
+        fs::write(&left, b"half").unwrap();
+        CompleteFile::create(&path).unwrap().finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        assert_eq!(fs::read(&left).unwrap(), b"half");
+    }
+
+    #[test]
+    fn names_as_long_as_they_may_be_are_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = "n".repeat(255);
+        CompleteFile::create(directory.path().join(&name)).unwrap().finish().unwrap();
+        assert_eq!(names(directory.path()), [OsString::from(name)]);
+    }
+
+    #[test]
+    fn errors_name_the_path_and_the_step() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing/state");
+        let error = CompleteFile::create(&missing).unwrap_err();
+        assert!(matches!(
+            error,
+            CompleteFileError::Step { step: CompleteFileStep::OpenDirectory, .. }
+        ));
+        assert_eq!(error.to_string(), format!("{}: cannot open its directory", missing.display()));
+        for path in ["", "/", "..", "name/"] {
+            let error = CompleteFile::create(path).unwrap_err();
+            assert!(matches!(error, CompleteFileError::NoName { .. }), "{path:?}: {error}");
+        }
+    }
+}
