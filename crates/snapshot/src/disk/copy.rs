@@ -401,7 +401,8 @@ impl DiskSnapshotter for ImageCopies {
                 Ok(file) => prepared.push((chain, file)),
                 Err(error) => {
                     let (vdev, left) = (disk.vdev.clone(), Vec::new());
-                    return Err(PrepareError::Failed { vdev, source: error.into(), left });
+                    let source = Box::new(error.into());
+                    return Err(PrepareError::Failed { vdev, source, left });
                 }
             }
         }

@@ -194,7 +194,7 @@ pub enum PrepareError {
         /// The disk.
         vdev: String,
         /// Why.
-        source: DiskFailure,
+        source: Box<DiskFailure>,
         /// What was created and could not be removed.
         left: Vec<super::LeftBehind>,
     },

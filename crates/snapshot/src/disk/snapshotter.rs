@@ -76,7 +76,7 @@ pub fn snapshot(
     snapshotter.prepare(deadline).map_err(SnapshotFailed::Prepare)?;
     snapshotter.commit(deadline).map_err(|source| {
         let rollback = snapshotter.rollback(deadline.max(Instant::now() + ROLLBACK_MIN));
-        SnapshotFailed::Commit { source, rollback }
+        SnapshotFailed::Commit { source: Box::new(source), rollback }
     })
 }
 
@@ -91,7 +91,7 @@ pub enum SnapshotFailed {
     #[error("the snapshot failed")]
     Commit {
         /// Why, and how the disks were then.
-        source: CommitError,
+        source: Box<CommitError>,
         /// What was undone.
         rollback: RollbackReport,
     },

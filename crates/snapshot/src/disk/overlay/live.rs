@@ -213,6 +213,7 @@ impl DiskSnapshotter for LiveOverlays {
                     let mut report = RollbackReport::default();
                     ready.iter().for_each(|ready| ready.overlay.remove(&mut report));
                     let (vdev, left) = (disk.vdev.clone(), report.left);
+                    let source = Box::new(source);
                     return Err(PrepareError::Failed { vdev, source, left });
                 }
             }

@@ -153,6 +153,7 @@ impl DiskSnapshotter for OfflineOverlays {
                     let mut report = RollbackReport::default();
                     prepared.iter().for_each(|(_, overlay)| overlay.remove(&mut report));
                     let (vdev, left) = (disk.vdev.clone(), report.left);
+                    let source = Box::new(source);
                     return Err(PrepareError::Failed { vdev, source, left });
                 }
             }

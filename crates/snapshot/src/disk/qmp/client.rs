@@ -56,7 +56,7 @@ impl QmpClient {
         let greeting: Greeting = serde_json::from_slice(&line)
             .map_err(|source| QmpError::Malformed { command: "greeting", source })?;
         client.version = greeting.qmp.version.qemu;
-        client.execute::<Value>("qmp_capabilities", json!({}), deadline)?;
+        client.execute::<Value>("qmp_capabilities", &json!({}), deadline)?;
         Ok(client)
     }
 
@@ -83,7 +83,7 @@ impl QmpClient {
     ///
     /// See [`QmpError`].
     pub fn nodes(&mut self, deadline: Instant) -> Result<Vec<QmpNode>, QmpError> {
-        self.execute("query-named-block-nodes", json!({}), deadline)
+        self.execute("query-named-block-nodes", &json!({}), deadline)
     }
 
     /// The block jobs that run.
@@ -92,7 +92,7 @@ impl QmpClient {
     ///
     /// See [`QmpError`].
     pub fn block_jobs(&mut self, deadline: Instant) -> Result<Vec<BlockJob>, QmpError> {
-        self.execute("query-block-jobs", json!({}), deadline)
+        self.execute("query-block-jobs", &json!({}), deadline)
     }
 
     /// Opens a qcow2 image for writing, without what it rests on: a transaction will put it over that.
@@ -114,7 +114,7 @@ impl QmpClient {
             "file": { "driver": "file", "filename": image, "cache": cache },
             "backing": null,
         });
-        self.execute::<Value>("blockdev-add", arguments, deadline).map(drop)
+        self.execute::<Value>("blockdev-add", &arguments, deadline).map(drop)
     }
 
     /// Closes a node that nobody uses.
@@ -123,7 +123,7 @@ impl QmpClient {
     ///
     /// See [`QmpError`].
     pub fn delete_node(&mut self, node: &str, deadline: Instant) -> Result<(), QmpError> {
-        self.execute::<Value>("blockdev-del", json!({ "node-name": node }), deadline).map(drop)
+        self.execute::<Value>("blockdev-del", &json!({ "node-name": node }), deadline).map(drop)
     }
 
     /// Does all actions or none.
@@ -137,7 +137,7 @@ impl QmpClient {
         deadline: Instant,
     ) -> Result<(), QmpError> {
         let actions: Vec<_> = actions.iter().map(TransactionAction::to_json).collect();
-        self.execute::<Value>("transaction", json!({ "actions": actions }), deadline).map(drop)
+        self.execute::<Value>("transaction", &json!({ "actions": actions }), deadline).map(drop)
     }
 
     /// Deletes the internal snapshot that has this id and this tag.
@@ -153,14 +153,14 @@ impl QmpClient {
         deadline: Instant,
     ) -> Result<(), QmpError> {
         let arguments = json!({ "device": node, "id": id, "name": tag });
-        self.execute::<Value>("blockdev-snapshot-delete-internal-sync", arguments, deadline)
+        self.execute::<Value>("blockdev-snapshot-delete-internal-sync", &arguments, deadline)
             .map(drop)
     }
 
     fn execute<T: DeserializeOwned>(
         &mut self,
         command: &'static str,
-        arguments: Value,
+        arguments: &Value,
         deadline: Instant,
     ) -> Result<T, QmpError> {
         if self.broken {
@@ -175,7 +175,7 @@ impl QmpClient {
     fn answer(
         &mut self,
         command: &'static str,
-        arguments: Value,
+        arguments: &Value,
         deadline: Instant,
     ) -> Result<Value, QmpError> {
         let own_id = json!(self.next_id);
