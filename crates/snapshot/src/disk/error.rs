@@ -276,6 +276,12 @@ pub enum DiskFailure {
         /// How; at least one.
         changes: Vec<ImageChange>,
     },
+    /// What was planned is refused by now: all reasons.
+    #[error("what was planned is not possible any more for {} reasons, the first: {}", refusals.len(), first(refusals))]
+    Refused {
+        /// Every reason; at least one.
+        refusals: Vec<DiskRefusal>,
+    },
     /// An overlay rests on something else than the disk's image.
     #[error("{} records {} as its backing file, which is not {}", overlay.display(), recorded.display(), base.display())]
     OtherBacking {

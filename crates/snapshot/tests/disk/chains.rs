@@ -121,10 +121,10 @@ fn a_base_that_is_modified_under_an_overlay_is_noticed() {
     qemu_img(directory.path(), &["create", "-q", "-f", "qcow2", "base.qcow2", "8M"]);
     let before = ImageRef::read(&base, ImageFormat::Qcow2).unwrap();
     assert_eq!(ImageRef::read(&base, ImageFormat::Qcow2).unwrap().changes_since(&before), []);
-    // In place, far from the header: its time tells.
+    // In place, in an entry of the reference counts: its time tells.
     let mut file = OpenOptions::new().write(true).open(&base).unwrap();
     file.seek(SeekFrom::Start(before.size - 1)).unwrap();
-    file.write_all(b"x").unwrap();
+    file.write_all(&[0]).unwrap();
     let touched = ImageRef::read(&base, ImageFormat::Qcow2).unwrap();
     assert_eq!(touched.changes_since(&before), [ImageChange::Modified]);
     // With the time set back, as a copying tool may do it, the header tells of a snapshot inside.

@@ -176,9 +176,11 @@ impl Mounted {
             let made = Command::new(mkfs).arg("-q").arg(&volume).output();
             made.is_ok_and(|output| output.status.success())
         });
+        if !made {
+            return None;
+        }
         let mounted = Command::new("mount").args(["-o", "loop"]).arg(&volume).arg(&at).output();
-        let mounted = made && mounted.is_ok_and(|output| output.status.success());
-        mounted.then_some(Self { directory })
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self { directory })
     }
 
     fn path(&self, name: &str) -> PathBuf {

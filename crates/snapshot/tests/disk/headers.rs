@@ -14,7 +14,8 @@ fn compare(image: &Path, what: &str) -> bool {
     let theirs = QemuImg::default().info(image, ImageFormat::Qcow2, true, deadline());
     match (own, theirs) {
         (Ok(own), Ok(theirs)) => {
-            assert_eq!(own.virtual_size, theirs.virtual_size, "{what}");
+            // QEMU forgets what is no whole sector.
+            assert_eq!(own.virtual_size / 512, theirs.virtual_size / 512, "{what}");
             let (name, format) = own.backing.map_or((None, None), |it| (Some(it.name), it.format));
             let name = name.map(|name| String::from_utf8_lossy(&name).into_owned());
             assert_eq!(name, theirs.backing.map(|it| it.to_string_lossy().into_owned()), "{what}");
@@ -46,6 +47,9 @@ fn what_qemu_img_makes_is_read_as_qemu_img_reads_it() {
         "lazy_refcounts=on,refcount_bits=1",
     ] {
         for backing in ["", "base", "/images/base, raw", &long] {
+            if options == "cluster_size=512" && backing == long {
+                continue; // it has no room in the first cluster
+            }
             let backing =
                 if backing.is_empty() { vec![] } else { vec!["-u", "-F", "raw", "-b", backing] };
             let create = ["create", "-q", "-f", "qcow2", "-o", options];

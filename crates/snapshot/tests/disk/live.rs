@@ -153,6 +153,7 @@ fn a_file_that_is_in_the_way_is_refused_with_all_other_reasons_and_not_touched()
     let found = refusals(&mut overlays);
     let [
         DiskRefusal::TargetExists { path, .. },
+        DiskRefusal::Twice { .. },
         DiskRefusal::Target { .. },
         DiskRefusal::NodeTaken { .. },
         DiskRefusal::NoNode { .. },
@@ -226,7 +227,7 @@ fn a_base_that_was_replaced_after_the_plan_is_noticed_at_the_commit() {
     fs::rename(daemon.path("a.qcow2"), daemon.path("moved.qcow2")).unwrap();
     fs::copy(daemon.path("moved.qcow2"), daemon.path("a.qcow2")).unwrap();
     let error = overlays.commit(deadline()).unwrap_err();
-    assert!(matches!(error, CommitError::Unchanged(DiskFailure::Graph { .. })), "{error:?}");
+    assert!(matches!(error, CommitError::Unchanged(DiskFailure::Refused { .. })), "{error:?}");
     assert_eq!(daemon.graph(), before);
     assert_eq!(overlays.rollback(deadline()).removed, [daemon.path("a-1.qcow2")]);
 }

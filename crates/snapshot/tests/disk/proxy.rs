@@ -3,8 +3,6 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -25,30 +23,29 @@ pub(crate) enum Fault {
 /// A socket that forwards to a QMP socket. Its threads end when their connections do.
 pub(crate) struct Proxy {
     pub(crate) socket: PathBuf,
-    pub(crate) transactions: Arc<AtomicUsize>,
 }
 
 impl Proxy {
     pub(crate) fn start(qmp: &Path, fault: Fault) -> Self {
         let socket = qmp.with_file_name("proxy");
         let listener = UnixListener::bind(&socket).unwrap();
-        let transactions = Arc::new(AtomicUsize::new(0));
-        let (qmp, counted, own) = (qmp.to_owned(), transactions.clone(), socket.clone());
+        let (qmp, own) = (qmp.to_owned(), socket.clone());
+        let mut transactions = 0;
         thread::spawn(move || {
             for client in listener.incoming() {
                 // One client after another, as QEMU itself does it.
-                forward(&client.unwrap(), &qmp, fault, &counted);
-                if fault == Fault::LoseAnswerForGood && counted.load(Ordering::SeqCst) > 0 {
+                forward(&client.unwrap(), &qmp, fault, &mut transactions);
+                if fault == Fault::LoseAnswerForGood && transactions > 0 {
                     let _ = std::fs::remove_file(own);
                     return;
                 }
             }
         });
-        Self { socket, transactions }
+        Self { socket }
     }
 }
 
-fn forward(client: &UnixStream, qmp: &Path, fault: Fault, transactions: &AtomicUsize) {
+fn forward(client: &UnixStream, qmp: &Path, fault: Fault, transactions: &mut u32) {
     let Ok(mut server) = UnixStream::connect(qmp) else { return };
     let (mut from_server, mut to_client) =
         (server.try_clone().unwrap(), client.try_clone().unwrap());
@@ -63,7 +60,9 @@ fn forward(client: &UnixStream, qmp: &Path, fault: Fault, transactions: &AtomicU
         let Ok(line) = line else { break };
         let mut command: Value = serde_json::from_str(&line).unwrap();
         let mut lose = false;
-        if command["execute"] == "transaction" && transactions.fetch_add(1, Ordering::SeqCst) == 0 {
+        let is_transaction = command["execute"] == "transaction";
+        *transactions += u32::from(is_transaction);
+        if is_transaction && *transactions == 1 {
             match fault {
                 Fault::Abort(at) => {
                     let actions = command["arguments"]["actions"].as_array_mut().unwrap();

@@ -123,11 +123,12 @@ impl LiveInternal {
         deadline: Instant,
     ) -> Result<(Vec<Made>, Vec<DiskSnapshot>), CommitError> {
         let unchanged = |error: QmpError| CommitError::Unchanged(error.into());
-        let again = self.check(deadline).map_err(|error| match error {
-            PlanError::Failed(failure) => CommitError::Unchanged(failure),
-            PlanError::Refused { .. } | PlanError::Stage(_) => {
-                CommitError::Unchanged(DiskFailure::Hook(Box::new(error)))
-            }
+        let again = self.check(deadline).map_err(|error| {
+            CommitError::Unchanged(match error {
+                PlanError::Failed(failure) => failure,
+                PlanError::Refused { refusals } => DiskFailure::Refused { refusals },
+                PlanError::Stage(stage) => DiskFailure::Hook(Box::new(stage)),
+            })
         })?;
         for (before, now) in all_checked.iter().zip(&again) {
             if !now.chain.is_same_files(&before.chain) {

@@ -1,7 +1,7 @@
 //! Whether QEMU's nodes rest on what the files record.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::disk::image::{Chain, ChainRules, Holders, ImageFormat, ImageRef, OpenImage, Writers};
 use crate::disk::qmp::{CacheMode, NodeImage, QmpClient, QmpNode};
@@ -39,19 +39,16 @@ pub(in crate::disk) fn check_node(
         return Err(refusals);
     };
     let open = open_images(&node.image);
-    for image in &open {
-        // Also a protocol, a description that begins with "json:", a descriptor set, and what is relative to QEMU's directory.
-        if !image.filename.starts_with('/') || image.filename.starts_with("/dev/fdset/") {
-            let filename = image.filename.clone();
-            let node = node_name.clone();
-            refusals.push(DiskRefusal::NodeFile { vdev: vdev.clone(), node, filename });
-        }
+    for image in open.iter().filter(|image| path_of(image).is_none()) {
+        let (node, filename) = (node_name.clone(), image.filename.clone());
+        refusals.push(DiskRefusal::NodeFile { vdev: vdev.clone(), node, filename });
     }
     if !refusals.is_empty() {
         return Err(refusals);
     }
     let chain_refused = |source| DiskRefusal::Chain { vdev: vdev.clone(), source };
-    let path = Path::new(&node.image.filename);
+    let path = path_of(&node.image).unwrap_or_default();
+    let path = path.as_path();
     let looked = OpenImage::open(path.to_owned(), format)
         .and_then(|opened| holders_of(&opened))
         .map_err(|error| vec![chain_refused(error.into())])?;
@@ -95,8 +92,24 @@ pub(in crate::disk) fn check_node(
 
 /// Whether a node's file is an image, by device and inode.
 pub(in crate::disk) fn names(node: &NodeImage, image: &ImageRef) -> bool {
-    std::fs::metadata(&node.filename)
-        .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (image.dev, image.ino))
+    let metadata = path_of(node).and_then(|path| std::fs::metadata(path).ok());
+    metadata.is_some_and(|metadata| (metadata.dev(), metadata.ino()) == (image.dev, image.ino))
+}
+
+/// The file of a node, if it is one with an absolute path and nothing is in between.
+///
+/// Where a plain name would not open the same, as for an overlay that is opened without its backing file, QEMU tells a description.
+/// What has only a descriptor set, a protocol or a path relative to QEMU's directory has no path here.
+fn path_of(node: &NodeImage) -> Option<PathBuf> {
+    let is_path = |path: &str| path.starts_with('/') && !path.starts_with("/dev/fdset/");
+    let Some(description) = node.filename.strip_prefix("json:") else {
+        return is_path(&node.filename).then(|| PathBuf::from(&node.filename));
+    };
+    let description: serde_json::Value = serde_json::from_str(description).ok()?;
+    let file = &description["file"];
+    let direct = description["driver"] == *node.format && file["driver"] == "file";
+    let path = file["filename"].as_str().filter(|path| direct && is_path(path));
+    path.map(PathBuf::from)
 }
 
 /// Everything about the graph that concerns all disks.

@@ -325,7 +325,8 @@ impl Transaction<'_> {
             );
             match now {
                 Ok(now) if now.chain.is_same_files(&checked.chain) => {}
-                _ => return Err(self.graph(disk, base)),
+                Ok(_) => return Err(self.graph(disk, base)),
+                Err(refusals) => return Err(DiskFailure::Refused { refusals }),
             }
             overlay.verify(base)?;
         }
