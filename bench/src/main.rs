@@ -3,8 +3,11 @@
 //! Every figure is measured in the run that prints it, next to what it is compared with, and the ratio is what counts:
 //! the absolute times are those of the machine.
 
+mod domain_state;
 mod host;
 mod measure;
+mod migration;
+mod migration_codec;
 mod recording;
 mod retrieve;
 mod store_memory;
@@ -20,12 +23,17 @@ const ALL: &[Benchmark] = &[
     ("retrieve", retrieve::run),
     ("templates", templates::run),
     ("store-memory", store_memory::run),
+    ("migration", migration::run),
 ];
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     if wanted == [store_memory::CHILD] {
         return outcome(store_memory::CHILD, store_memory::child());
+    }
+    if let [migration_codec::CHILD, nodes] = &*wanted.iter().map(String::as_str).collect::<Vec<_>>()
+    {
+        return outcome(migration_codec::CHILD, migration_codec::child(nodes));
     }
     if let Some(unknown) = wanted.iter().find(|name| !ALL.iter().any(|(known, _)| known == name)) {
         let known: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();

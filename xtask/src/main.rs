@@ -22,7 +22,7 @@ enum Task {
     Test,
     /// Benchmarks side by side with the stock servers, printed as ratios.
     Bench {
-        /// Which: retrieve, templates, store-memory. All, if none is named.
+        /// Which: retrieve, templates, store-memory, migration. All, if none is named.
         names: Vec<String>,
     },
     /// Each fuzz target for a bounded time.

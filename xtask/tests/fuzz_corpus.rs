@@ -11,6 +11,8 @@ const TARGETS: &[Target] = &[
     ("client", xsclient::fuzzing::receive),
     ("config", libxl_config::fuzzing::config),
     ("decoder", xenstore_proto::fuzzing::decode_stream),
+    ("domain_state", xenstore_migration::fuzzing::domain_state),
+    ("migration", xenstore_migration::fuzzing::read_and_write),
     ("server", xenstored::fuzzing::requests),
     ("xenstore_ls", xenstored::fuzzing::text_form),
 ];

@@ -10,6 +10,10 @@ use libxl_config::retrieve::RetrieveError;
 use libxl_config::template::{
     CreateError, ListError, LoadError, OpenDirError, OpenStoreError, StoreFault, TextError,
 };
+use snapshot::CompleteFileError;
+use snapshot::xenstore_state::{ApplyError, ExtractError};
+use xenstore_migration as migration;
+use xenstore_migration::domain_state::{FromStreamError, ToStreamError, TranslateError};
 use xenstored::{LoadError as StoreLoadError, ServeError};
 use xsclient::{DomId, Failure, OpenError, OperationError};
 
@@ -83,6 +87,32 @@ pub(crate) enum CommandError {
     Configuration { path: PathBuf, source: ReadError },
     #[error("{}: cannot be read as the nodes of a Xenstore", path.display())]
     Nodes { path: PathBuf, source: StoreLoadError },
+    #[error("{}: is no stream of Xenstore state", path.display())]
+    StreamOpen { path: PathBuf, source: migration::OpenError },
+    #[error("{}: cannot be read to its end", path.display())]
+    StreamRead { path: PathBuf, source: migration::ReadError },
+    #[error("{}: cannot be written", path.display())]
+    StreamCreate { path: PathBuf, source: migration::CreateError },
+    #[error("{}: cannot be written", path.display())]
+    StreamWrite { path: PathBuf, source: migration::WriteError },
+    #[error("{}: cannot be converted", path.display())]
+    StreamConvert { path: PathBuf, source: migration::ConvertError },
+    #[error("{}: is no stream of one domain", path.display())]
+    DomainStream { path: PathBuf, source: FromStreamError },
+    #[error("{}: cannot be for domain {domid}", path.display())]
+    Translate { path: PathBuf, domid: DomId, source: TranslateError },
+    #[error("domain 0 takes no other domain's state: what it owns is the host's")]
+    ApplyToHost,
+    #[error("the stream is of domain {domid} itself, whose new id is that of DOMAIN")]
+    RenumberedTwice { domid: DomId },
+    #[error("{}: cannot hold the state of domain {domid}", path.display())]
+    ToStream { path: PathBuf, domid: DomId, source: ToStreamError },
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    NewFile(#[from] CompleteFileError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error("cannot wait for signals")]
@@ -146,9 +176,37 @@ impl CommandError {
             | Self::NotATemplate { .. }
             | Self::Configuration { .. }
             | Self::Nodes { .. }
+            | Self::StreamCreate { .. }
+            | Self::StreamWrite { .. }
+            | Self::StreamConvert { .. }
+            | Self::Translate { .. }
+            | Self::ToStream { .. }
+            | Self::NewFile(CompleteFileError::Exists { .. })
             | Self::Create(CreateError::Exists { .. }) => Exit::BadNews,
+            Self::StreamOpen { source: migration::OpenError::Io { .. }, .. } => Exit::OutOfReach,
+            Self::StreamOpen { .. } => Exit::BadNews,
+            Self::StreamRead { source, .. }
+            | Self::DomainStream { source: FromStreamError::Read { source }, .. } => {
+                match source.failure {
+                    migration::ReadFailure::Io { .. } => Exit::OutOfReach,
+                    _ => Exit::BadNews,
+                }
+            }
+            Self::DomainStream { .. } => Exit::BadNews,
+            Self::Extract(ExtractError::RelativeRoot { .. }) => Exit::Usage,
+            Self::Extract(ExtractError::Xenstore { source, .. })
+            | Self::Apply(
+                ApplyError::Xenstore { source, .. }
+                | ApplyError::Unreadable { source, .. }
+                | ApplyError::Refused { source, .. },
+            ) => exit_of(source),
+            Self::Apply(ApplyError::OutcomeUnknown { .. }) => Exit::OutOfReach,
+            Self::Extract(_) | Self::Apply(_) => Exit::BadNews,
             Self::Load(error) if !is_out_of_reach(error) => Exit::BadNews,
             Self::NoUuid { .. }
+            | Self::NewFile(CompleteFileError::NoName { .. })
+            | Self::ApplyToHost
+            | Self::RenumberedTwice { .. }
             | Self::Unpaired
             | Self::NotAPath { .. }
             | Self::NoSuchCommand { .. } => Exit::Usage,
@@ -159,8 +217,27 @@ impl CommandError {
     fn advice(&self) -> Option<&'static str> {
         Some(match self {
             Self::Connect(_) => "start xenstored, or say with --xenstore SOCKET where it is",
-            Self::Retrieve(RetrieveError::NoSuchDomain { .. }) | Self::NoSuchName { .. } => {
-                "`domkeep list` shows the domains"
+            Self::Retrieve(RetrieveError::NoSuchDomain { .. })
+            | Self::Extract(ExtractError::NoSuchDomain { .. })
+            | Self::NoSuchName { .. } => "`domkeep list` shows the domains",
+            Self::Apply(ApplyError::NoSuchDomain { .. }) => {
+                "create the domain first, paused: a state goes into a domain that is there"
+            }
+            Self::Apply(ApplyError::OutcomeUnknown { .. }) => {
+                "apply it again: what has been made already is not made twice"
+            }
+            Self::Apply(ApplyError::Conflict { .. }) => "apply it while the domain does not run",
+            Self::Apply(ApplyError::Xenstore { source, .. })
+            | Self::Extract(ExtractError::Xenstore { source, .. })
+                if source.is_timeout() =>
+            {
+                "allow more with --timeout SECONDS"
+            }
+            Self::DomainStream { source: FromStreamError::Read { .. }, .. } => {
+                "`domkeep stream inspect FILE` prints what can be read"
+            }
+            Self::DomainStream { .. } => {
+                "`domkeep stream verify FILE --kind domain` says all that is wrong with it"
             }
             Self::SeveralOfThatName { .. } => "give the id instead of the name",
             Self::SeveralTemplates { .. } => "give the uuid instead of the id",
@@ -173,6 +250,22 @@ impl CommandError {
                 "`domkeep config check FILE` says all that is wrong with it"
             }
             Self::Nodes { .. } => "give a file that `domkeep xenstore ls -fp` has printed",
+            Self::StreamOpen {
+                source: migration::OpenError::Preamble { source: migration::PreambleError::Ident },
+                ..
+            } => "give a xenstore-migration stream, as xenstored dumps for a live update",
+            Self::StreamRead { source, .. } => match source.failure {
+                migration::ReadFailure::UnknownType => "keep such records with --unknown keep",
+                migration::ReadFailure::Io { .. } => return None,
+                _ => "`domkeep stream inspect FILE` prints what can be read",
+            },
+            Self::StreamCreate { source: migration::CreateError::Version { .. }, .. } => {
+                "ask for a version that it knows, with --version"
+            }
+            Self::NewFile(CompleteFileError::Exists { .. }) => {
+                "give a name that is free; a file is never replaced"
+            }
+            Self::NewFile(CompleteFileError::NoName { .. }) => "name the file itself",
             Self::Load(LoadError::Locked { .. })
             | Self::Retrieve(RetrieveError::Template {
                 source: LoadError::Locked { .. }, ..

@@ -1,7 +1,8 @@
 //! The domkeep command: what a Xen domain's configuration is now.
 //!
 //! It parses arguments, calls the libraries, and prints: answers on stdout, everything else on stderr. What is asked of a
-//! domain, a template store or a Xenstore is done by `libxl-config`, `xsclient` and `xenstored`.
+//! domain, a template store, a Xenstore or a stream is done by `libxl-config`, `xsclient`, `xenstored`, `xenstore-migration` and
+//! `snapshot`.
 //!
 //! ```text
 //! arguments   exactly what was typed

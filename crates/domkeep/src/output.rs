@@ -29,6 +29,11 @@ impl Output {
         Self { json, out: Box::new(io::stdout()) }
     }
 
+    /// For answers about what itself goes to stdout.
+    pub(crate) fn stderr(json: bool) -> Self {
+        Self { json, out: Box::new(io::stderr()) }
+    }
+
     /// Whether the answer is for a program.
     pub(crate) fn is_json(&self) -> bool {
         self.json

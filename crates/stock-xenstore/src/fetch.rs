@@ -158,16 +158,23 @@ fn unpack_packages(cache: &Path, tools: &Tools) -> Result<(), Unavailable> {
 fn download(work: &Path, tools: &Tools) -> Result<PathBuf, Unavailable> {
     let downloads = work.join("packages");
     fs::create_dir(&downloads).map_err(in_cache(&downloads))?;
-    let with_system_lists = write_configuration(&work.join("system.conf"), "")?;
     let download = |configuration: &Path| {
         let mut apt_get = Command::new(&tools.apt_get);
         apt_get.arg("-c").arg(configuration).arg("download").args(PACKAGES);
         run(apt_get.current_dir(&downloads), TO_DOWNLOAD, DOWNLOAD_LIMIT)
     };
-    if download(&with_system_lists).is_ok() {
-        return Ok(downloads);
+    // The system's lists may be of another year, in which the daemons had bugs that are mended since, and are not ours to
+    // update. Where the newest lists cannot be had, they are better than nothing.
+    let newest = own_lists(work, tools).and_then(|own| download(&own));
+    if newest.is_err() {
+        let with_system_lists = write_configuration(&work.join("system.conf"), "")?;
+        download(&with_system_lists).or(newest)?;
     }
-    // The system's package lists are missing or out of date, and not ours to change: fetch lists of our own.
+    Ok(downloads)
+}
+
+/// Fetches package lists, and gives the configuration that has apt-get use them.
+fn own_lists(work: &Path, tools: &Tools) -> Result<PathBuf, Unavailable> {
     let state = work.join("apt");
     for directory in ["lists/partial", "cache/archives/partial"] {
         let directory = state.join(directory);
@@ -181,8 +188,7 @@ fn download(work: &Path, tools: &Tools) -> Result<PathBuf, Unavailable> {
         TO_UPDATE,
         DOWNLOAD_LIMIT,
     )?;
-    download(&with_own_lists)?;
-    Ok(downloads)
+    Ok(with_own_lists)
 }
 
 /// A configuration file that apt-get reads after the system's.

@@ -20,7 +20,8 @@ pub enum Deviation {
     ExtendedWatchWithoutPad,
     /// An extended watch in a stream of version 1.
     ExtendedWatchInVersion1,
-    /// Padding that is not zero.
+    /// Padding that is not zero, or a field that says nothing there: features in version 1, tx-id and access of a committed
+    /// node. Writers must write zeros, readers are to ignore them; so they are lost when the stream is written again.
     PaddingNotZero,
 }
 
@@ -52,7 +53,7 @@ impl fmt::Display for Deviation {
                 "an extended watch without the padding behind its depth"
             }
             Self::ExtendedWatchInVersion1 => "an extended watch in version 1",
-            Self::PaddingNotZero => "padding that is not zero",
+            Self::PaddingNotZero => "padding, or a field without meaning there, that is not zero",
         })
     }
 }
@@ -63,8 +64,10 @@ pub struct Deviations {
     seen: [Option<(u64, Place)>; Deviation::ALL.len()],
     /// The first record whose length does not count padding it has.
     exact: Option<Place>,
-    /// The first extended watch as it is specified.
+    /// Whether there is an extended watch as it is specified.
     specified_watch: bool,
+    /// Whether there is a record of an unknown type and without a body, at which C xenstored gives up.
+    empty_unknown: bool,
 }
 
 impl Deviations {
@@ -87,6 +90,10 @@ impl Deviations {
     pub(crate) fn note(&mut self, deviation: Deviation, place: Place) {
         let (count, _) = self.seen[deviation as usize].get_or_insert((0, place));
         *count += 1;
+    }
+
+    pub(crate) fn note_empty_unknown(&mut self) {
+        self.empty_unknown = true;
     }
 
     pub(crate) fn note_specified_watch(&mut self) {
@@ -118,8 +125,8 @@ impl Deviations {
         Ok(())
     }
 
-    pub(crate) fn refuse_if(&self, strict: bool) -> Result<(), ReadFailure> {
-        match self.iter().next().filter(|_| strict) {
+    pub(crate) fn refuse(&self) -> Result<(), ReadFailure> {
+        match self.iter().next() {
             Some((deviation, ..)) => Err(ReadFailure::Deviation { deviation }),
             None => Ok(()),
         }
@@ -132,7 +139,7 @@ impl Deviations {
         match (counts_padding, without_depth, without_pad) {
             (false, ..) => Some(Peer::Specification),
             (true, true, true) => None,
-            (true, ..) if self.specified_watch => None,
+            (true, ..) if self.specified_watch || self.empty_unknown => None,
             (true, true, false) => Some(Peer::C2026Written),
             (true, false, true) if version < Version::V2 => None,
             (true, false, true) => Some(Peer::C2026),

@@ -28,6 +28,10 @@ impl<'a> Fields<'a> {
         self.preamble.version
     }
 
+    pub(crate) fn byte_order(&self) -> ByteOrder {
+        self.preamble.byte_order
+    }
+
     /// How many octets have been read.
     pub(crate) fn at(&self) -> usize {
         self.at
@@ -42,6 +46,7 @@ impl<'a> Fields<'a> {
         self.body
     }
 
+    #[inline]
     pub(crate) fn octets(
         &mut self,
         len: usize,
@@ -55,6 +60,7 @@ impl<'a> Fields<'a> {
         Ok(octets)
     }
 
+    #[inline]
     pub(crate) fn array<const N: usize>(
         &mut self,
         field: &'static str,
@@ -66,14 +72,12 @@ impl<'a> Fields<'a> {
         Ok(*octets)
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self, field: &'static str) -> Result<u16, BodyError> {
-        let octets = self.array(field)?;
-        Ok(match self.preamble.byte_order {
-            ByteOrder::Little => u16::from_le_bytes(octets),
-            ByteOrder::Big => u16::from_be_bytes(octets),
-        })
+        Ok(self.preamble.byte_order.u16(self.array(field)?))
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self, field: &'static str) -> Result<u32, BodyError> {
         Ok(self.preamble.byte_order.u32(self.array(field)?))
     }
@@ -115,6 +119,11 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
+    /// A field that says nothing here.
+    pub(crate) fn ignored(&mut self, is_zero: bool) {
+        self.dirty_padding |= !is_zero;
+    }
+
     /// Octets that say nothing, up to the next multiple of [`ALIGNMENT`].
     pub(crate) fn align(&mut self) -> Result<(), BodyError> {
         self.padding(aligned(self.at) - self.at)
@@ -122,6 +131,20 @@ impl<'a> Fields<'a> {
 }
 
 impl ByteOrder {
+    pub(crate) fn u16(self, octets: [u8; 2]) -> u16 {
+        match self {
+            Self::Little => u16::from_le_bytes(octets),
+            Self::Big => u16::from_be_bytes(octets),
+        }
+    }
+
+    pub(crate) fn u16_octets(self, number: u16) -> [u8; 2] {
+        match self {
+            Self::Little => number.to_le_bytes(),
+            Self::Big => number.to_be_bytes(),
+        }
+    }
+
     pub(crate) fn u32(self, octets: [u8; 4]) -> u32 {
         match self {
             Self::Little => u32::from_le_bytes(octets),
@@ -155,21 +178,25 @@ impl<'o> Body<'o> {
         self.preamble.version
     }
 
+    pub(crate) fn byte_order(&self) -> ByteOrder {
+        self.preamble.byte_order
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.out.len() - self.start
     }
 
+    #[inline]
     pub(crate) fn octets(&mut self, octets: &[u8]) {
         self.out.extend_from_slice(octets);
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self, number: u16) {
-        self.octets(&match self.preamble.byte_order {
-            ByteOrder::Little => number.to_le_bytes(),
-            ByteOrder::Big => number.to_be_bytes(),
-        });
+        self.octets(&self.preamble.byte_order.u16_octets(number));
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self, number: u32) {
         self.octets(&self.preamble.byte_order.u32_octets(number));
     }
@@ -186,6 +213,7 @@ impl<'o> Body<'o> {
     }
 
     /// A text and its NUL.
+    #[inline]
     pub(crate) fn text(&mut self, text: &[u8]) {
         self.octets(text);
         self.octets(&[0]);

@@ -56,6 +56,8 @@ mod convert;
 mod deviation;
 pub mod domain_state;
 mod fields;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 mod order;
 mod peer;

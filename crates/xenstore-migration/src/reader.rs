@@ -1,5 +1,7 @@
 //! Octets to records.
 
+mod failure;
+
 use std::fmt;
 use std::io::{self, Read};
 
@@ -7,8 +9,10 @@ use crate::deviation::{Deviation, Deviations, LengthForm};
 use crate::fields::{BodyError, Fields, aligned};
 use crate::limits::{READ_AHEAD, RECORD_MAX};
 use crate::peer::{ExtendedForm, Peer};
-use crate::preamble::{PREAMBLE_LEN, Preamble, PreambleError, Version};
-use crate::record::{Record, RecordType, Scratch, WatchExtendedData};
+use crate::preamble::{PREAMBLE_LEN, Preamble, Version};
+use crate::record::{Record, RecordType, Scratch, UnknownData, WatchExtendedData};
+
+pub use failure::{OpenError, ReadError, ReadFailure};
 
 /// Octets of a record's type and length.
 const HEADER_LEN: usize = 8;
@@ -129,17 +133,32 @@ impl fmt::Display for Place {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Next {
     /// The header of the next record has been read.
-    Header([u8; HEADER_LEN]),
-    /// Reading it has failed, after so many octets.
+    Header(Header),
+    /// The input ends so many octets into it.
     Cut(usize),
-    Failed(io::ErrorKind),
+    /// The input has failed before it was complete.
+    Failed(io::Error),
     /// END has been read.
     Ended,
     /// An error has been given.
     Broken,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    record_type: RecordType,
+    len: u32,
+}
+
+impl Header {
+    fn new(octets: [u8; HEADER_LEN], preamble: Preamble) -> Self {
+        let [t0, t1, t2, t3, l0, l1, l2, l3] = octets;
+        let number = |octets| preamble.byte_order.u32(octets);
+        Self { record_type: RecordType(number([t0, t1, t2, t3])), len: number([l0, l1, l2, l3]) }
+    }
 }
 
 impl<R: Read> StreamReader<R> {
@@ -151,9 +170,9 @@ impl<R: Read> StreamReader<R> {
     pub fn open(mut input: R, options: ReadOptions) -> Result<Self, OpenError> {
         let mut octets = [0; PREAMBLE_LEN];
         match fill(&mut input, &mut octets) {
-            Ok(PREAMBLE_LEN) => {}
-            Ok(has) => return Err(OpenError::Cut { has }),
-            Err(source) => return Err(OpenError::Io { source }),
+            (PREAMBLE_LEN, _) => {}
+            (has, Ok(())) => return Err(OpenError::Cut { has }),
+            (_, Err(source)) => return Err(OpenError::Io { source }),
         }
         let preamble =
             Preamble::from_octets(&octets).map_err(|source| OpenError::Preamble { source })?;
@@ -183,27 +202,11 @@ impl<R: Read> StreamReader<R> {
     ///
     /// If the stream is cut or does not say what a stream says. After that there is nothing more to be had from the reader.
     pub fn next_record(&mut self) -> Result<Option<Placed<'_>>, ReadError> {
-        let next = std::mem::replace(&mut self.next, Next::Broken);
         let mut place = Place { index: self.index, record_type: None, offset: self.position };
-        let header = match next {
-            Next::Header(header) => header,
-            Next::Ended => {
-                self.next = Next::Ended;
-                return Ok(None);
-            }
-            Next::Cut(has) => {
-                let failure = ReadFailure::Cut { needs: HEADER_LEN, has };
-                return Err(ReadError::new(place, failure));
-            }
-            Next::Failed(kind) => {
-                let failure = ReadFailure::Io { source: kind.into() };
-                return Err(ReadError::new(place, failure));
-            }
-            Next::Broken => return Err(ReadError::new(place, ReadFailure::AfterError)),
+        let Next::Header(Header { record_type, len }) = self.next else {
+            return self.end().map_err(|failure| ReadError::new(place, failure));
         };
-        let [t0, t1, t2, t3, l0, l1, l2, l3] = header;
-        let record_type = RecordType(self.preamble.byte_order.u32([t0, t1, t2, t3]));
-        let len = self.preamble.byte_order.u32([l0, l1, l2, l3]);
+        self.next = Next::Broken;
         place.record_type = Some(record_type);
         self.check_header(record_type, len).map_err(|failure| ReadError::new(place, failure))?;
         if record_type == RecordType::END {
@@ -236,12 +239,26 @@ impl<R: Read> StreamReader<R> {
         self.input
     }
 
+    /// What is behind the last record.
+    fn end(&mut self) -> Result<Option<Placed<'_>>, ReadFailure> {
+        match std::mem::replace(&mut self.next, Next::Broken) {
+            Next::Ended => {
+                self.next = Next::Ended;
+                Ok(None)
+            }
+            Next::Cut(has) => Err(ReadFailure::Cut { needs: HEADER_LEN, has }),
+            Next::Failed(source) => Err(ReadFailure::Io { source }),
+            Next::Header(_) | Next::Broken => Err(ReadFailure::AfterError),
+        }
+    }
+
     fn check_header(&self, record_type: RecordType, len: u32) -> Result<(), ReadFailure> {
         if record_type == RecordType::END && len != 0 {
             let source = BodyError::Length { len: octets(len), fields: 0 };
             return Err(ReadFailure::Body { source });
         }
-        let max = self.options.record_max;
+        // Where octets are counted in 32 bits, the padding could not be counted otherwise.
+        let max = self.options.record_max.min(usize::MAX / 4);
         if octets(len) > max {
             return Err(ReadFailure::TooLong { len, max });
         }
@@ -253,44 +270,51 @@ impl<R: Read> StreamReader<R> {
 
     /// Reads a body, the padding behind it, and the header of the next record.
     fn read_body(&mut self, record_type: RecordType, len: usize) -> Result<(), ReadFailure> {
-        self.body.clear();
         // Where an extended watch ends is known only when it has been read.
         let ahead = if record_type == RecordType::WATCH_DATA_EXTENDED { 0 } else { HEADER_LEN };
         let padded = aligned(len);
-        let mut wanted = 0;
+        let (mut has, mut wanted) = (0, 0);
         while wanted < padded + ahead {
             wanted = (padded + ahead).min(wanted + READ_AHEAD);
-            let has = self.body.len();
-            self.body.resize(wanted, 0);
-            match fill(&mut self.input, &mut self.body[has..]) {
-                Ok(read) if has + read == wanted => {}
-                Ok(read) if has + read >= padded => {
-                    self.next = Next::Cut(has + read - padded);
-                    self.body.truncate(padded);
-                    return Ok(());
-                }
-                Ok(read) => {
-                    return Err(ReadFailure::Cut {
-                        needs: HEADER_LEN + padded,
-                        has: HEADER_LEN + has + read,
-                    });
-                }
-                Err(source) => return Err(ReadFailure::Io { source }),
+            self.make_room(has, wanted, padded + ahead);
+            let (read, outcome) = fill(&mut self.input, &mut self.body[has..wanted]);
+            has += read;
+            if has == wanted {
+                continue;
             }
-        }
-        if let Some(header) = self.body[padded..].first_chunk() {
-            self.next = Next::Header(*header);
+            if has < padded {
+                outcome.map_err(|source| ReadFailure::Io { source })?;
+                return Err(ReadFailure::Cut { needs: HEADER_LEN + padded, has: HEADER_LEN + has });
+            }
+            // This record is whole: what is wrong is told when the next one is asked for.
+            self.next = Next::unread(has - padded, outcome);
             self.body.truncate(padded);
+            return Ok(());
         }
+        if let Some(header) = self.body[padded..padded + ahead].first_chunk() {
+            self.next = Next::Header(Header::new(*header, self.preamble));
+        }
+        self.body.truncate(padded);
         Ok(())
+    }
+
+    /// Makes the buffer so long, or leaves it longer, which saves filling it with zeros for every record.
+    fn make_room(&mut self, has: usize, wanted: usize, most: usize) {
+        if wanted > self.body.capacity() {
+            // Twice as much as came, so that little is copied, and no more than the record has.
+            let capacity = (2 * has).clamp(wanted, most);
+            self.body.reserve_exact(capacity - self.body.len());
+        }
+        if wanted > self.body.len() {
+            self.body.resize(wanted, 0);
+        }
     }
 
     fn read_header(&mut self) {
         let mut header = [0; HEADER_LEN];
         self.next = match fill(&mut self.input, &mut header) {
-            Ok(HEADER_LEN) => Next::Header(header),
-            Ok(has) => Next::Cut(has),
-            Err(error) => Next::Failed(error.kind()),
+            (HEADER_LEN, _) => Next::Header(Header::new(header, self.preamble)),
+            (has, outcome) => Next::unread(has, outcome),
         };
     }
 
@@ -304,22 +328,34 @@ impl<R: Read> StreamReader<R> {
         if record_type == RecordType::WATCH_DATA_EXTENDED {
             return self.decode_extended_watch(place, len);
         }
-        let Self { body, scratch, preamble, deviations, options, .. } = self;
+        let Self { body, scratch, preamble, deviations, options, next, .. } = self;
         let (body, padding) = body.split_at(len);
         let mut fields = Fields::new(body, *preamble);
-        let decoded = Record::decode(record_type, &mut fields, scratch)?;
-        let form = match &decoded {
-            Record::Unknown(_) => LengthForm::of_unknown(len),
-            _ => LengthForm::of(len, fields.at())?,
-        };
-        let unsaid = body[fields.at()..].iter().chain(padding);
-        let dirty = fields.dirty_padding() || unsaid.copied().any(|octet| octet != 0);
-        deviations.note_length(form, place)?;
-        if dirty {
-            deviations.note(Deviation::PaddingNotZero, place);
+        let decoded = Record::decode(record_type, &mut fields, scratch).map_err(Into::into);
+        let decoded = decoded.and_then(|record| {
+            let form = match &record {
+                Record::Unknown(_) => LengthForm::of_unknown(len),
+                _ => LengthForm::of(len, fields.at())?,
+            };
+            let unsaid = [&body[fields.at()..], padding];
+            let dirty = fields.dirty_padding() || !unsaid.into_iter().all(is_zero);
+            deviations.note_length(form, place)?;
+            if dirty {
+                deviations.note(Deviation::PaddingNotZero, place);
+            }
+            if matches!(record, Record::Unknown(UnknownData { body: [], .. })) {
+                deviations.note_empty_unknown();
+            }
+            if options.strict {
+                deviations.refuse()?;
+            }
+            Ok(record)
+        });
+        if decoded.is_err() {
+            // There is no going on behind an error.
+            *next = Next::Broken;
         }
-        deviations.refuse_if(options.strict)?;
-        Ok(decoded)
+        decoded
     }
 
     fn decode_extended_watch(
@@ -346,15 +382,17 @@ impl<R: Read> StreamReader<R> {
                 self.deviations.note(Deviation::of(found.form), place);
             }
             let unsaid = &self.body[found.fields.min(found.taken)..aligned(found.taken)];
-            if fields.dirty_padding() || unsaid.iter().any(|octet| *octet != 0) {
+            if fields.dirty_padding() || !is_zero(unsaid) {
                 self.deviations.note(Deviation::PaddingNotZero, place);
             }
             (found.form, aligned(found.taken))
         };
-        self.deviations.refuse_if(self.options.strict)?;
+        if self.options.strict {
+            self.deviations.refuse()?;
+        }
         match self.body.get(taken..).and_then(<[u8]>::first_chunk) {
             Some(header) => {
-                self.next = Next::Header(*header);
+                self.next = Next::Header(Header::new(*header, self.preamble));
                 self.position -= HEADER_LEN as u64;
             }
             None => self.read_header(),
@@ -364,118 +402,32 @@ impl<R: Read> StreamReader<R> {
     }
 }
 
-/// Reads until `buffer` is full or the input ends, and gives how much was read.
-fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+impl Next {
+    /// A header of which only so many octets are there.
+    fn unread(has: usize, outcome: io::Result<()>) -> Self {
+        outcome.map_or_else(Self::Failed, |()| Self::Cut(has))
+    }
+}
+
+/// Reads until `buffer` is full or the input ends or fails, and gives how much was read.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> (usize, io::Result<()>) {
     let mut has = 0;
     while has < buffer.len() {
         match input.read(&mut buffer[has..]) {
             Ok(0) => break,
             Ok(read) => has += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return (has, Err(error)),
         }
     }
-    Ok(has)
+    (has, Ok(()))
+}
+
+fn is_zero(octets: &[u8]) -> bool {
+    octets.iter().all(|octet| *octet == 0)
 }
 
 /// A length as memory is counted; where that has fewer bits, more than there can be.
 fn octets(len: u32) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
-}
-
-/// Why a stream was not begun to be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The input ends within the preamble.
-    #[error("the stream ends at octet {has}, within its first {PREAMBLE_LEN} octets")]
-    Cut {
-        /// How many octets there are.
-        has: usize,
-    },
-    /// The first octets are not those of a stream.
-    #[error(transparent)]
-    Preamble {
-        /// Why not.
-        source: PreambleError,
-    },
-    /// The input failed.
-    #[error("the first octets of the stream cannot be read")]
-    Io {
-        /// How.
-        source: io::Error,
-    },
-}
-
-/// Why a stream was not read to its end.
-#[derive(Debug, thiserror::Error)]
-#[error("{place}")]
-#[non_exhaustive]
-pub struct ReadError {
-    /// The record that was being read.
-    pub place: Place,
-    /// What is wrong.
-    #[source]
-    pub failure: ReadFailure,
-}
-
-impl ReadError {
-    fn new(place: Place, failure: ReadFailure) -> Self {
-        Self { place, failure }
-    }
-}
-
-/// What is wrong with a record.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadFailure {
-    /// The stream ends before its END record.
-    #[error("the stream is cut: of {needs} octets, {has} are there")]
-    Cut {
-        /// Octets of the record, or of its header if that was cut.
-        needs: usize,
-        /// How many of them there are.
-        has: usize,
-    },
-    /// The input failed.
-    #[error("the stream cannot be read")]
-    Io {
-        /// How.
-        source: io::Error,
-    },
-    /// Longer than the reader takes.
-    #[error("the record has {len} octets, and no more than {max} are read")]
-    TooLong {
-        /// What its length field says.
-        len: u32,
-        /// [`ReadOptions::record_max`]
-        max: usize,
-    },
-    /// A record of a type that is not known, and those are refused.
-    #[error("the type of the record is not known")]
-    UnknownType,
-    /// The fields do not make sense.
-    #[error(transparent)]
-    Body {
-        /// Why not.
-        #[from]
-        source: BodyError,
-    },
-    /// Some lengths of the stream count padding and some do not, so that one of them is wrong.
-    #[error("the length {} padding, unlike that of {other}", if *counts { "does not count" } else { "counts" })]
-    MixedLengths {
-        /// Whether those before do.
-        counts: bool,
-        /// The first record that shows it.
-        other: Place,
-    },
-    /// Something is not as specified, and that is refused.
-    #[error("not as specified: {deviation}")]
-    Deviation {
-        /// What.
-        deviation: Deviation,
-    },
-    /// The reader has failed before.
-    #[error("an earlier record could not be read")]
-    AfterError,
 }

@@ -53,9 +53,16 @@ fn both_answer_alike() {
     let mut runner =
         TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(500) });
     let steps = proptest::collection::vec(any_step(), 1..60);
+    // XSA-484: an assertion fails on RESET_WATCHES inside a transaction.
+    let dies_of_it = ["4.17.1", "4.17.2", "4.17.3", "4.17.4", "4.17.5", "4.17.6"]
+        .iter()
+        .any(|version| packages.version().starts_with(version));
     let checked = runner.run(&steps, |steps| {
         let (mut theirs, mut ours) = (Asker::new(stock.socket()), Asker::new(server.path()));
         for (ty, payload, in_transaction) in &steps {
+            if *ty == MessageType::RESET_WATCHES && theirs.tx != TxId::NONE && dies_of_it {
+                continue;
+            }
             let mut expected = theirs.ask(*ty, payload, *in_transaction);
             let got = ours.ask(*ty, payload, *in_transaction);
             if *ty == MessageType::TRANSACTION_END {
@@ -70,7 +77,7 @@ fn both_answer_alike() {
         Ok(())
     });
     if let Err(difference) = checked {
-        std::panic::panic_any(difference.to_string());
+        panic!("{difference}\nthe stock daemon printed: {}", stock.log());
     }
 }
 
@@ -160,6 +167,9 @@ impl Asker {
     }
 
     fn clean(&mut self) {
+        if self.tx != TxId::NONE {
+            self.ask(MessageType::TRANSACTION_END, b"F\0", true);
+        }
         self.ask(MessageType::RESET_WATCHES, b"\0", false);
         self.ask(MessageType::RM, b"/t\0", false);
         for domid in ["5", "6"] {

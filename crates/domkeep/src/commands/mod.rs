@@ -3,8 +3,10 @@
 mod config;
 mod demo;
 mod list;
+mod octets;
 mod retrieve;
 mod shell;
+mod stream;
 mod template;
 mod watch;
 mod xenstore;
@@ -24,6 +26,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Com
         Command::Config(asked) => config::run(&asked, output),
         Command::Template(asked) => template::run(asked, &places, output),
         Command::Xenstore(asked) => xenstore::run(asked, &arguments.global, &places, output),
+        Command::Stream(asked) => stream::run(&asked, &places, output),
         Command::Demo => demo::run(output),
         Command::Completions { shell } => shell::completions(shell, output),
         Command::Man { command } => shell::man(&command, output),

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use crate::host::{Answer, Host, domkeep};
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 22] = [
     &[],
     &["retrieve"],
     &["list"],
@@ -23,6 +23,12 @@ const COMMANDS: [&[&str]; 16] = [
     &["xenstore", "ls"],
     &["xenstore", "write"],
     &["xenstore", "watch"],
+    &["stream"],
+    &["stream", "inspect"],
+    &["stream", "verify"],
+    &["stream", "convert"],
+    &["stream", "extract"],
+    &["stream", "apply"],
     &["demo"],
     &["completions"],
 ];

@@ -13,6 +13,7 @@ mod host;
 mod list;
 mod retrieve;
 mod stock;
+mod stream;
 mod template;
 mod watch;
 mod xenstore;

@@ -7,7 +7,7 @@ use xenstore_proto::{
 };
 
 use super::{ConnectionState, NodeState, PendingNode, TransactionState, WatchState};
-use crate::order::Violation;
+use crate::order::{Violation, check_messages};
 use crate::record::{
     ConnectionData, ConnectionId, DomainData, NodeAccess, NodeData, NodePerm, PermFlags,
     RecordType, WatchDepth,
@@ -110,6 +110,9 @@ impl Collector {
         }
         if self.connection.is_some() {
             return Err(Violation::RepeatedRing { domid }.into());
+        }
+        if let Some(violation) = check_messages(data) {
+            return Err(violation.into());
         }
         let state = ConnectionState {
             target,

@@ -54,6 +54,32 @@ pub struct DomainState {
     pub features: Option<Features>,
 }
 
+impl DomainState {
+    /// The domains that the state names besides its own and domain 0: in permissions, as target, in `@releaseDomain/DOMID`.
+    ///
+    /// On another host, or later, these ids are those of other domains: [`Translation::domid`] says which ones they are to
+    /// be. Reserved ids are not among them.
+    pub fn other_domids(&self) -> BTreeSet<DomId> {
+        let mut nodes: Vec<_> = self.nodes.values().collect();
+        let mut found = BTreeSet::new();
+        if let Some(connection) = &self.connection {
+            found.extend(connection.target);
+            found.extend(connection.watches.iter().filter_map(|watch| match &watch.path {
+                PathOrSpecial::Special(name) => translate::domain_of_event(name).map(|it| it.1),
+                PathOrSpecial::Node(_) => None,
+            }));
+            let pending = connection.transactions.iter().flat_map(|open| open.nodes.values());
+            nodes.extend(pending.filter_map(|pending| match pending {
+                PendingNode::Seen { node, .. } => Some(node),
+                PendingNode::Removed => None,
+            }));
+        }
+        found.extend(nodes.into_iter().flat_map(|node| node.perms.entries()).map(|it| it.domid));
+        found.retain(|domid| domid.is_real() && *domid != self.domid && *domid != DomId::DOM0);
+        found
+    }
+}
+
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeState {

@@ -117,7 +117,8 @@ pub enum LeftReason {
 /// What it takes to make `current` agree with `wanted` as far as the policy wants it. Neither is changed.
 ///
 /// Whatever the policy says, what the toolstack makes itself is left alone: in the domain's tree `device`, `console`, `store`,
-/// `cpu`, `memory`, `domid`, `name` and `vm` with all below them, the node of the domain, and the nodes above it.
+/// `cpu`, `memory`, `domid`, `name` and `vm` with all below them, and `backend` and `device-model`, which are of other
+/// domains' devices; the node of the domain, and the nodes above it; and all of domain 0.
 ///
 /// Absence counts only where a state holds the tree ([`DomainState::roots`]): nothing is created where `current` has not
 /// looked, and nothing removed where `wanted` has not. Carrying the plan out and planning again gives no changes.
@@ -226,11 +227,16 @@ impl<'a> Planner<'a> {
 
     /// Whether a node is left alone whatever the policy says.
     fn is_toolstacks(&self, path: &Path) -> bool {
+        if self.wanted.domid == DomId::DOM0 {
+            return true;
+        }
         match path.below(&self.own) {
             Some(below) => matches!(
                 below.split('/').next(),
                 Some(
                     "" | "device"
+                        | "backend"
+                        | "device-model"
                         | "console"
                         | "store"
                         | "cpu"

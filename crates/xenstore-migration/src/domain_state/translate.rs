@@ -12,7 +12,8 @@ use super::{ConnectionState, DomainState, NodeState, PendingNode, TransactionSta
 ///
 /// Translated are the paths of nodes and roots, absolute paths of watches, `@releaseDomain/DOMID` and `@introduceDomain/DOMID`
 /// among them, every entry of permissions, and the connection's target. Values stay as they are unless there are rules for
-/// them; so do messages on the way.
+/// them; so do messages on the way. Ids and paths that nothing was said about stay as they are, which on another host are other
+/// domains': [`DomainState::other_domids`] tells which ones there are.
 ///
 /// A translation can be undone: if two domain ids or two paths would become one, the second of which may be one that stays as
 /// it is, it fails. So a right that was given to another domain never becomes the right of the domain that has its
@@ -201,10 +202,7 @@ impl Translation {
     }
 
     fn special(&self, name: &SpecialName) -> Result<SpecialName, TranslateError> {
-        let (event, Some(domid)) = name.split() else { return Ok(name.clone()) };
-        if !matches!(event, SpecialName::RELEASE_DOMAIN | SpecialName::INTRODUCE_DOMAIN) {
-            return Ok(name.clone());
-        }
+        let Some((event, domid)) = domain_of_event(name) else { return Ok(name.clone()) };
         let translated = self.translate_domid(domid)?;
         if translated == domid {
             return Ok(name.clone());
@@ -225,6 +223,16 @@ impl Translation {
             nodes.insert(self.translate_path(path)?, pending);
         }
         Ok(TransactionState { id: open.id, nodes })
+    }
+}
+
+/// The event that a special name stands for, and the domain if it is about one only.
+pub(super) fn domain_of_event(name: &SpecialName) -> Option<(&str, DomId)> {
+    match name.split() {
+        (event @ (SpecialName::RELEASE_DOMAIN | SpecialName::INTRODUCE_DOMAIN), Some(domid)) => {
+            Some((event, domid))
+        }
+        _ => None,
     }
 }
 

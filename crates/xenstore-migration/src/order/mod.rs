@@ -1,9 +1,11 @@
 //! Whether the records of a stream go together.
 
+mod messages;
 mod violation;
 
 use std::collections::HashSet;
 
+pub(crate) use messages::check_messages;
 pub use violation::Violation;
 use xenstore_proto::{DomId, PathOrSpecial, QuotaName, TxId};
 
@@ -153,6 +155,7 @@ impl OrderChecker {
         if self.kind == StreamKind::Domain && (domid.is_none() || !self.connections.is_empty()) {
             found.push(Violation::NotOfADomain { record_type: RecordType::CONNECTION_DATA });
         }
+        found.extend(check_messages(connection));
         if !self.connections.insert(id) {
             found.push(Violation::RepeatedConnection { connection: id });
         }

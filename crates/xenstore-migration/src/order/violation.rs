@@ -121,6 +121,18 @@ pub enum Violation {
         /// As it stands in the stream.
         name: Box<[u8]>,
     },
+    /// What a connection has sent is not whole requests and a part of one.
+    #[error("what connection {connection} has sent are no requests")]
+    Input {
+        /// Whose.
+        connection: ConnectionId,
+    },
+    /// What a connection is to be sent is not the rest of a message and whole ones.
+    #[error("what connection {connection} is to be sent are no messages")]
+    Output {
+        /// Whose.
+        connection: ConnectionId,
+    },
     /// A kind of connection reserved for the future.
     #[error("connections of kind {kind} are not known")]
     ConnectionKind {

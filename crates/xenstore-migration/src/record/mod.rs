@@ -69,6 +69,7 @@ pub(crate) struct Scratch {
 
 impl<'a> Record<'a> {
     /// Reads what is not an extended watch, of which there are several forms.
+    #[inline]
     pub(crate) fn decode(
         record_type: RecordType,
         fields: &mut Fields<'a>,

@@ -28,6 +28,7 @@ pub struct NodeData<'a> {
 }
 
 impl<'a> NodeData<'a> {
+    #[inline]
     pub(super) fn decode(
         fields: &mut Fields<'a>,
         scratch: &'a mut Vec<NodePerm>,
@@ -38,14 +39,14 @@ impl<'a> NodeData<'a> {
         let value = fields.len("value-len")?;
         let access = NodeAccess(fields.u16("access")?);
         let perms = fields.len("perm-count")?;
-        scratch.clear();
-        for number in 0..perms {
-            scratch.push(NodePerm::decode(number, fields)?);
-        }
+        NodePerm::decode_all(perms, fields, scratch)?;
         let path = fields.text(path, "path")?;
         let value = fields.octets(value, "value")?;
         let scope = match ConnectionId::new(connection) {
-            None => NodeScope::Committed,
+            None => {
+                fields.ignored(transaction == TxId::NONE && access == NodeAccess::default());
+                NodeScope::Committed
+            }
             Some(connection) => NodeScope::Pending { connection, transaction, access },
         };
         Ok(Self { scope, perms: scratch, path, value })
@@ -64,9 +65,7 @@ impl<'a> NodeData<'a> {
         body.u16(len_u16(self.value.len(), "value")?);
         body.u16(access.0);
         body.u16(len_u16(self.perms.len(), "perms")?);
-        for perm in self.perms {
-            perm.encode(body);
-        }
+        self.perms.iter().for_each(|perm| perm.encode(body));
         body.text(self.path);
         body.octets(self.value);
         Ok(())
@@ -126,16 +125,26 @@ impl NodePerm {
 }
 
 impl NodePerm {
-    fn decode(number: usize, fields: &mut Fields<'_>) -> Result<Self, BodyError> {
-        let [letter, flags] = fields.array("perm")?;
-        let access = match letter {
-            b'n' => Access::None,
-            b'r' => Access::Read,
-            b'w' => Access::Write,
-            b'b' => Access::Both,
-            letter => return Err(BodyError::Access { number, letter }),
-        };
-        Ok(Self { access, flags: PermFlags(flags), domid: DomId::new(fields.u16("perm")?) })
+    fn decode_all(
+        count: usize,
+        fields: &mut Fields<'_>,
+        perms: &mut Vec<Self>,
+    ) -> Result<(), BodyError> {
+        perms.clear();
+        let order = fields.byte_order();
+        let (octets, _) = fields.octets(count * 4, "perms")?.as_chunks::<4>();
+        for (number, [letter, flags, d0, d1]) in octets.iter().enumerate() {
+            let access = match letter {
+                b'n' => Access::None,
+                b'r' => Access::Read,
+                b'w' => Access::Write,
+                b'b' => Access::Both,
+                letter => return Err(BodyError::Access { number, letter: *letter }),
+            };
+            let domid = DomId::new(order.u16([*d0, *d1]));
+            perms.push(Self { access, flags: PermFlags(*flags), domid });
+        }
+        Ok(())
     }
 
     fn encode(&self, body: &mut Body<'_>) {
@@ -145,8 +154,8 @@ impl NodePerm {
             Access::Write => b'w',
             Access::Both => b'b',
         };
-        body.octets(&[letter, self.flags.0]);
-        body.u16(self.domid.get());
+        let [d0, d1] = body.byte_order().u16_octets(self.domid.get());
+        body.octets(&[letter, self.flags.0, d0, d1]);
     }
 }
 

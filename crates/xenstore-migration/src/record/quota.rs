@@ -77,7 +77,12 @@ impl<'a> DomainData<'a> {
         let features = Features(fields.u32("features")?);
         decode_values(quotas, fields, scratch)?;
         let quotas = Quotas::of_parts(scratch, decode_names(0, quotas, fields)?);
-        let features = (fields.version() >= Version::V2).then_some(features);
+        let features = if fields.version() >= Version::V2 {
+            Some(features)
+        } else {
+            fields.ignored(features == Features::default());
+            None
+        };
         Ok(Self { domid, features, quotas })
     }
 

@@ -70,26 +70,47 @@ pub(crate) struct FoundForm {
 
 impl<'a> WatchExtendedData<'a> {
     /// Finds the form that the record is in. The specified one comes first; the others count only if all of the
-    /// record's lengths agree with them and what would be the path looks like one.
+    /// record's lengths agree with them and what would be the path looks like one. A form whose padding is zero goes before
+    /// those whose padding is not.
     pub(crate) fn form(fields: &mut Fields<'a>) -> Result<FoundForm, BodyError> {
-        let len = fields.body().len();
         let start = *fields;
         let specified = Self::decode_as(ExtendedForm::Specified, fields);
-        let found = FoundForm { form: ExtendedForm::Specified, fields: fields.at(), taken: len };
-        if specified.is_ok() && (fields.at() == len || aligned(fields.at()) == len) {
-            return Ok(found);
-        }
-        for form in [ExtendedForm::WithoutPad, ExtendedForm::WithoutDepth] {
-            let mut other = start;
-            let Ok(watch) = Self::decode_as(form, &mut other) else { continue };
-            let claimed = aligned(other.at() + form.counted_too_much());
-            if claimed == len && watch.path.iter().copied().all(is_in_paths) {
-                *fields = other;
-                return Ok(FoundForm { form, fields: other.at(), taken: aligned(other.at()) });
+        let mut dirty = None;
+        for form in [ExtendedForm::Specified, ExtendedForm::WithoutPad, ExtendedForm::WithoutDepth]
+        {
+            let mut decoded = start;
+            let Ok(watch) = Self::decode_as(form, &mut decoded) else { continue };
+            if let Some(found) = watch.fits(form, &mut decoded) {
+                if !decoded.dirty_padding() {
+                    *fields = decoded;
+                    return Ok(found);
+                }
+                dirty.get_or_insert((found, decoded));
             }
         }
+        if let Some((found, decoded)) = dirty {
+            *fields = decoded;
+            return Ok(found);
+        }
+        let len = fields.body().len();
         // If it is only the record's length that is wrong, whoever compares it with that of the fields says so.
+        let found = FoundForm { form: ExtendedForm::Specified, fields: fields.at(), taken: len };
         specified.map(|_| found)
+    }
+
+    /// Whether the record's length can be that of this form, whose fields have been read; the padding is read then.
+    fn fits(&self, form: ExtendedForm, fields: &mut Fields<'a>) -> Option<FoundForm> {
+        let (len, at) = (fields.body().len(), fields.at());
+        let claimed = aligned(at + form.counted_too_much());
+        let (fits, taken) = match form {
+            ExtendedForm::Specified => (at == len || claimed == len, len),
+            _ => (claimed == len && self.path.iter().all(|octet| is_in_paths(*octet)), aligned(at)),
+        };
+        if !fits {
+            return None;
+        }
+        fields.padding(taken - at).ok()?;
+        Some(FoundForm { form, fields: at, taken })
     }
 
     pub(crate) fn decode_as(

@@ -7,8 +7,15 @@ use xenstore_migration::{
     Deviation, Peer, ReadOptions, Record, StreamReader, StreamWriter, Version,
 };
 
+/// The streams there are, and who wrote them.
+pub(crate) const STREAMS: [(&str, Peer); 3] = [
+    ("c-4.17-host.bin", Peer::C417),
+    ("c-xenstored-v2-basic-watch.bin", Peer::C2026),
+    ("c-xenstored-v2-partial.bin", Peer::C2026),
+];
+
 /// `None`, with the reason printed, where the captures are not.
-fn captured(test: &str, name: &str) -> Option<Vec<u8>> {
+pub(crate) fn captured(test: &str, name: &str) -> Option<Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/captures").join(name);
     match std::fs::read(&path) {
         Ok(octets) => Some(octets),
@@ -37,11 +44,7 @@ fn rewritten(stream: &[u8]) -> (Peer, Vec<u8>) {
 #[test]
 fn a_capture_written_again_for_its_peer_has_the_same_octets() {
     const TEST: &str = "a_capture_written_again_for_its_peer_has_the_same_octets";
-    for (name, peer) in [
-        ("c-4.17-host.bin", Peer::C417),
-        ("c-xenstored-v2-basic-watch.bin", Peer::C2026),
-        ("c-xenstored-v2-partial.bin", Peer::C2026),
-    ] {
+    for (name, peer) in STREAMS {
         let Some(stream) = captured(TEST, &format!("migration/{name}")) else { continue };
         let (found, written) = rewritten(&stream);
         assert_eq!(found, peer, "{name}");

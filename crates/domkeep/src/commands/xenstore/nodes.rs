@@ -6,27 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use serde::Serialize;
 use xsclient::{Batch, Nodes, Path, RetryPolicy};
 
+use crate::commands::octets::Octets;
 use crate::exit::{CommandError, Exit};
 use crate::output::Output;
 use crate::places::Places;
-
-/// A value for a program: text as text, other octets in hexadecimal.
-#[derive(Serialize)]
-pub(super) enum Octets {
-    #[serde(rename = "value")]
-    Text(String),
-    #[serde(rename = "value_hex")]
-    Hex(String),
-}
-
-impl From<&[u8]> for Octets {
-    fn from(octets: &[u8]) -> Self {
-        match str::from_utf8(octets) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Hex(octets.iter().map(|octet| format!("{octet:02x}")).collect()),
-        }
-    }
-}
 
 #[derive(Serialize)]
 struct Node<'p> {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use xenstored::escape_value;
 use xsclient::{Batch, Client, Name, Nodes, OperationError, Path, PathOrSpecial, Perms};
 
-use super::nodes::Octets;
+use crate::commands::octets::Octets;
 use crate::exit::{CommandError, Exit, on_one_line};
 use crate::output::Output;
 use crate::places::Places;

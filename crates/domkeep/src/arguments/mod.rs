@@ -1,5 +1,7 @@
 //! Exactly what was typed.
 
+mod stream;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use libxl_config::template::UserdataDir;
 use uuid::Uuid;
 use xsclient::{DomId, Path, PathOrSpecial};
 
+pub(crate) use stream::{Apply, Extract, Form, Renumbering, Stream, UnknownChoice};
+
 /// Most seconds that may be asked for: a year, so that no sum of times overflows.
 const SECONDS_MAX: f64 = 366.0 * 24.0 * 3600.0;
 
@@ -20,8 +24,8 @@ const SECONDS_MAX: f64 = 366.0 * 24.0 * 3600.0;
     name = "domkeep",
     version,
     max_term_width = 100,
-    after_help = "Exit status: 0 done; 1 done, and the answer is bad news (a finding, a difference, a domain or node \
-                  that is not there or failed); 2 usage; 3 out of reach (Xenstore, template store, file)."
+    after_help = "Exit status: 0 done; 1 done, and the answer is bad news (a finding, a difference, a loss, a domain or \
+                  node that is not there or failed); 2 usage; 3 out of reach (Xenstore, template store, file)."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -66,6 +70,9 @@ pub(crate) enum Command {
     /// Serve a Xenstore, or talk to one
     #[command(subcommand)]
     Xenstore(Xenstore),
+    /// Look at, check and rewrite streams of Xenstore state (xenstore-migration)
+    #[command(subcommand)]
+    Stream(Stream),
     /// Show the main job on a machine without Xen
     Demo,
     /// Print completions for a shell
