@@ -148,18 +148,18 @@ impl ImageCopies {
         }
         let created = CreatedFile::new(destination.clone(), &own).map_err(failed("look at it"))?;
         drop(own);
-        file.finish()?;
-        let frozen = match ImageRef::read(destination, *format) {
-            Ok(frozen) if frozen.is_same_file(&opened.image) => frozen,
-            Ok(_) => {
+        let named = file.finish().map_err(DiskFailure::from);
+        let frozen =
+            named.and_then(|()| Ok(ImageRef::read(destination, *format)?)).and_then(|it| {
                 let changes = vec![ImageChange::OtherFile];
-                return Err(DiskFailure::Changed { path: destination.clone(), changes });
-            }
-            Err(error) => {
-                RollbackReport::default().remove(&created);
-                return Err(error.into());
-            }
-        };
+                let other = || DiskFailure::Changed { path: destination.clone(), changes };
+                if it.is_same_file(&opened.image) { Ok(it) } else { Err(other()) }
+            });
+        if frozen.is_err() {
+            // It has its name even if only the directory could not be synced.
+            RollbackReport::default().remove(&created);
+        }
+        let frozen = frozen?;
         let mut images = chain.images().to_vec();
         images[0] = frozen.clone();
         let count = chain.unseen();

@@ -275,6 +275,33 @@ fn an_overlay_that_is_gone_at_the_commit_changes_nothing() {
     assert_eq!(files(daemon.directory.path()), ["a.qcow2", "b.qcow2"]);
 }
 
+/// As Xen's block backend in QEMU opens images: without locks, and here raw. The overlay names its image relatively.
+#[test]
+fn a_raw_image_without_locks_gets_an_overlay_that_records_its_format() {
+    const TEST: &str = "a_raw_image_without_locks_gets_an_overlay_that_records_its_format";
+    if !available(TEST, &PROGRAMS) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a.raw"), vec![5; 1 << 20]).unwrap();
+    let filename = directory.path().join("a.raw");
+    let file = serde_json::json!({ "driver": "file", "filename": filename, "locking": "off" });
+    let node = serde_json::json!({ "driver": "raw", "node-name": "a-qcow2", "file": file });
+    let daemon = StorageDaemon::start_in(directory, &["a"], &[node]);
+    let mut disk = overlay(&daemon, "a", 1);
+    disk.backing = BackingName::As("a.raw".into());
+    let done = snapshot(&mut LiveOverlays::new(daemon.qmp(), vec![disk]), deadline()).unwrap();
+    assert_eq!(done[0].frozen.format, ImageFormat::Raw);
+    assert_eq!(done[0].warnings, []);
+    NbdDisk::open(&daemon.nbd(), "a").write(0, &[6; 512]).unwrap();
+    assert_eq!(fs::read(daemon.path("a.raw")).unwrap(), vec![5; 1 << 20]);
+    // And once more, over an overlay whose node QEMU can only describe.
+    let next = LiveOverlays::new(daemon.qmp(), vec![overlay(&daemon, "a", 2)]);
+    let done = snapshot(&mut { next }, deadline()).unwrap();
+    assert_eq!(done[0].chain.len(), 2);
+    assert_eq!(content(&done[0].frozen.path, "qcow2", 1024), [[6; 512], [5; 512]].concat());
+}
+
 #[test]
 fn a_chain_that_would_be_too_deep_is_refused() {
     const TEST: &str = "a_chain_that_would_be_too_deep_is_refused";

@@ -32,13 +32,15 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// Looks for those who have `file` open; this process counts if it has it open for writing.
+    /// Looks for those who have `file` open; this process counts if it has it open for writing, and its children that execute no
+    /// other program do not.
     ///
     /// # Errors
     ///
     /// If the file or `/proc` cannot be looked at.
     pub fn of(file: &File) -> io::Result<Self> {
         let image = file.metadata()?;
+        let own_program = fs::read_link("/proc/self/exe").ok();
         let mut holders = Self { write_locked: is_write_locked(&image)?, ..Self::default() };
         for entry in fs::read_dir("/proc")? {
             let entry = entry?;
@@ -46,6 +48,7 @@ impl Holders {
                 continue;
             };
             match held(&entry.path(), &image) {
+                Ok(Some(_)) if is_own_fork(&entry.path(), own_program.as_deref()) => {}
                 Ok(Some(true)) => holders.writing.push(pid),
                 Ok(Some(false)) if pid != std::process::id() => holders.reading.push(pid),
                 Ok(_) => {}
@@ -80,6 +83,16 @@ fn held(process: &Path, image: &Metadata) -> io::Result<Option<bool>> {
         }
     }
     Ok(held)
+}
+
+/// A child of this process that has not executed its program yet has all our descriptors for a moment, whatever it will be.
+fn is_own_fork(process: &Path, own_program: Option<&Path>) -> bool {
+    let status = read_at_most(&process.join("status"), FDINFO_MAX).unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let is_child = parent.and_then(|pid| pid.trim().parse().ok()) == Some(std::process::id());
+    is_child
+        && own_program.is_some()
+        && fs::read_link(process.join("exe")).ok().as_deref() == own_program
 }
 
 /// A block device is the same under every node that has its number.

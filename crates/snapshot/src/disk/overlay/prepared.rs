@@ -42,10 +42,12 @@ impl PreparedOverlay {
         let reopened = reopen_for_reading(&own).map_err(failed("open it again"))?;
         check_backing(&OpenImage::of(reopened, target.to_owned(), ImageFormat::Qcow2)?, base)?;
         drop(own);
-        file.finish()?;
-        // From here on the file has its name, and has to be removed if it is not what was meant.
-        let prepared = ImageRef::read(target, ImageFormat::Qcow2)
+        // It has its name by now even if only the directory could not be synced: then it has to be removed, as when it is not what
+        // was meant.
+        let prepared = file
+            .finish()
             .map_err(DiskFailure::from)
+            .and_then(|()| Ok(ImageRef::read(target, ImageFormat::Qcow2)?))
             .map(|image| Self { image, created: created.clone() });
         let prepared = prepared.and_then(|prepared| prepared.verify(base).map(|()| prepared));
         if prepared.is_err() {
