@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use snapshot::disk::image::{ChainRule, ImageFormat};
 use snapshot::disk::{
@@ -48,7 +49,7 @@ fn two_disks_are_frozen_at_one_moment_under_writes() {
     }
     let daemon = StorageDaemon::start(&["a", "b"]);
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
-    let mut frozen = Vec::new();
+    let (mut frozen, mut longest) = (Vec::new(), Duration::ZERO);
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut a = NbdDisk::open(&daemon.nbd(), "a");
@@ -73,8 +74,12 @@ fn two_disks_are_frozen_at_one_moment_under_writes() {
             let disks = ["a", "b"].map(|disk| overlay(&daemon, disk, number));
             let mut overlays = LiveOverlays::new(daemon.qmp(), disks.to_vec());
             let at_least = written.load(Ordering::SeqCst);
-            let done = snapshot(&mut overlays, deadline());
-            stop.store(done.is_err(), Ordering::SeqCst);
+            let prepared = overlays.prepare(deadline());
+            let begin = Instant::now();
+            let done = overlays.commit(deadline());
+            longest = longest.max(begin.elapsed());
+            stop.store(prepared.is_err() || done.is_err(), Ordering::SeqCst);
+            prepared.unwrap();
             let done = done.unwrap();
             let at_most = written.load(Ordering::SeqCst) + 1;
             assert_eq!(done.len(), 2);
@@ -108,7 +113,8 @@ fn two_disks_are_frozen_at_one_moment_under_writes() {
             assert_eq!(&serde_json::from_str::<snapshot::disk::DiskSnapshot>(&json).unwrap(), disk);
         }
     }
-    println!("{TEST}: {} writes to each disk", written.load(Ordering::SeqCst));
+    let written = written.load(Ordering::SeqCst);
+    println!("{TEST}: {written} writes to each disk; the longest commit took {longest:?}");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use crate::disk::image::{Chain, ChainRules, Holders, ImageFormat, ImageRef, OpenImage, Writers};
+use crate::disk::image::{
+    Chain, ChainRules, Holders, ImageError, ImageFormat, ImageRef, OpenImage, Writers,
+};
 use crate::disk::qmp::{CacheMode, NodeImage, QmpClient, QmpNode};
 use crate::disk::{DiskRefusal, DiskWarning};
 
@@ -14,6 +16,8 @@ pub(in crate::disk) struct CheckedNode {
     /// As QEMU tells: where a block device was grown, its header of earlier does not know.
     pub(in crate::disk) virtual_size: u64,
     pub(in crate::disk) cache: CacheMode,
+    /// The QEMU, if its descriptors can be seen.
+    pub(in crate::disk) qemu: Option<u32>,
     pub(in crate::disk) warnings: Vec<DiskWarning>,
 }
 
@@ -87,7 +91,8 @@ pub(in crate::disk) fn check_node(
         return Err(refusals);
     }
     let NodeImage { virtual_size, .. } = node.image;
-    Ok(CheckedNode { chain, virtual_size, cache: node.cache, warnings })
+    let qemu = if let Writers::Only(pid) = writers { Some(pid) } else { None };
+    Ok(CheckedNode { chain, virtual_size, cache: node.cache, qemu, warnings })
 }
 
 /// Whether a node's file is an image, by device and inode.
@@ -125,11 +130,9 @@ pub(in crate::disk) fn job_refusals(
         .collect())
 }
 
-fn holders_of(opened: &OpenImage) -> Result<Holders, crate::disk::image::ImageError> {
-    Holders::of(&opened.file).map_err(|source| crate::disk::image::ImageError::Read {
-        path: opened.image.path.clone(),
-        source,
-    })
+pub(super) fn holders_of(opened: &OpenImage) -> Result<Holders, ImageError> {
+    Holders::of(&opened.file)
+        .map_err(|source| ImageError::Read { path: opened.image.path.clone(), source })
 }
 
 /// The QEMU that writes the image: who listens on its socket, or else the only one who writes.

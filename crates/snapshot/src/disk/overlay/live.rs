@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::BackingName;
-use super::graph::{CheckedNode, check_node, job_refusals, names};
+use super::graph::{CheckedNode, check_node, holders_of, job_refusals, names};
 use super::prepared::{OCTETS_NEEDED, PreparedOverlay};
-use crate::disk::image::{Chain, ChainRules, DEPTH_DEFAULT, ImageFormat, ImageRef, Writers};
+use crate::disk::image::{
+    Chain, ChainRules, DEPTH_DEFAULT, ImageFormat, ImageRef, OpenImage, Writers,
+};
 use crate::disk::qemu_img::QemuImg;
 use crate::disk::qmp::{QmpClient, QmpError, QmpNode, TransactionAction};
 use crate::disk::target::{Unique, check_target};
@@ -335,10 +337,15 @@ impl Transaction<'_> {
             client.add_overlay(&disk.overlay_node, path, checked.cache, deadline)?;
             *added += 1;
             // Opening it for writing may mark it as in use, in its header; that it is the same file is what counts.
-            let now = ImageRef::read(&disk.overlay, ImageFormat::Qcow2)?;
-            if !now.is_same_file(&overlay.image) {
-                let changes = now.changes_since(&overlay.image);
+            let now = OpenImage::open(disk.overlay.clone(), ImageFormat::Qcow2)?;
+            if !now.image.is_same_file(&overlay.image) {
+                let changes = now.image.changes_since(&overlay.image);
                 return Err(DiskFailure::Changed { path: disk.overlay.clone(), changes });
+            }
+            // The name may have meant another file at the moment when QEMU opened it.
+            let writing = holders_of(&now)?.writing;
+            if checked.qemu.is_some_and(|qemu| writing != [qemu]) {
+                return Err(self.graph(disk, checked.chain.active()));
             }
         }
         let nodes = client.nodes(deadline)?;
