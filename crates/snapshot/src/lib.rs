@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod complete_file;
+pub mod disk;
 pub mod xenstore_state;
 
 pub use complete_file::{CompleteFile, CompleteFileError, CompleteFileStep};

@@ -1,0 +1,33 @@
+//! External snapshots: an empty qcow2 image over the one there is.
+
+use std::path::{Path, PathBuf};
+
+mod graph;
+mod live;
+mod offline;
+mod prepared;
+
+pub(super) use graph::{CheckedNode, check_node, job_refusals, names};
+pub(super) use prepared::check_backing;
+
+pub use live::{LiveOverlay, LiveOverlays};
+pub use offline::{OfflineOverlay, OfflineOverlays};
+
+/// How an overlay names what it rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackingName {
+    /// By the absolute path of the image.
+    Absolute,
+    /// By this path, which QEMU takes as relative to the overlay's directory. It has to lead to the image.
+    As(PathBuf),
+}
+
+impl BackingName {
+    fn for_image(&self, image: &Path) -> std::io::Result<PathBuf> {
+        match self {
+            Self::Absolute => std::path::absolute(image),
+            Self::As(name) => Ok(name.clone()),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The client, with a real QEMU and with peers that are not one.
+
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use snapshot::disk::qmp::{CacheMode, QmpClient, QmpError, TransactionAction};
+use tempfile::TempDir;
+
+use crate::nbd::NbdDisk;
+use crate::programs::{StorageDaemon, available, deadline, qemu_img};
+
+/// A directory with `a.qcow2`, and the description of a node that fails where blkdebug is told to.
+pub(crate) fn faulty_disk(event: &str) -> (TempDir, Value) {
+    let directory = tempfile::tempdir().unwrap();
+    qemu_img(directory.path(), &["create", "-q", "-f", "qcow2", "a.qcow2", "8M"]);
+    let node = json!({
+        "driver": "qcow2",
+        "node-name": "a-qcow2",
+        "file": {
+            "driver": "blkdebug",
+            "image": { "driver": "file", "filename": directory.path().join("a.qcow2") },
+            "inject-error": [{ "event": event, "errno": 5 }],
+        },
+    });
+    (directory, node)
+}
+
+/// The disk that fails is the second one: QEMU has to take the first one back.
+#[test]
+fn an_io_error_in_a_transaction_is_a_refusal_and_undoes_the_rest() {
+    const TEST: &str = "an_io_error_in_a_transaction_is_a_refusal_and_undoes_the_rest";
+    if !available(TEST, &["qemu-img", "qemu-storage-daemon"]) {
+        return;
+    }
+    let (directory, faulty) = faulty_disk("flush_to_disk");
+    let path = directory.path().to_owned();
+    for (name, base) in [("b.qcow2", ""), ("a-1.qcow2", "a.qcow2"), ("b-1.qcow2", "b.qcow2")] {
+        let create = ["create", "-q", "-f", "qcow2"];
+        let backing = if base.is_empty() { vec![] } else { vec!["-F", "qcow2", "-b", base] };
+        qemu_img(&path, &[&create[..], &backing, &[name, "8M"]].concat());
+    }
+    let healthy = json!({
+        "driver": "qcow2",
+        "node-name": "b-qcow2",
+        "file": { "driver": "file", "filename": path.join("b.qcow2") },
+    });
+    let daemon = StorageDaemon::start_in(directory, &["a", "b"], &[faulty, healthy]);
+    let before = daemon.graph();
+    NbdDisk::open(&daemon.nbd(), "a").write(0, &[1; 512]).unwrap(); // something to flush
+    let mut client = QmpClient::connect(&daemon.qmp(), deadline()).unwrap();
+    let cache: CacheMode =
+        serde_json::from_value(json!({ "direct": false, "no-flush": false })).unwrap();
+    let mut actions = Vec::new();
+    for disk in ["b", "a"] {
+        let (node, overlay) = (format!("{disk}-qcow2"), format!("{disk}-1"));
+        let image = daemon.path(&format!("{disk}-1.qcow2"));
+        client.add_overlay(&overlay, image.to_str().unwrap(), cache, deadline()).unwrap();
+        actions.push(TransactionAction::Snapshot { node, overlay });
+    }
+    let error = client.transaction(&actions, deadline()).unwrap_err();
+    assert!(matches!(error, QmpError::Refused { .. }), "{error}");
+    for disk in ["a-1", "b-1"] {
+        client.delete_node(disk, deadline()).unwrap();
+    }
+    drop(client);
+    assert_eq!(daemon.graph(), before);
+}
+
+#[test]
+fn a_socket_that_another_client_has_gives_no_greeting_until_the_deadline() {
+    const TEST: &str = "a_socket_that_another_client_has_gives_no_greeting_until_the_deadline";
+    if !available(TEST, &["qemu-img", "qemu-storage-daemon"]) {
+        return;
+    }
+    let daemon = StorageDaemon::start(&["a"]);
+    let first = QmpClient::connect(&daemon.qmp(), deadline()).unwrap();
+    assert!(first.version().major >= 5);
+    let error = QmpClient::connect(&daemon.qmp(), Instant::now() + Duration::from_millis(100));
+    assert!(matches!(error, Err(QmpError::TooSlow { command: "greeting" })), "{error:?}");
+    drop(first);
+    QmpClient::connect(&daemon.qmp(), deadline()).unwrap();
+}
+
+const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}}}}"#;
+
+/// Connects to a peer that says all of this at once and then waits.
+fn peer(said: &[u8]) -> Result<QmpClient, QmpError> {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("qmp");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let said = said.to_vec();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // The client may hang up before it has all of it.
+        let _ = stream.write_all(&said);
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    let limit = Instant::now() + Duration::from_millis(300);
+    QmpClient::connect(&socket, limit).and_then(|mut client| client.nodes(limit).map(|_| client))
+}
+
+#[test]
+fn events_between_answers_are_kept_for_the_caller() {
+    let said = format!(
+        "{GREETING}\n{}\n{}\n{}\n{}\n",
+        r#"{"return": {}, "id": 0}"#,
+        r#"{"event": "BLOCK_IO_ERROR", "data": {"device": "xvda"}, "timestamp": {"seconds": 1}}"#,
+        r#"{"event": "STOP"}"#,
+        r#"{"return": [], "id": 1}"#,
+    );
+    let events = peer(said.as_bytes()).unwrap().take_events();
+    assert_eq!(
+        events.iter().map(|event| &event.name[..]).collect::<Vec<_>>(),
+        ["BLOCK_IO_ERROR", "STOP"]
+    );
+    assert_eq!(events[0].data["device"], "xvda");
+}
+
+#[test]
+fn a_peer_that_is_no_qemu_is_an_error_before_the_deadline_or_at_it() {
+    let capable = format!("{GREETING}\n{{\"return\": {{}}, \"id\": 0}}\n");
+    let events = format!("{capable}{}", "{\"event\": \"X\"}\n".repeat(100_000));
+    let check = |said: &[u8], expected: fn(&QmpError) -> bool| {
+        let error = peer(said).unwrap_err();
+        let begin = String::from_utf8_lossy(&said[..said.len().min(60)]);
+        assert!(expected(&error), "{begin}: {error:?}");
+    };
+    check(b"", |error| matches!(error, QmpError::TooSlow { command: "greeting" }));
+    check(b"SSH-2.0\n", |error| matches!(error, QmpError::Malformed { .. }));
+    check(b"{\"QMP\": {}}\n", |error| matches!(error, QmpError::Malformed { .. }));
+    check(&[b'['; 17 << 20], |error| {
+        matches!(error, QmpError::LineTooLong { .. } | QmpError::TooSlow { .. })
+    });
+    check([&[b'['; 4096][..], b"\n"].concat().as_slice(), |error| {
+        matches!(error, QmpError::Malformed { .. })
+    });
+    check(format!("{GREETING}\n{{\"return\": {{}}, \"id\": 7}}\n").as_bytes(), |error| {
+        matches!(error, QmpError::OtherAnswer { .. })
+    });
+    check(format!("{capable}{{\"return\": 3, \"id\": 1}}\n").as_bytes(), |error| {
+        matches!(error, QmpError::Malformed { .. })
+    });
+    check(format!("{capable}{{}}\n").as_bytes(), |error| {
+        matches!(error, QmpError::Malformed { .. })
+    });
+    check(events.as_bytes(), |error| matches!(error, QmpError::TooSlow { .. }));
+}
