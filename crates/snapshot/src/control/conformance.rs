@@ -157,7 +157,8 @@ fn refusals(
 }
 
 fn reason<R: fmt::Display>(failed: Failed<R>) -> String {
-    failed.reason.to_string()
+    let Failed { reason, .. } = failed;
+    reason.to_string()
 }
 
 fn expect_refusals(
@@ -210,6 +211,8 @@ fn another_domain_is_refused(world: &mut dyn World) -> Result<(), String> {
     let domain = world.running().map_err(text)?;
     let other = DomainIdentity::new(domain.domid, Uuid::from_u128(domain.uuid.as_u128() ^ 1));
     expect_state(world, &other, DomainState::Gone)?;
+    let settled = world.control().settled(&other, soon(world)).map_err(text)?;
+    ensure!(settled == DomainState::Gone, "it has settled as {settled}");
     expect_refusals(world, &other, &Refusal::AnotherDomain { found: domain.uuid })?;
     expect_state(world, &domain, DomainState::Running)?;
     expect_going_on(world, &domain)
@@ -224,6 +227,8 @@ fn suspend_and_resume(world: &mut dyn World) -> Result<(), String> {
         let until = soon(world).into();
         world.control().suspend_to(&domain, file.as_fd(), false, until).map_err(text)?;
         expect_state(world, &domain, DomainState::Suspended)?;
+        let settled = world.control().settled(&domain, soon(world)).map_err(text)?;
+        ensure!(settled == DomainState::Suspended, "it has settled as {settled}");
         expect_standing(world, &domain)?;
         ensure!(rustix::fs::fcntl_getfl(&file).map_err(text)? == flags, "the flags have changed");
         file.rewind().map_err(text)?;

@@ -17,10 +17,9 @@ pub const GUARDIAN_NEEDS_MAX: usize = 64 << 10;
 /// release, the saver is dead, and the guardian
 ///
 /// 1. opens the implementation that `control` names, with `address` and `environment`,
-/// 2. asks for the state of the domain, by domid *and* uuid,
-/// 3. resumes it if it is suspended; [`resume`](super::DomainControl::resume) waits for a helper that still streams. A domain
-///    that is still running may have been asked to suspend a moment ago, so it looks again until the saver's helper has ended
-///    as well.
+/// 2. waits until the domain, by domid *and* uuid, has [`settled`](super::DomainControl::settled): one that runs may have been
+///    asked to suspend a moment ago, and a helper may be streaming still,
+/// 3. [resumes](super::DomainControl::resume) it if it is suspended.
 ///
 /// Nothing in here is secret, and nothing of it depends on the dead process: no descriptor, no memory, no lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

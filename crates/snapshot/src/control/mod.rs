@@ -167,6 +167,21 @@ pub trait DomainControl: Send + Sync {
         deadline: Instant,
     ) -> Result<(), RenameError>;
 
+    /// Waits until nothing is under way any more that a saver, perhaps a dead one, has begun with the domain, and says what it is
+    /// then: no suspend that the guest has been asked for and has not answered, no helper that streams its memory. Changes
+    /// nothing.
+    ///
+    /// For guardians: a domain that is running now may have been asked to suspend a moment before its saver died.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError::DeadlinePassed`] if something is still under way at the deadline.
+    fn settled(
+        &self,
+        domain: &DomainIdentity,
+        deadline: Instant,
+    ) -> Result<DomainState, QueryError>;
+
     /// What a program of its own needs to resume this domain when this process is dead; `None` if nothing but this process could.
     fn guardian(&self, domain: &DomainIdentity) -> Option<GuardianNeeds>;
 

@@ -205,7 +205,7 @@ pub(crate) fn memory(memory: &GuestMemory, vcpu_tick: u64) -> Result<CheckedMemo
         memory.read(pfn).map_err(|source| CheckError::Read { what: format!("page {pfn}"), source })
     };
     let head = head_of(&read(0)?)?;
-    for pfn in 1..memory.pages() {
+    for pfn in 1..head.spec.pages.min(memory.pages()) {
         check_page(&head, pfn, &read(pfn)?)?;
     }
     if vcpu_tick != head.done {
@@ -282,8 +282,15 @@ impl Sink for CheckingSink {
             (None, Some(page)) if pfn == 0 => head_of(page).map(|head| self.head = Some(head)),
             // Page 0 comes first in every stream that is not live.
             (None, _) => Err(CheckError::NoGuest),
-            (Some(head), _) if head.spec.pages != self.pages => Err(CheckError::NoGuest),
-            (Some(head), Some(page)) if page_type == content::page_type(&head.spec, pfn) => {
+            (Some(head), _) if head.spec.pages_max() != self.pages => Err(CheckError::NoGuest),
+            (Some(head), None)
+                if pfn >= head.spec.pages && page_type == content::page_type(&head.spec, pfn) =>
+            {
+                Ok(())
+            }
+            (Some(head), Some(page))
+                if pfn < head.spec.pages && page_type == content::page_type(&head.spec, pfn) =>
+            {
                 check_page(head, pfn, page)
             }
             (Some(head), _) => Err(CheckError::TornPage { pfn, tick: head.done }),

@@ -62,7 +62,7 @@ impl SimulatedDomain {
     fn act<R: From<Reason>>(
         &self,
         (domain, operation): (&DomainIdentity, Operation),
-        request: Request,
+        request: &Request,
         stream: Option<BorrowedFd<'_>>,
         until: Until<'_>,
         after: impl Fn(&DomainView) -> Result<(), Reason>,
@@ -71,7 +71,7 @@ impl SimulatedDomain {
         if domid == DomId::DOM0 || !domid.is_real() {
             return Err(Failed::new(domid, operation, None, Reason::from(Refusal::ControlDomain)));
         }
-        let answered = connection::call(&self.socket, &request, stream, until);
+        let answered = connection::call(&self.socket, request, stream, until);
         // What is done at the deadline is looked at all the same.
         let looked = self.find(domid, Instant::now() + STEP_LIMIT);
         let view =
@@ -166,17 +166,17 @@ impl DomainControl for SimulatedDomain {
         until: Until<'_>,
     ) -> Result<(), SuspendError> {
         let request = Request::SuspendTo { domain: *domain, live };
-        self.act((domain, Operation::Suspend), request, Some(stream), until, is_suspended)
+        self.act((domain, Operation::Suspend), &request, Some(stream), until, is_suspended)
     }
 
     fn suspend_only(&self, domain: &DomainIdentity, until: Until<'_>) -> Result<(), SuspendError> {
         let request = Request::SuspendOnly { domain: *domain };
-        self.act((domain, Operation::Suspend), request, None, until, is_suspended)
+        self.act((domain, Operation::Suspend), &request, None, until, is_suspended)
     }
 
     fn resume(&self, domain: &DomainIdentity, deadline: Instant) -> Result<(), ResumeError> {
         let request = Request::Resume { domain: *domain };
-        self.act((domain, Operation::Resume), request, None, deadline.into(), |view| {
+        self.act((domain, Operation::Resume), &request, None, deadline.into(), |view| {
             holds(view.state != DomainState::Suspended)
         })
     }
@@ -214,21 +214,21 @@ impl DomainControl for SimulatedDomain {
 
     fn pause(&self, domain: &DomainIdentity, deadline: Instant) -> Result<(), ChangeError> {
         let request = Request::Pause { domain: *domain };
-        self.act((domain, Operation::Pause), request, None, deadline.into(), |view| {
+        self.act((domain, Operation::Pause), &request, None, deadline.into(), |view| {
             holds(view.paused)
         })
     }
 
     fn unpause(&self, domain: &DomainIdentity, deadline: Instant) -> Result<(), ChangeError> {
         let request = Request::Unpause { domain: *domain };
-        self.act((domain, Operation::Unpause), request, None, deadline.into(), |view| {
+        self.act((domain, Operation::Unpause), &request, None, deadline.into(), |view| {
             holds(!view.paused)
         })
     }
 
     fn destroy(&self, domain: &DomainIdentity, deadline: Instant) -> Result<(), ChangeError> {
         let request = Request::Destroy { domain: *domain };
-        self.act((domain, Operation::Destroy), request, None, deadline.into(), |_| {
+        self.act((domain, Operation::Destroy), &request, None, deadline.into(), |_| {
             Err(Reason::FalseReport)
         })
     }
@@ -240,9 +240,32 @@ impl DomainControl for SimulatedDomain {
         deadline: Instant,
     ) -> Result<(), RenameError> {
         let request = Request::Rename { domain: *domain, name: name.to_owned() };
-        self.act((domain, Operation::Rename), request, None, deadline.into(), |view| {
+        self.act((domain, Operation::Rename), &request, None, deadline.into(), |view| {
             holds(view.name.as_deref() == Some(name))
         })
+    }
+
+    fn settled(
+        &self,
+        domain: &DomainIdentity,
+        deadline: Instant,
+    ) -> Result<DomainState, QueryError> {
+        let domid = domain.domid;
+        let request = Request::Settle { domain: *domain };
+        let hypervisor = |source: Cause| QueryError::Hypervisor { domid, source };
+        match connection::call(&self.socket, &request, None, deadline.into()) {
+            Ok(Answer { reply: Reply::Found(view), .. }) => {
+                Ok(view.map_or(DomainState::Gone, |view| view.state))
+            }
+            Ok(Answer { reply: Reply::Failed(failure), stopped }) => match failure {
+                Failure::NoSuchDomain | Failure::AnotherDomain { .. } => Ok(DomainState::Gone),
+                _ if stopped.is_some() => Err(QueryError::DeadlinePassed { domid }),
+                failure => Err(hypervisor(Box::new(HostFailure(failure)))),
+            },
+            Ok(_) => Err(hypervisor(Box::new(CallError::Reply))),
+            Err(CallError::DeadlinePassed) => Err(QueryError::DeadlinePassed { domid }),
+            Err(error) => Err(hypervisor(Box::new(error))),
+        }
     }
 
     /// `None` if the socket's path is not UTF-8, which JSON cannot hold.

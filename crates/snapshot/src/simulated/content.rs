@@ -30,8 +30,16 @@ pub(crate) type Page = [u8; PAGE_SIZE];
 pub(crate) const HEAD_PAGES: u64 = 2;
 pub(crate) const P2M_ENTRIES: u64 = 512;
 pub(crate) const PAGES_PER_TICK: u64 = 4;
+/// The head, a page of the working set at a time, the log; the disks follow.
+pub(crate) const STEPS_BEFORE_DISKS: usize = 6;
+const _: () = assert!(STEPS_BEFORE_DISKS as u64 == PAGES_PER_TICK + 2);
 const LOG_ENTRIES: u64 = 256;
 const DUPLICATES: u64 = 16;
+
+/// Xen's entry of a page that is not there.
+const NO_FRAME: u64 = u64::MAX;
+/// XTAB: no such page. One of the types without data in a stream.
+const TYPE_ABSENT: u8 = 0xf;
 
 /// One record a tick, as large as a disk can be relied on to write at once.
 pub(crate) const RECORD_SIZE: usize = 512;
@@ -58,12 +66,13 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn to_page(&self) -> Page {
         let Self { spec, disks, begun, done } = self;
-        let GuestSpec { seed, pages, vcpus, population, tick_us } = spec;
+        let GuestSpec { seed, pages, absent, vcpus, population, tick_us } = spec;
         let Population { text, random, duplicate } = *population;
         let fields = [
             HEAD_MAGIC,
             *seed,
             *pages,
+            *absent,
             u64::from(*vcpus),
             u64::from(text),
             u64::from(random),
@@ -87,13 +96,14 @@ impl Head {
         if next() != HEAD_MAGIC {
             return None;
         }
-        let (seed, pages, vcpus) = (next(), next(), next().try_into().ok()?);
+        let (seed, pages, absent) = (next(), next(), next());
+        let vcpus = next().try_into().ok()?;
         let population = Population {
             text: next().try_into().ok()?,
             random: next().try_into().ok()?,
             duplicate: next().try_into().ok()?,
         };
-        let spec = GuestSpec { seed, pages, vcpus, population, tick_us: next() };
+        let spec = GuestSpec { seed, pages, absent, vcpus, population, tick_us: next() };
         let head = Self { spec, disks: next(), begun: next(), done: next() };
         head.spec.is_possible().then_some(head)
     }
@@ -128,6 +138,9 @@ pub(crate) fn written_in(spec: &GuestSpec, tick: u64) -> impl Iterator<Item = u6
 pub(crate) fn page_type(spec: &GuestSpec, pfn: u64) -> u8 {
     const LEVEL_1: u8 = 1;
     const LEVEL_4_PINNED: u8 = 0xc;
+    if pfn >= spec.pages {
+        return TYPE_ABSENT;
+    }
     match mix(&[spec.seed, pfn, 0x7479_7065]) % 512 {
         0 => LEVEL_4_PINNED,
         1..=4 => LEVEL_1,
@@ -186,8 +199,10 @@ fn log_page(spec: &GuestSpec, tick: u64) -> Page {
 fn p2m_page(spec: &GuestSpec, index: u64) -> Page {
     let first_frame = 0x10_0000 + (spec.seed & 0xffff);
     let mut page = [0; PAGE_SIZE];
-    for (pfn, entry) in (index * P2M_ENTRIES..spec.pages).zip(page.chunks_exact_mut(8)) {
-        entry.copy_from_slice(&(first_frame + pfn).to_le_bytes());
+    let pfns = index * P2M_ENTRIES..spec.pages_max();
+    for (pfn, entry) in pfns.zip(page.chunks_exact_mut(8)) {
+        let frame = if pfn < spec.pages { first_frame + pfn } else { NO_FRAME };
+        entry.copy_from_slice(&frame.to_le_bytes());
     }
     page
 }
@@ -208,7 +223,7 @@ fn last_written(spec: &GuestSpec, index: u64, tick: u64) -> u64 {
 /// The greatest number from 1 to `tick` that is `residue` modulo `modulus`; 0 if there is none.
 fn last_of_residue(residue: u64, modulus: u64, tick: u64) -> u64 {
     let back = (tick % modulus + modulus - residue) % modulus;
-    tick.checked_sub(back).unwrap_or_default()
+    tick.saturating_sub(back)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -297,7 +312,7 @@ mod tests {
             (0..spec.pages).map(|pfn| (pfn, page(&spec, 1, pfn, 0))).collect();
         for tick in 1..=300 {
             let changed = written_in(&spec, tick).chain([0, 1]);
-            changed.for_each(|pfn| drop(memory.insert(pfn, page(&spec, 1, pfn, tick))));
+            memory.extend(changed.map(|pfn| (pfn, page(&spec, 1, pfn, tick))));
             for (pfn, held) in &memory {
                 assert!(*held == page(&spec, 1, *pfn, tick), "page {pfn} at tick {tick}");
             }

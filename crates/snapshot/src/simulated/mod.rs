@@ -38,6 +38,8 @@ mod protocol;
 mod reasons;
 mod spec;
 mod stream;
+#[cfg(test)]
+mod stream_captured;
 mod wire;
 
 pub use client::SimulatedDomain;

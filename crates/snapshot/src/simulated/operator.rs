@@ -39,7 +39,7 @@ impl Operator {
     ///
     /// If the spec is impossible, the name or domid is taken, or an image cannot be opened.
     pub fn create(&self, spec: DomainSpec, deadline: Instant) -> Result<DomainView, OperatorError> {
-        match self.ask("create a domain", Request::Create { spec: Box::new(spec) }, deadline)? {
+        match self.ask("create a domain", &Request::Create { spec: Box::new(spec) }, deadline)? {
             Reply::Domain(view) => Ok(view),
             _ => Err(another_answer("create a domain")),
         }
@@ -58,7 +58,7 @@ impl Operator {
     ) -> Result<Inspection, OperatorError> {
         match self.ask(
             "look into a domain",
-            Request::Inspect { domain: *domain, check },
+            &Request::Inspect { domain: *domain, check },
             deadline,
         )? {
             Reply::Inspection(inspection) => Ok(*inspection),
@@ -77,7 +77,7 @@ impl Operator {
         tick: u64,
         deadline: Instant,
     ) -> Result<Inspection, OperatorError> {
-        match self.ask("await a tick", Request::AwaitTick { domain: *domain, tick }, deadline)? {
+        match self.ask("await a tick", &Request::AwaitTick { domain: *domain, tick }, deadline)? {
             Reply::Inspection(inspection) => Ok(*inspection),
             _ => Err(another_answer("await a tick")),
         }
@@ -96,7 +96,7 @@ impl Operator {
         deadline: Instant,
     ) -> Result<(), OperatorError> {
         let request = Request::SwitchDisk { domain: *domain, vdev: vdev.to_owned(), image };
-        self.ask("switch a disk", request, deadline).map(drop)
+        self.ask("switch a disk", &request, deadline).map(drop)
     }
 
     /// Changes one bit in a page of a domain's memory, behind its guest's back.
@@ -110,7 +110,7 @@ impl Operator {
         pfn: u64,
         deadline: Instant,
     ) -> Result<(), OperatorError> {
-        self.ask("spoil a page", Request::Spoil { domain: *domain, pfn }, deadline).map(drop)
+        self.ask("spoil a page", &Request::Spoil { domain: *domain, pfn }, deadline).map(drop)
     }
 
     /// Lets the next call of that kind fail, of whatever domain; several are for several calls, in turn.
@@ -119,7 +119,7 @@ impl Operator {
     ///
     /// If the effect cannot strike in that call.
     pub fn fail(&self, call: Call, effect: Effect, deadline: Instant) -> Result<(), OperatorError> {
-        self.ask("let a call fail", Request::Fail { call, effect }, deadline).map(drop)
+        self.ask("let a call fail", &Request::Fail { call, effect }, deadline).map(drop)
     }
 
     /// About the host itself.
@@ -128,7 +128,7 @@ impl Operator {
     ///
     /// If there is none.
     pub fn host(&self, deadline: Instant) -> Result<HostView, OperatorError> {
-        match self.ask("tell about itself", Request::Host, deadline)? {
+        match self.ask("tell about itself", &Request::Host, deadline)? {
             Reply::Host(view) => Ok(view),
             _ => Err(another_answer("tell about itself")),
         }
@@ -140,16 +140,16 @@ impl Operator {
     ///
     /// If there is none.
     pub fn end(&self, deadline: Instant) -> Result<(), OperatorError> {
-        self.ask("end", Request::End, deadline).map(drop)
+        self.ask("end", &Request::End, deadline).map(drop)
     }
 
     fn ask(
         &self,
         what: &'static str,
-        request: Request,
+        request: &Request,
         deadline: Instant,
     ) -> Result<Reply, OperatorError> {
-        match connection::call(&self.socket, &request, None, deadline.into()) {
+        match connection::call(&self.socket, request, None, deadline.into()) {
             Ok(answer) => match answer.reply {
                 Reply::Failed(failure) => {
                     Err(OperatorError { what, source: Box::new(HostFailure(failure)) })

@@ -25,6 +25,7 @@ pub(super) enum Request {
     SuspendOnly { domain: DomainIdentity },
     Resume { domain: DomainIdentity },
     BuildFrom { configuration: String },
+    Settle { domain: DomainIdentity },
     Pause { domain: DomainIdentity },
     Unpause { domain: DomainIdentity },
     Destroy { domain: DomainIdentity },

@@ -29,6 +29,9 @@ pub struct GuestSpec {
     pub seed: u64,
     /// Memory, in pages of 4096 octets.
     pub pages: u64,
+    /// How many more pages it may have and has not, as a guest with less memory than its maximum. They are in its stream, without
+    /// data. A configuration's `max_memkb` includes them.
+    pub absent: u64,
     /// Virtual CPUs.
     pub vcpus: u32,
     /// What the pages that the guest does not write hold.
@@ -40,20 +43,28 @@ pub struct GuestSpec {
 impl GuestSpec {
     /// A guest with one virtual CPU and the usual population that writes a thousand times a second.
     pub fn new(seed: u64, pages: u64) -> Self {
-        Self { seed, pages, vcpus: 1, population: Population::default(), tick_us: 1000 }
+        Self { seed, pages, absent: 0, vcpus: 1, population: Population::default(), tick_us: 1000 }
     }
 
     /// Whether there can be such a guest.
     pub(crate) fn is_possible(&self) -> bool {
         let Population { text, random, duplicate } = self.population;
         (PAGES_MIN..=PAGES_MAX).contains(&self.pages)
+            && self.absent <= PAGES_MAX - self.pages
             && (1..=VCPUS_MAX).contains(&self.vcpus)
+            // The table of frames leaves room for a working set.
+            && self.working_first() + 2 * PAGES_PER_TICK <= self.pages
             && u32::from(text) + u32::from(random) + u32::from(duplicate) <= 1024
+    }
+
+    /// Pages that it has or may have.
+    pub(crate) fn pages_max(&self) -> u64 {
+        self.pages + self.absent
     }
 
     /// How many pages hold the table of frames.
     pub(crate) fn p2m_pages(&self) -> u64 {
-        self.pages.div_ceil(P2M_ENTRIES)
+        self.pages_max().div_ceil(P2M_ENTRIES)
     }
 
     /// The first page that the guest writes in turn.

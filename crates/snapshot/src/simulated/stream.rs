@@ -119,8 +119,11 @@ pub(crate) fn write(
     record(out, X86_MSR_POLICY, &fields(&[0xce, 0, 0, 0]))?;
     record(out, STATIC_DATA_END, &[])?;
     record(out, X86_PV_P2M_FRAMES, &p2m_frames(spec))?;
-    for first in (0..memory.pages()).step_by(BATCH as usize) {
-        page_data(out, spec, memory, first..memory.pages().min(first + BATCH))?;
+    let mut pfn = 0;
+    while pfn < spec.pages_max() {
+        let next = spec.pages_max().min(pfn + BATCH);
+        page_data(out, spec, memory, pfn..next)?;
+        pfn = next;
     }
     record(out, X86_TSC_INFO, &fields(&[0, 2_000_000, 0, 0, 0, 0]))?;
     record(out, SHARED_INFO, &[0; PAGE_SIZE])?;
@@ -150,21 +153,22 @@ fn page_data(
     pfns: std::ops::Range<u64>,
 ) -> io::Result<()> {
     let count = u32::try_from(pfns.end - pfns.start).map_err(io::Error::other)?;
-    let mut body = Vec::with_capacity(8 + count as usize * (8 + PAGE_SIZE));
-    body.extend(fields(&[count, 0]));
+    let mut body = fields(&[count, 0]);
     for pfn in pfns.clone() {
         let tagged = u64::from(content::page_type(spec, pfn)) << 60 | pfn;
         body.extend(tagged.to_le_bytes());
     }
+    // Those that are not there come last, and have no data.
+    let with_data = spec.pages.clamp(pfns.start, pfns.end) - pfns.start;
     let data = body.len();
-    body.resize(data + count as usize * PAGE_SIZE, 0);
+    body.resize(data + usize::try_from(with_data).map_err(io::Error::other)? * PAGE_SIZE, 0);
     memory.read_run(pfns.start, &mut body[data..])?;
     record(out, PAGE_DATA, &body)
 }
 
 fn p2m_frames(spec: &GuestSpec) -> Vec<u8> {
     // Both fit: there are at most PAGES_MAX pages.
-    let last = u32::try_from(spec.pages - 1).unwrap_or(u32::MAX);
+    let last = u32::try_from(spec.pages_max() - 1).unwrap_or(u32::MAX);
     let mut body = fields(&[0, last]);
     let frames = content::HEAD_PAGES..spec.working_first();
     body.extend(frames.flat_map(u64::to_le_bytes));

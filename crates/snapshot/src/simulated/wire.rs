@@ -124,13 +124,9 @@ pub(crate) fn wait(
     let idle = fd.as_fd();
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = match left {
-            // Far more than anybody waits for; only out of range of the system call.
-            Some(left) => {
-                Some(Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1 << 31, tv_nsec: 0 }))
-            }
-            None => None,
-        };
+        // Far more than anybody waits for is out of range of the system call.
+        let for_ever = Timespec { tv_sec: 1 << 31, tv_nsec: 0 };
+        let timeout = left.map(|left| Timespec::try_from(left).unwrap_or(for_ever));
         // Without a second descriptor the first stands twice, asked for nothing the second time.
         let second = cancel.map_or(PollFlags::empty(), |_| PollFlags::IN);
         let mut fds = [

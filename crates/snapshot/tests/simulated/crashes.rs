@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use snapshot::control::{DomainControl, DomainIdentity, DomainState, GuardianNeeds, ResumeFailure};
+use snapshot::control::{
+    DomainControl, DomainIdentity, DomainState, GuardianNeeds, QueryError, ResumeFailure,
+};
 use snapshot::simulated::SimulatedDomain;
 
 use crate::hosts::{DIRECTORY, directory_of_program, program, soon, start};
@@ -37,6 +39,7 @@ fn saver_program() {
 #[ignore = "a guardian that resumes a domain, which other tests start"]
 fn guardian_program() {
     let Some((control, domain, _)) = needs() else { return };
+    assert_eq!(control.settled(&domain, soon()).unwrap(), DomainState::Suspended);
     control.resume(&domain, soon()).unwrap();
 }
 
@@ -80,6 +83,9 @@ fn a_killed_saver_leaves_the_domain_suspended_and_another_process_resumes_it() {
     let early = control.resume(&domain, Instant::now() + Duration::from_millis(100)).unwrap_err();
     assert!(matches!(early.reason, ResumeFailure::StillStreaming), "{early}");
     assert_eq!(early.state, Some(DomainState::Suspended));
+
+    let unsettled = control.settled(&domain, Instant::now() + Duration::from_millis(100));
+    assert!(matches!(unsettled, Err(QueryError::DeadlinePassed { .. })), "{unsettled:?}");
 
     // The guardian is there before that has ended.
     let mut guardian = program("crashes::guardian_program", host.directory.path()).spawn().unwrap();

@@ -69,6 +69,8 @@ pub(crate) fn soon() -> Instant {
 
 /// 4 MiB: more than any pipe holds.
 pub(crate) const PAGES: u64 = 1024;
+/// Not a multiple of what goes into a record.
+const ABSENT: u64 = 300;
 pub(crate) const SEED: u64 = 11;
 
 impl TestHost {
@@ -93,7 +95,8 @@ impl TestHost {
 
     /// A domain with two disks that has done a few ticks and runs on.
     pub(crate) fn running(&self, name: &str) -> DomainIdentity {
-        let domain = self.create(name, GuestSpec { vcpus: 2, ..GuestSpec::new(SEED, PAGES) });
+        let domain = self
+            .create(name, GuestSpec { vcpus: 2, absent: ABSENT, ..GuestSpec::new(SEED, PAGES) });
         self.control().unpause(&domain, soon()).unwrap();
         self.operator().await_tick(&domain, 5, soon()).unwrap();
         domain
@@ -124,7 +127,7 @@ impl TestHost {
 
     /// Copies of the images, and what the copy of a domain is built from.
     pub(crate) fn copied(&self, domain: &str, copy: &str) -> DomainConfig {
-        let mut config = configuration(copy, uuid_of(copy), PAGES);
+        let mut config = configuration(copy, uuid_of(copy), PAGES + ABSENT);
         for (vdev, letter) in [("xvda", "a"), ("xvdb", "b")] {
             let image = self.path(&format!("{copy}-{letter}"));
             std::fs::copy(self.path(&format!("{domain}-{letter}")), &image).unwrap();

@@ -1,7 +1,6 @@
 //! Simulated domains: the promises of `DomainControl`, failures on command, and that a wrong snapshot is found out.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test fails by panicking, in what it is built of as well"
 )]
 

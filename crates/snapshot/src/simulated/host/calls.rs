@@ -13,6 +13,7 @@ use xsclient::DomId;
 use super::channel::{Channel, Ended};
 use super::domain::{Asked, Domain, Making};
 use super::restored::Restored;
+use super::xenstore::HostXenstore;
 use super::{Cancel, Host};
 use crate::control::{DomainIdentity, DomainKind, DomainState, DomainView};
 use crate::simulated::check;
@@ -76,7 +77,7 @@ fn carry_out(
             Ok(Reply::Domains(host.lock().domains.values().map(|domain| domain.view()).collect()))
         }
         Request::Host => {
-            let xenstore = host.xenstore.as_ref().map(|xenstore| xenstore.socket());
+            let xenstore = host.xenstore.as_ref().map(HostXenstore::socket);
             Ok(Reply::Host(HostView { pid: std::process::id(), xenstore }))
         }
         Request::SuspendTo { domain, live } => {
@@ -98,6 +99,12 @@ fn carry_out(
                 xenstore.resume(domain.identity.domid).map_err(other)?;
             }
             Ok(Reply::Done)
+        }
+        Request::Settle { domain } => {
+            let domain = host.domain(&domain)?;
+            cancel.wakes(&domain);
+            domain.settle(&cancel.token)?;
+            Ok(Reply::Found(Some(domain.view())))
         }
         Request::Pause { domain } => {
             let domain = host.domain(&domain)?;
@@ -142,7 +149,7 @@ fn carry_out(
         }
         Request::Spoil { domain, pfn } => {
             let domain = host.domain(&domain)?;
-            if pfn >= domain.memory.pages() {
+            if pfn >= domain.spec.pages {
                 return Err(Failure::Other { problem: format!("there is no page {pfn}") });
             }
             let mut page = domain.memory.read(pfn).map_err(other)?;

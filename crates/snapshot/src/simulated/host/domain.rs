@@ -34,6 +34,7 @@ pub(super) struct Core {
     pub(super) gone: bool,
     /// What the toolstack asks of the guest.
     pub(super) asked: Option<Asked>,
+    /// A suspend is under way, from the request to the guest until the end of the stream.
     pub(super) streaming: bool,
     /// The last tick that is done, and how much of the next one is.
     pub(super) tick: u64,
@@ -229,6 +230,18 @@ impl Domain {
     pub(super) fn streamed(&self) {
         self.lock().streaming = false;
         self.notify();
+    }
+
+    /// Waits until nothing is asked and no stream is written any more.
+    pub(super) fn settle(&self, cancel: &CancelToken) -> Result<(), Failure> {
+        let mut core = self.lock();
+        while core.streaming && !core.gone {
+            if cancel.is_cancelled() {
+                return Err(Failure::StillStreaming);
+            }
+            core = self.wait(core);
+        }
+        Ok(())
     }
 
     /// Waits until no stream is written any more, and lets a suspended guest go on.

@@ -3,12 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::control::{DomainState, ShutdownReason};
-use crate::simulated::content::{self, Head, PAGES_PER_TICK, RECORD_SIZE, RECORDS};
+use crate::simulated::content::{self, Head, RECORD_SIZE, RECORDS, STEPS_BEFORE_DISKS};
 
 use super::domain::{Asked, Core, Domain, Shutdown};
-
-/// Steps of a tick before those of the disks: the head, the pages of the working set, the log.
-const STEPS_BEFORE_DISKS: usize = 2 + PAGES_PER_TICK as usize;
 
 /// A guest that never waits would leave the lock to nobody else.
 const TICK_MIN: Duration = Duration::from_micros(50);

@@ -89,7 +89,7 @@ impl Host {
             stream.set_nonblocking(false)?;
             let serving = Arc::clone(&host);
             thread::Builder::new().name("connection".into()).spawn(move || {
-                if let Err(error) = serving.connection(stream) {
+                if let Err(error) = serving.connection(&stream) {
                     tracing::debug!(%error, "a connection to the simulated host failed");
                 }
             })?;
@@ -101,20 +101,20 @@ impl Host {
         Ok(())
     }
 
-    fn connection(self: &Arc<Self>, stream: UnixStream) -> io::Result<()> {
+    fn connection(self: &Arc<Self>, stream: &UnixStream) -> io::Result<()> {
         let mut incoming = Incoming::default();
-        let Some(request) = incoming.value::<Request>(&stream)? else { return Ok(()) };
+        let Some(request) = incoming.value::<Request>(stream)? else { return Ok(()) };
         match request {
             Request::Tie => {
-                wire::send(&stream, &Reply::Done, None)?;
+                wire::send(stream, &Reply::Done, None)?;
                 // Nothing comes any more, until the other end is closed.
-                while incoming.line(&stream)?.is_some() {}
+                while incoming.line(stream)?.is_some() {}
                 self.ended.cancel();
                 Ok(())
             }
             Request::End => {
                 self.ended.cancel();
-                wire::send(&stream, &Reply::Done, None)
+                wire::send(stream, &Reply::Done, None)
             }
             request => self.call(stream, incoming, request),
         }
@@ -123,7 +123,7 @@ impl Host {
     /// The call has a thread of its own, while this one waits for a cancel. A client that goes away cancels nothing.
     fn call(
         self: &Arc<Self>,
-        stream: UnixStream,
+        stream: &UnixStream,
         mut incoming: Incoming,
         request: Request,
     ) -> io::Result<()> {
@@ -139,7 +139,7 @@ impl Host {
             // Ends the connection for the other thread as well, also without a reply.
             let _ = replies.shutdown(std::net::Shutdown::Both);
         })?;
-        while let Some(line) = incoming.line(&stream)? {
+        while let Some(line) = incoming.line(stream)? {
             if line == format!("{CANCEL:?}").as_bytes() {
                 cancel.cancel();
             }

@@ -26,7 +26,7 @@ impl<'a> Restored<'a> {
         let memory = self.memory.ok_or("there is no memory in it")?;
         let page = memory.read(0).map_err(|error| error.to_string())?;
         let head = Head::from_page(&page).ok_or("it is not of a simulated guest")?;
-        if head.spec.pages != memory.pages() {
+        if head.spec.pages_max() != memory.pages() {
             return Err("its guest had another number of pages".into());
         }
         let expected: Vec<_> = (0..head.spec.vcpus).collect();
