@@ -118,9 +118,6 @@ pub enum Refusal {
         /// Which.
         state: DomainState,
     },
-    /// Another call is changing it at the moment.
-    #[error("another operation on it is under way")]
-    Busy,
 }
 
 /// Why a domain was not suspended, or not streamed.

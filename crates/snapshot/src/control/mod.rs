@@ -118,6 +118,8 @@ pub trait DomainControl: Send + Sync {
     /// readable descriptor, read from its current position up to the END record, perhaps further.
     ///
     /// After success a domain of that name and uuid is [`DomainState::Paused`]. What its guest had in Xenstore is not there.
+    /// Whether the configuration is stored as the domain's template is the hypervisor's toolstack's: libxl does so, the simulated
+    /// host has no templates.
     ///
     /// # Errors
     ///

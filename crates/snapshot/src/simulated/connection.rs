@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use super::protocol::{CANCEL, Reply, Request};
 use super::wire::{self, Incoming, Woken, wait};
@@ -65,8 +66,16 @@ pub(super) fn call(
     stream: Option<BorrowedFd<'_>>,
     until: Until<'_>,
 ) -> Result<Answer, CallError> {
-    let host = UnixStream::connect(socket).map_err(|source| CallError::Unreachable { source })?;
-    let failed = |source| CallError::Connection { source };
+    let host = connect(socket).map_err(|source| CallError::Unreachable { source })?;
+    // A host that does not read, or does not end its line, holds nobody up for longer than this.
+    let left = until.deadline.saturating_duration_since(Instant::now());
+    host.set_write_timeout(Some(left.max(STEP_LIMIT)))
+        .and_then(|()| host.set_read_timeout(Some(STEP_LIMIT)))
+        .map_err(|source| CallError::Unreachable { source })?;
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::WouldBlock => CallError::DeadlinePassed,
+        _ => CallError::Connection { source },
+    };
     wire::send(&host, request, stream).map_err(failed)?;
     let cancel = until.cancel.map(AsFd::as_fd);
     let woken = wait(host.as_fd(), PollFlags::IN, cancel, Some(until.deadline)).map_err(failed)?;
@@ -94,9 +103,19 @@ pub(super) fn call(
     }
 }
 
+/// Does not wait for a host that accepts nobody any more: that is EAGAIN.
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let host = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&host, &SocketAddrUnix::new(socket)?)?;
+    let host = UnixStream::from(host);
+    host.set_nonblocking(false)?;
+    Ok(host)
+}
+
 /// A connection that the host will end with. Made before there is a host: it is told when it accepts.
 pub(super) fn tie(socket: &Path) -> io::Result<UnixStream> {
-    let host = UnixStream::connect(socket)?;
+    let host = connect(socket)?;
     wire::send(&host, &Request::Tie, None::<BorrowedFd<'_>>)?;
     Ok(host)
 }

@@ -5,11 +5,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::client::SimulatedDomain;
 use super::connection::{self, CallError};
 use super::operator::Operator;
+use super::wire::{Woken, wait};
+
+/// How long a host may take to end when its tie has ended; it has nothing to do but to leave.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// A process that simulates a host, tied to this one: it ends when this value is dropped, and when this process dies.
 ///
@@ -105,16 +112,32 @@ impl HostProcess {
     ///
     /// If it cannot be waited for.
     pub fn stop(mut self) -> io::Result<ExitStatus> {
+        self.end()
+    }
+
+    /// It ends when the tie does. One that does not is killed: nobody has anything else to do with it.
+    fn end(&mut self) -> io::Result<ExitStatus> {
         self.tie = None;
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
+        }
+        let pidfd = Pid::from_raw(self.child.id().cast_signed())
+            .map(|pid| pidfd_open(pid, PidfdFlags::empty()))
+            .transpose()?;
+        let give_up = Instant::now() + END_LIMIT;
+        if let Some(pidfd) = &pidfd
+            && wait(pidfd.as_fd(), PollFlags::IN, None, Some(give_up))? != Woken::Ready
+        {
+            self.child.kill()?;
+        }
         self.child.wait()
     }
 }
 
-/// Waits for the process, which ends at once, so that none is left as a zombie.
+/// Waits for the process, so that none is left as a zombie.
 impl Drop for HostProcess {
     fn drop(&mut self) {
-        self.tie = None;
-        if let Err(error) = self.child.wait() {
+        if let Err(error) = self.end() {
             tracing::warn!(%error, "cannot wait for the simulated host");
         }
     }

@@ -107,7 +107,6 @@ pub(super) enum Failure {
     NoSuchDomain,
     AnotherDomain { found: Uuid },
     WrongState { state: DomainState },
-    Busy,
     LiveUnsupported,
     NotAcknowledged,
     GuestStopped { reason: ShutdownReason },

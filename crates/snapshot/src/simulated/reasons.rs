@@ -53,7 +53,6 @@ impl Reason {
             Failure::NoSuchDomain => Refusal::NoSuchDomain.into(),
             Failure::AnotherDomain { found } => Refusal::AnotherDomain { found }.into(),
             Failure::WrongState { state } => Refusal::WrongState { state }.into(),
-            Failure::Busy => Refusal::Busy.into(),
             Failure::LiveUnsupported => Self::LiveUnsupported,
             Failure::NotAcknowledged => Self::NotAcknowledged,
             Failure::GuestStopped { reason } => Self::GuestStopped(reason),
