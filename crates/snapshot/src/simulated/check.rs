@@ -199,19 +199,28 @@ pub fn crash_consistent(disks: &[u64]) -> Result<(), CheckError> {
     Ok(())
 }
 
-/// Checks a domain's memory where it is. The virtual CPUs are at the tick that the host knows of.
-pub(crate) fn memory(memory: &GuestMemory, vcpu_tick: u64) -> Result<CheckedMemory, CheckError> {
-    let read = |pfn| {
-        memory.read(pfn).map_err(|source| CheckError::Read { what: format!("page {pfn}"), source })
-    };
-    let head = head_of(&read(0)?)?;
-    for pfn in 1..head.spec.pages.min(memory.pages()) {
-        check_page(&head, pfn, &read(pfn)?)?;
+/// Checks a domain's memory where it is: the host knows the tick that is done, and how many steps of the next one are.
+pub(crate) fn memory(
+    memory: &GuestMemory,
+    spec: &GuestSpec,
+    disks: u64,
+    tick: u64,
+    steps: usize,
+) -> Result<(), CheckError> {
+    for pfn in 0..spec.pages {
+        let page = memory
+            .read(pfn)
+            .map_err(|source| CheckError::Read { what: format!("page {pfn}"), source })?;
+        let matches = if content::is_always_zero(spec, pfn) {
+            page == [0; PAGE_SIZE]
+        } else {
+            page == content::page_within(spec, disks, pfn, tick, steps)
+        };
+        if !matches {
+            return Err(CheckError::TornPage { pfn, tick });
+        }
     }
-    if vcpu_tick != head.done {
-        return Err(CheckError::TornVcpu { vcpu: 0, found: Some(vcpu_tick), tick: head.done });
-    }
-    Ok(CheckedMemory { spec: head.spec, disks: head.disks, tick: head.done })
+    Ok(())
 }
 
 fn head_of(page: &Page) -> Result<Head, CheckError> {

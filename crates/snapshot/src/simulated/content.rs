@@ -123,6 +123,20 @@ pub(crate) fn page(spec: &GuestSpec, disks: u64, pfn: u64, tick: u64) -> Page {
     }
 }
 
+/// Page `pfn` when tick `tick` is done, and so are `steps` steps of the next one.
+pub(crate) fn page_within(spec: &GuestSpec, disks: u64, pfn: u64, tick: u64, steps: usize) -> Page {
+    let next = tick + 1;
+    let written = steps.saturating_sub(1);
+    match pfn {
+        0 if steps > 0 => Head { spec: spec.clone(), disks, begun: next, done: tick }.to_page(),
+        1 if steps >= STEPS_BEFORE_DISKS => page(spec, disks, pfn, next),
+        _ if pfn > 1 && written_in(spec, next).take(written).any(|other| other == pfn) => {
+            page(spec, disks, pfn, next)
+        }
+        _ => page(spec, disks, pfn, tick),
+    }
+}
+
 /// Whether the page is zero for as long as the guest lives, so that nobody needs to work it out.
 pub(crate) fn is_always_zero(spec: &GuestSpec, pfn: u64) -> bool {
     pfn >= spec.working_first() + spec.working_pages() && class(spec, pfn) == Class::Zero

@@ -318,7 +318,8 @@ fn inspect(domain: &Domain, check: bool) -> Result<Reply, Failure> {
         // Held, so that the guest does nothing meanwhile.
         let core = domain.lock();
         inspection.tick = core.tick;
-        let checked = check::memory(&domain.memory, core.tick);
+        let disks = core.disks.len() as u64;
+        let checked = check::memory(&domain.memory, &domain.spec, disks, core.tick, core.step);
         inspection.wrong = inspection.wrong.or(checked.err().map(|error| error.to_string()));
     }
     Ok(Reply::Inspection(Box::new(inspection)))
