@@ -19,7 +19,7 @@ pub const VCPUS_MAX: u32 = 512;
 /// A guest has at most that many disks; a limit of the simulation.
 pub const DISKS_MAX: usize = 16;
 
-/// How often the guest's working set is at most that many pages.
+/// The guest's working set is at most that many pages, so that each is written again soon.
 const WORKING_PAGES_MAX: u64 = 256;
 
 /// A guest: all of its memory and disks at any tick follow from this.

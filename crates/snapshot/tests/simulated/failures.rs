@@ -392,3 +392,24 @@ fn a_domain_destroyed_while_it_is_streamed_is_gone_and_nobody_says_it_was_saved(
         check::crash_consistent(&[host.disk_tick(0, "web-a"), host.disk_tick(1, "web-b")]).is_ok()
     );
 }
+
+#[test]
+fn a_domid_that_is_used_again_is_another_domain() {
+    let host = start();
+    let control = host.control();
+    let old = host.running("old");
+    control.destroy(&old, soon()).unwrap();
+    let spec = DomainSpec::new("new", uuid_of("new"), GuestSpec::new(SEED, PAGES));
+    let spec = DomainSpec { domid: Some(old.domid.get()), ..spec };
+    let new = host.operator().create(spec, soon()).unwrap().identity;
+    assert_eq!(new.domid, old.domid);
+    assert_eq!(control.state(&old, soon()).unwrap(), DomainState::Gone);
+    assert_eq!(control.settled(&old, soon()).unwrap(), DomainState::Gone);
+    let failed = control.destroy(&old, soon()).unwrap_err();
+    let found = uuid_of("new");
+    assert!(
+        matches!(failed.reason, ChangeFailure::Refused(Refusal::AnotherDomain { found: other }) if other == found)
+    );
+    assert_eq!(failed.state, Some(DomainState::Gone), "the one that was meant is");
+    assert_eq!(control.state(&new, soon()).unwrap(), DomainState::Paused);
+}

@@ -69,7 +69,7 @@ pub(super) struct Making {
 }
 
 impl Making {
-    /// A freshly booted domain.
+    /// The memory of a freshly booted domain.
     pub(super) fn memory_of(
         directory: &Path,
         spec: &GuestSpec,

@@ -20,12 +20,13 @@ mod channel;
 mod domain;
 mod guest;
 mod restored;
+mod table;
 mod xenstore;
 
 pub use xenstore::HostXenstore;
 
-use calls::Domains;
 use domain::Domain;
+use table::Domains;
 
 /// Several simulated domains, and the socket on which they are reached.
 ///
