@@ -1,17 +1,22 @@
 //! Saves and restores Xen domains: mechanism only, the caller supplies every path and name.
 //!
-//! So far it carries a domain's Xenstore state. It does not save memory or disks yet, does not talk to the hypervisor, and
-//! creates no domains: what it applies goes into a domain that a toolstack has created.
+//! So far these are the parts: a domain's Xenstore state out of one Xenstore and into another, snapshots of disks, and what
+//! is asked of a hypervisor. Nothing puts them together yet into saving a domain as a whole.
 //!
 //! | what | where |
 //! |---|---|
 //! | the Xenstore state of one domain, out of any Xenstore and into any other | [`xenstore_state`] |
+//! | snapshots of disks: overlays, internal snapshots, copies | [`disk`] |
+//! | what saving and restoring ask of a hypervisor | [`control`] |
+//! | a domain to test against, without a hypervisor | [`simulated`] |
 //! | a new file that has its name only once it is complete | [`CompleteFile`] |
 
 #![forbid(unsafe_code)]
 
 mod complete_file;
+pub mod control;
 pub mod disk;
+pub mod simulated;
 pub mod xenstore_state;
 
 pub use complete_file::{CompleteFile, CompleteFileError, CompleteFileStep};

@@ -1,0 +1,56 @@
+//! A domain to test against, without a hypervisor.
+//!
+//! Its memory, virtual CPUs and disks are real: files whose octets are checked. Its guest writes to all of them while it runs, in
+//! an order that lets nothing pass for a snapshot that is none: what was copied too early, too late, or while the guest ran,
+//! is found by [`check`]. `content` says which order that is.
+//!
+//! ```text
+//!  saver, guardian, restorer            a process of its own, which outlives them
+//!  +------------------------+          +---------------------------------------------------+
+//!  | SimulatedDomain        |  socket  | Host: domains, each a guest with memory and disks |
+//!  |   (DomainControl)      |--------->|   its Xenstore, on a socket of its own            |
+//!  | Operator (tests)       |          |   failures on command                             |
+//!  +------------------------+          +---------------------------------------------------+
+//! ```
+//!
+//! What it is not: there is one kind of domain, PV; a suspend cannot be live, as on a hypervisor without shadow paging; a page
+//! of memory costs a system call. What it streams is a libxl stream, and it builds from no other guest's.
+//!
+//! | what | where |
+//! |---|---|
+//! | the domains, as a saver sees them | [`SimulatedDomain`] |
+//! | the process | [`HostProcess`], [`Host`], [`HostXenstore`], [`listener_on_stdin`] |
+//! | making domains and looking into them | [`Operator`], [`DomainSpec`], [`GuestSpec`], [`Inspection`] |
+//! | failures on command | [`Call`], [`Effect`] |
+//! | whether what was saved is of one moment | [`check`] |
+
+pub mod check;
+mod client;
+mod connection;
+mod content;
+mod disk;
+mod faults;
+mod host;
+mod memory;
+mod operator;
+mod process;
+mod protocol;
+mod reasons;
+mod spec;
+mod stream;
+#[cfg(test)]
+mod stream_captured;
+mod wire;
+
+pub use client::SimulatedDomain;
+pub use connection::CallError;
+pub use faults::{Call, Effect};
+pub use host::{Host, HostXenstore};
+pub use operator::{Operator, OperatorError};
+pub use process::{HostProcess, StartError, listener_on_stdin};
+pub use protocol::{HostView, Inspection};
+pub use spec::{
+    DISKS_MAX, DiskImage, DiskSpec, DomainSpec, GuestSpec, PAGES_MAX, PAGES_MIN, Population,
+    VCPUS_MAX,
+};
+pub use stream::StreamError;
