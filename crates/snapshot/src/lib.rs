@@ -9,4 +9,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod image;
 pub mod xenstore_state;
