@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn how_a_stream_is_cut_into_pieces_does_not_change_its_digests() {
-        let octets: Vec<u8> = (0..3 * CHUNK_LEN + 17).map(|at| (at % 251).to_le_bytes()[0]).collect();
+        let octets: Vec<u8> =
+            (0..3 * CHUNK_LEN + 17).map(|at| (at % 251).to_le_bytes()[0]).collect();
         let mut whole = StreamDigests::default();
         whole.update(&octets);
         let mut pieces = StreamDigests::default();

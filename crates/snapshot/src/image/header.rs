@@ -215,7 +215,8 @@ impl ImageInfo {
     /// The octets of the header.
     pub(crate) fn to_page(&self) -> [u8; HEADER_LEN] {
         let mut page = [0; HEADER_LEN];
-        let mut put = |at: usize, octets: &[u8]| page[at..at + octets.len()].copy_from_slice(octets);
+        let mut put =
+            |at: usize, octets: &[u8]| page[at..at + octets.len()].copy_from_slice(octets);
         put(0, &IMAGE_MAGIC);
         put(8, if self.state == ImageState::Complete { &COMPLETE } else { &PARTIAL });
         put(16, &self.version.major.to_le_bytes());
@@ -267,9 +268,9 @@ impl ImageInfo {
         };
         let guest = match u32_at(page, 36) {
             0 => None,
-            number => Some(
-                GuestType::from_number(number).ok_or(HeaderError::Field { field: "guest" })?,
-            ),
+            number => {
+                Some(GuestType::from_number(number).ok_or(HeaderError::Field { field: "guest" })?)
+            }
         };
         let uuid = Uuid::from_bytes(array(page, 40));
         let info = Self {

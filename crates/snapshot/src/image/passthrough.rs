@@ -8,13 +8,15 @@ use std::io::{self, Read, Write};
 
 use uuid::Uuid;
 
-use super::digest::{CHUNK_LEN, Digest, FinishedDigests, StreamDigests, chunks, from_octets, to_octets};
+use super::ImageFormat;
+use super::digest::{
+    CHUNK_LEN, Digest, FinishedDigests, StreamDigests, chunks, from_octets, to_octets,
+};
 use super::error::{ImageOpenError, ImageWriteError};
 use super::header::{HEADER_LEN, ImageInfo, ImageState, Layout, side_digest_len};
 use super::limits::Limits;
 use super::open::{open_header, read_table};
 use super::stream::{CheckedReader, StreamSummary, fill};
-use super::ImageFormat;
 
 /// Copies a stream as it is, checking that it is a saved domain, and gives its digests.
 ///
@@ -34,9 +36,7 @@ pub fn copy<R: Read, W: Write>(
     let mut offset = 0;
     while let Some(event) = reader.next_event()? {
         digests.update(event.raw);
-        output
-            .write_all(event.raw)
-            .map_err(|source| ImageWriteError::Output { offset, source })?;
+        output.write_all(event.raw).map_err(|source| ImageWriteError::Output { offset, source })?;
         offset += event.raw.len() as u64;
     }
     output.flush().map_err(|source| ImageWriteError::Output { offset, source })?;
@@ -129,7 +129,8 @@ impl SideDigest {
         for digest in &self.table {
             let rest = usize::try_from(self.info.stream_len - offset).unwrap_or(CHUNK_LEN);
             let chunk = &mut chunk[..rest.min(CHUNK_LEN)];
-            let has = fill(&mut stream, chunk).map_err(|source| VerifyError::Io { offset, source })?;
+            let has =
+                fill(&mut stream, chunk).map_err(|source| VerifyError::Io { offset, source })?;
             if has < chunk.len() {
                 let needs = self.info.stream_len;
                 return Err(VerifyError::Cut { has: offset + has as u64, needs });

@@ -7,7 +7,7 @@ use snapshot::image::mapped::MappedReader;
 use snapshot::image::packed::{Codec, PackedReader};
 use snapshot::image::passthrough::{self, SideDigest};
 use snapshot::image::stream::{CheckedReader, GuestType, PAGE_LEN, Start, StreamWriter};
-use snapshot::image::{Limits, Layout};
+use snapshot::image::{Layout, Limits};
 
 use crate::synthetic::{captured, mapped, packed};
 

@@ -10,6 +10,7 @@ mod damage;
 mod formats;
 mod inspect;
 mod mapped;
+mod measure;
 mod packed;
 mod properties;
 mod stream;

@@ -53,6 +53,8 @@ pub(crate) struct Guest {
     pub(crate) batches: Vec<Vec<(u64, PageType, Fill)>>,
     /// Optional records of unknown types, with the length of their bodies: each before the batch of its index, or last.
     pub(crate) unknown: Vec<usize>,
+    /// What the emulator of an HVM guest has in Xenstore, with a NUL behind each text.
+    pub(crate) physmap: Vec<u8>,
 }
 
 impl Guest {
@@ -65,6 +67,7 @@ impl Guest {
             configuration: b"{\"c_info\":{}}\0".to_vec(),
             batches: vec![pages.to_vec()],
             unknown: Vec::new(),
+            physmap: b"physmap/1\0000x1000\0".to_vec(),
         }
     }
 
@@ -130,13 +133,17 @@ impl Guest {
             libxc(&mut writer, LibxcType::X86_PV_VCPU_BASIC, &[0; 45]);
         } else {
             libxc(&mut writer, LibxcType::HVM_CONTEXT, &[5; 33]);
-            libxc(&mut writer, LibxcType::HVM_PARAMS, &[[1, 0, 0, 0, 0, 0, 0, 0], [2; 8], [3; 8]].concat());
+            libxc(
+                &mut writer,
+                LibxcType::HVM_PARAMS,
+                &[[1, 0, 0, 0, 0, 0, 0, 0], [2; 8], [3; 8]].concat(),
+            );
         }
         libxc(&mut writer, LibxcType::END, &[]);
         if self.start != Start::Libxc {
             if !pv {
                 let emulator = [2, 0, 0, 0, 0, 0, 0, 0];
-                let pairs = [&emulator[..], b"physmap/1\0000x1000\0"].concat();
+                let pairs = [&emulator[..], &self.physmap].concat();
                 libxl(&mut writer, LibxlType::EMULATOR_XENSTORE_DATA, &pairs);
                 let context = [&emulator[..], &[0x51; 77]].concat();
                 libxl(&mut writer, LibxlType::EMULATOR_CONTEXT, &context);

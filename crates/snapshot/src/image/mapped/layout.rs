@@ -2,7 +2,8 @@
 
 use crate::image::digest::{CHUNK_LEN, chunks};
 use crate::image::error::Area;
-use crate::image::header::{HEADER_LEN, PAGES_OF_CHUNK};
+use crate::image::header::HEADER_LEN;
+use crate::image::stream::PAGE_LEN;
 
 /// Where everything is; it follows from the two lengths that the header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl MappedLayout {
         let pages = Section {
             area: Area::Pages,
             at: HEADER_LEN as u64,
-            len: pfn_end.div_ceil(PAGES_OF_CHUNK).checked_mul(CHUNK_LEN as u64)?,
+            len: pfn_end.checked_mul(PAGE_LEN as u64)?,
             first: 0,
         };
         let records = pages.followed_by(Area::Records, records_len)?;

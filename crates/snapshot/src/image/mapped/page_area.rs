@@ -62,15 +62,23 @@ impl PageArea {
         Ok(())
     }
 
-    /// Writes what is left, and gives the digests of the mebibytes that hold pages up to `pfn_end`, and how many pages are zero.
+    /// Writes what is left, and gives the digests of the mebibytes up to `pfn_end`, the last of which may be shorter, and how many
+    /// pages are zero.
     pub(super) fn finish(
         mut self,
         file: &File,
         pfn_end: u64,
     ) -> Result<(Vec<u32>, u64), ImageWriteError> {
         self.flush(file)?;
-        let chunks = pfn_end.div_ceil(PAGES_OF_CHUNK);
-        self.reach(chunks);
+        self.reach(pfn_end.div_ceil(PAGES_OF_CHUNK));
+        // It is less than PAGES_OF_CHUNK.
+        let over = (pfn_end % PAGES_OF_CHUNK) as usize;
+        if over > 0 {
+            let last = pfn_end / PAGES_OF_CHUNK;
+            self.load(file, last)?;
+            let slot = self.slot(last);
+            self.digests[slot] = crc32c::crc32c(&self.chunk[..over * PAGE_LEN]);
+        }
         Ok((self.digests, self.zero_pages))
     }
 

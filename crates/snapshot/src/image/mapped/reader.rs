@@ -11,8 +11,7 @@ use crate::image::limits::Limits;
 use crate::image::open::{open_header, read_table};
 use crate::image::read_at::{ReadAt, read_exact_at};
 use crate::image::stream::{
-    CheckedReader, Content, PAGE_LEN, PageContent, PageEntry, PageType, StreamReader,
-    StreamSummary,
+    CheckedReader, Content, PAGE_LEN, PageContent, PageEntry, PageType, StreamReader, StreamSummary,
 };
 
 /// Reads a mapped image. Everything that it gives has been checked against its digest.
@@ -31,6 +30,7 @@ pub struct MappedReader<F> {
 /// A mebibyte that has been read last.
 #[derive(Debug, Default)]
 struct Chunk {
+    /// Which it is, by its place in the table of digests.
     index: Option<u64>,
     octets: Vec<u8>,
 }
@@ -54,12 +54,10 @@ impl<F: ReadAt> MappedReader<F> {
             return refuse("a stream of", info.stream_len, limits.stream_max);
         }
         let layout = MappedLayout::new(pfn_end, records_len).ok_or(ImageOpenError::Layout)?;
-        let sizes_agree = pages.checked_mul(PAGE_LEN as u64).and_then(|len| len.checked_add(records_len))
-            == Some(info.stream_len);
-        if layout.file_len != info.file_len
-            || !sizes_agree
-            || zero_pages > pages
-            || pages > pfn_end
+        let sizes_agree =
+            pages.checked_mul(PAGE_LEN as u64).and_then(|len| len.checked_add(records_len))
+                == Some(info.stream_len);
+        if layout.file_len != info.file_len || !sizes_agree || zero_pages > pages || pages > pfn_end
         {
             return Err(ImageOpenError::Layout);
         }
@@ -189,8 +187,11 @@ impl<F: ReadAt> MappedReader<F> {
         chunk: &mut Chunk,
         mut give: impl FnMut(&[u8]) -> Result<(), ImageReadError>,
     ) -> Result<(), ImageReadError> {
-        let mut pfns =
-            entries.iter().filter(|entry| entry.page_type().has_content()).map(|entry| entry.pfn()).peekable();
+        let mut pfns = entries
+            .iter()
+            .filter(|entry| entry.page_type().has_content())
+            .map(|entry| entry.pfn())
+            .peekable();
         while let Some(first) = pfns.next() {
             let mut end = first + 1;
             while pfns.next_if(|pfn| *pfn == end && pfn % PAGES_OF_CHUNK != 0).is_some() {
@@ -213,16 +214,22 @@ impl<F: ReadAt> MappedReader<F> {
     }
 
     /// Reads a mebibyte and checks it, unless it is the one that was read last.
-    fn chunk(&self, section: &Section, index: u64, chunk: &mut Chunk) -> Result<(), ImageReadError> {
-        if chunk.index == Some(index) {
+    fn chunk(
+        &self,
+        section: &Section,
+        index: u64,
+        chunk: &mut Chunk,
+    ) -> Result<(), ImageReadError> {
+        let in_table = section.first + index;
+        if chunk.index == Some(in_table) {
             return Ok(());
         }
         chunk.index = None;
         let (offset, len) = section.chunk(index);
         let failed = |source| ImageReadError::Io { offset, source };
         let other = || ImageReadError::Digest { area: section.area, offset };
-        let in_table = usize::try_from(section.first + index).ok();
-        let digest = *in_table.and_then(|at| self.digests.get(at)).ok_or_else(other)?;
+        let digest = usize::try_from(in_table).ok().and_then(|at| self.digests.get(at));
+        let digest = *digest.ok_or_else(other)?;
         chunk.octets.resize(len, 0);
         if len == CHUNK_LEN
             && section.area == Area::Pages
@@ -238,7 +245,7 @@ impl<F: ReadAt> MappedReader<F> {
                 return Err(other());
             }
         }
-        chunk.index = Some(index);
+        chunk.index = Some(in_table);
         Ok(())
     }
 }

@@ -66,6 +66,5 @@ impl Records {
 }
 
 pub(super) fn write(file: &File, octets: &[u8], offset: u64) -> Result<(), ImageWriteError> {
-    file.write_all_at(octets, offset)
-        .map_err(|source| ImageWriteError::Output { offset, source })
+    file.write_all_at(octets, offset).map_err(|source| ImageWriteError::Output { offset, source })
 }

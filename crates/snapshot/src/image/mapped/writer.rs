@@ -15,7 +15,7 @@ use crate::image::error::ImageWriteError;
 use crate::image::header::{HEADER_LEN, ImageInfo, Layout};
 use crate::image::limits::Limits;
 use crate::image::stream::{
-    CheckedReader, Content, PAGE_LEN, PageContent, PageEntry, Place, StreamFailure, StreamError,
+    CheckedReader, Content, PAGE_LEN, PageContent, PageEntry, Place, StreamError, StreamFailure,
     StreamReader, StreamSummary,
 };
 use crate::image::unmarked::Unmarked;
@@ -98,7 +98,8 @@ struct Taking {
 
 impl Taking {
     fn new(limits: &Limits) -> Self {
-        let aside_at = HEADER_LEN as u64 + limits.pfn_max.saturating_add(1).saturating_mul(PAGE_LEN as u64);
+        let aside_at =
+            HEADER_LEN as u64 + limits.pfn_max.saturating_add(1).saturating_mul(PAGE_LEN as u64);
         Self {
             stream: StreamDigests::default(),
             pages: PageArea::new(),
@@ -147,8 +148,12 @@ impl Taking {
         write_at(file, &table, layout.table_at)?;
 
         let stream = stream.finish();
-        info.layout =
-            Layout::Mapped { pfn_end: summary.pfn_end, pages: summary.pages, zero_pages, records_len };
+        info.layout = Layout::Mapped {
+            pfn_end: summary.pfn_end,
+            pages: summary.pages,
+            zero_pages,
+            records_len,
+        };
         info.start = summary.start;
         info.guest = summary.domain.map(|domain| domain.guest);
         info.uuid = options.uuid;

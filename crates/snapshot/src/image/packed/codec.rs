@@ -72,9 +72,7 @@ impl Encoder {
     pub(super) fn encode(&mut self, content: &[u8], encoded: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Zstd(compressor) => compressor.compress_to_buffer(content, encoded),
-            Self::Lz4 => {
-                lz4_flex::block::compress_into(content, encoded).map_err(io::Error::other)
-            }
+            Self::Lz4 => lz4_flex::block::compress_into(content, encoded).map_err(io::Error::other),
         }
     }
 }

@@ -132,7 +132,9 @@ impl<F: ReadAt> PackedReader<F> {
 fn of_image(error: crate::image::stream::StreamError) -> ImageReadError {
     use crate::image::stream::StreamFailure;
     match error.failure {
-        StreamFailure::Io { source } if source.get_ref().is_some_and(|inner| inner.is::<ImageReadError>()) => {
+        StreamFailure::Io { source }
+            if source.get_ref().is_some_and(|inner| inner.is::<ImageReadError>()) =>
+        {
             match source.downcast::<ImageReadError>() {
                 Ok(inner) => inner,
                 Err(source) => ImageReadError::Io { offset: error.place.offset, source },

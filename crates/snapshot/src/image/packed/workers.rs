@@ -61,7 +61,11 @@ impl Frame {
         } else {
             self.encoded.resize(encoded_max(), 0);
             self.encoded_len = encoder.encode(&self.content, &mut self.encoded)?;
-            if self.encoded_len < self.content.len() { FrameKind::Encoded } else { FrameKind::Plain }
+            if self.encoded_len < self.content.len() {
+                FrameKind::Encoded
+            } else {
+                FrameKind::Plain
+            }
         };
         self.stored_crc = crc32c::crc32c(self.stored());
         Ok(self)
@@ -102,7 +106,10 @@ impl Workers {
     pub(super) fn give(&mut self, frame: Frame) -> io::Result<()> {
         let worker = &self.workers[self.given % self.workers.len()];
         self.given += 1;
-        worker.frames.send(frame).map_err(|_| io::Error::other("a thread that compresses has ended"))
+        worker
+            .frames
+            .send(frame)
+            .map_err(|_| io::Error::other("a thread that compresses has ended"))
     }
 
     /// The oldest frame that was given and not taken, as soon as it is done; `None` if there is none.

@@ -395,8 +395,7 @@ impl<R: Read> StreamReader<R> {
             let read = fill(&mut self.input, &mut self.raw[has..])
                 .map_err(|source| StreamError::new(place, StreamFailure::Io { source }))?;
             if has + read < wanted {
-                let failure =
-                    StreamFailure::Cut { needs: len as u64, has: (has + read) as u64 };
+                let failure = StreamFailure::Cut { needs: len as u64, has: (has + read) as u64 };
                 return Err(StreamError::new(place, failure));
             }
         }

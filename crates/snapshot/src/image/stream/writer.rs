@@ -130,8 +130,8 @@ impl<W: Write> StreamWriter<W> {
     }
 
     fn record(&mut self, record_type: u32, body: &[u8]) -> Result<(), StreamWriteError> {
-        let len = u32::try_from(body.len())
-            .map_err(|_| StreamWriteError::TooLong { len: body.len() })?;
+        let len =
+            u32::try_from(body.len()).map_err(|_| StreamWriteError::TooLong { len: body.len() })?;
         let padding = body.len().next_multiple_of(8) - body.len();
         self.put(&[record_type.to_le_bytes(), len.to_le_bytes()].concat())?;
         self.put(body)?;
