@@ -11,6 +11,8 @@ const TARGETS: &[Target] = &[
     ("client", xsclient::fuzzing::receive),
     ("config", libxl_config::fuzzing::config),
     ("decoder", xenstore_proto::fuzzing::decode_stream),
+    ("image_headers", snapshot::image::fuzzing::image_headers),
+    ("save_stream", snapshot::image::fuzzing::save_stream),
     ("server", xenstored::fuzzing::requests),
     ("xenstore_ls", xenstored::fuzzing::text_form),
 ];

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::header::{HeaderError, ImageFormat};
-use super::stream::{Place, StreamError};
+use super::stream::{Place, StreamError, StreamFailure};
 
 /// Why an image was not written. What is in the file then is not complete, and says so.
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +154,6 @@ pub enum ImageReadError {
     #[error("the image does not hold a saved domain")]
     Stream {
         /// Why not.
-        #[from]
         source: StreamError,
     },
     /// What comes out is not what the image was made of.
@@ -166,6 +165,20 @@ pub enum ImageReadError {
         /// How.
         source: io::Error,
     },
+}
+
+impl From<StreamError> for ImageReadError {
+    /// What the image's own reading failed with comes through the reader of the stream, and is given as what it was.
+    fn from(error: StreamError) -> Self {
+        let StreamError { place, failure } = error;
+        match failure {
+            StreamFailure::Io { source } => match source.downcast::<Self>() {
+                Ok(own) => own,
+                Err(source) => Self::Io { offset: place.offset, source },
+            },
+            failure => Self::Stream { source: StreamError { place, failure } },
+        }
+    }
 }
 
 /// A part of an image.

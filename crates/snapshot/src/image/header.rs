@@ -233,8 +233,7 @@ impl ImageInfo {
         put(80, &self.stream_digest.0);
         put(ROOT_AT, &self.root.0);
         put(FORMAT_AT, &self.layout.to_octets());
-        let crc = crc_of(&page);
-        page[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        reseal(&mut page, None);
         page
     }
 
@@ -301,6 +300,15 @@ pub(crate) fn root_of(page: &[u8; HEADER_LEN], table: &[u8]) -> Digest {
     page[CRC_AT..CRC_AT + 4].fill(0);
     page[ROOT_AT..ROOT_AT + 32].fill(0);
     Digest(blake3::Hasher::new().update(&page).update(table).finalize().into())
+}
+
+/// Puts the root digest, if any, and then the digest of the header into a header.
+pub(crate) fn reseal(page: &mut [u8; HEADER_LEN], root: Option<Digest>) {
+    if let Some(root) = root {
+        page[ROOT_AT..ROOT_AT + 32].copy_from_slice(&root.0);
+    }
+    let crc = crc_of(page);
+    page[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// The digest of a header alone; neither it nor the state count.

@@ -8,6 +8,7 @@
 mod captured;
 mod damage;
 mod formats;
+mod golden;
 mod inspect;
 mod mapped;
 mod measure;

@@ -67,7 +67,7 @@ impl Guest {
             configuration: b"{\"c_info\":{}}\0".to_vec(),
             batches: vec![pages.to_vec()],
             unknown: Vec::new(),
-            physmap: b"physmap/1\0000x1000\0".to_vec(),
+            physmap: b"physmap/1\x000x1000\x00".to_vec(),
         }
     }
 

@@ -17,3 +17,8 @@ mod writer;
 
 pub use reader::MappedReader;
 pub use writer::{MappedOptions, write};
+
+/// Where the table of digests is in an image with these lengths; `None` if no file is so long.
+pub(crate) fn table_at(pfn_end: u64, records_len: u64) -> Option<u64> {
+    layout::MappedLayout::new(pfn_end, records_len).map(|layout| layout.table_at)
+}

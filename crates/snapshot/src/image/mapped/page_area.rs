@@ -16,7 +16,7 @@ pub(super) struct PageArea {
     /// Which mebibyte that is.
     index: Option<u64>,
     /// Which of its pages are not in the file yet.
-    unwritten: [bool; PAGES_OF_CHUNK as usize],
+    unwritten: [bool; CHUNK_LEN / PAGE_LEN],
     /// The digest of each mebibyte so far.
     digests: Vec<u32>,
     digest_of_zeros: u32,
@@ -30,7 +30,7 @@ impl PageArea {
         Self {
             chunk,
             index: None,
-            unwritten: [false; PAGES_OF_CHUNK as usize],
+            unwritten: [false; CHUNK_LEN / PAGE_LEN],
             digests: Vec::new(),
             digest_of_zeros,
             zero_pages: 0,

@@ -96,13 +96,7 @@ impl<F: ReadAt> PackedReader<F> {
             return Err(ImageReadError::OtherStream);
         }
         let mut reader = CheckedReader::new(self.stream(), self.limits);
-        loop {
-            match reader.next_event() {
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(error) => return Err(of_image(error)),
-            }
-        }
+        while reader.next_event()?.is_some() {}
         let summary = reader.summary();
         if summary.len != self.info.stream_len {
             return Err(ImageReadError::OtherStream);
@@ -125,22 +119,6 @@ impl<F: ReadAt> PackedReader<F> {
                 .map_err(|source| ImageReadError::Output { source })?;
         }
         output.flush().map_err(|source| ImageReadError::Output { source })
-    }
-}
-
-/// An error of the image that came through the reader of the stream, as what it was.
-fn of_image(error: crate::image::stream::StreamError) -> ImageReadError {
-    use crate::image::stream::StreamFailure;
-    match error.failure {
-        StreamFailure::Io { source }
-            if source.get_ref().is_some_and(|inner| inner.is::<ImageReadError>()) =>
-        {
-            match source.downcast::<ImageReadError>() {
-                Ok(inner) => inner,
-                Err(source) => ImageReadError::Io { offset: error.place.offset, source },
-            }
-        }
-        _ => error.into(),
     }
 }
 
