@@ -10,6 +10,7 @@ mod damage;
 mod formats;
 mod golden;
 mod inspect;
+mod layouts;
 mod mapped;
 mod measure;
 mod packed;

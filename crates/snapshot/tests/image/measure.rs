@@ -129,6 +129,15 @@ fn a_large_guest_takes_no_more_than_64_mib_in_any_format() {
     }
 }
 
+/// Seconds of processor that this process and the children that it has waited for have had: other work on the machine
+/// does not count.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1;
+    let ticks = fields.split(' ').skip(11).take(4).map(|ticks| ticks.parse::<f64>().unwrap());
+    ticks.sum::<f64>() / 100.0
+}
+
 /// A stream of 1 GiB in a file: real pages if there are any, half of them zero.
 fn gibibyte() -> File {
     const PAGES: u64 = 1 << 18;
@@ -188,14 +197,20 @@ fn throughput() {
         input.rewind().unwrap();
         input
     };
-    let say = |what: &str, since: Instant| {
-        println!("{what:45} {:6.2} GB/s", len / since.elapsed().as_secs_f64() / 1e9);
+    let say = |what: &str, (since, cpu_before): (Instant, f64)| {
+        let (wall, cpu) = (since.elapsed().as_secs_f64(), cpu() - cpu_before);
+        println!(
+            "{what:40} {:6.2} GB/s, {:6.2} a second of processor",
+            len / wall / 1e9,
+            len / cpu / 1e9
+        );
     };
+    let now = || (Instant::now(), cpu());
     let directory = tempfile::tempdir().unwrap();
     let limits = Limits::default();
     for round in 0..2 {
         println!("round {round}");
-        let since = Instant::now();
+        let since = now();
         let out = directory.path().join("dd");
         let mut dd = Command::new("dd");
         dd.stdin(input()).arg(format!("of={}", out.display())).args(["bs=1M", "conv=fsync"]);
@@ -203,7 +218,7 @@ fn throughput() {
         say("dd conv=fsync", since);
         std::fs::remove_file(out).unwrap();
 
-        let since = Instant::now();
+        let since = now();
         let options = MappedOptions::default();
         let written = mapped::write(input(), tempfile::tempfile().unwrap(), &options).unwrap();
         say("mapped, without sync", since);
@@ -211,27 +226,27 @@ fn throughput() {
         let image = written.mark_complete().unwrap().file;
         image.sync_all().unwrap();
         say("mapped, synced twice", since);
-        let since = Instant::now();
+        let since = now();
         let reader = MappedReader::open(&image, limits).unwrap();
         reader.verify().unwrap();
         say("mapped, verified from the page cache", since);
-        let since = Instant::now();
+        let since = now();
         reader.write_stream(File::create("/dev/null").unwrap()).unwrap();
         say("mapped, written out to nowhere", since);
 
         for (name, codec) in [("zstd 1", Codec::default()), ("lz4", Codec::Lz4)] {
-            let since = Instant::now();
+            let since = now();
             let options = PackedOptions::default().codec(codec);
             let written = packed::write(input(), tempfile::tempfile().unwrap(), &options).unwrap();
             say(&format!("packed {name}, without sync"), since);
             let image = written.mark_complete().unwrap().file;
-            let since = Instant::now();
+            let since = now();
             let reader = PackedReader::open(&image, limits).unwrap();
             reader.verify().unwrap();
             say(&format!("packed {name}, verified"), since);
             println!("  {} MiB", image.metadata().unwrap().len() >> 20);
         }
-        let since = Instant::now();
+        let since = now();
         passthrough::copy(input(), io::sink(), limits).unwrap();
         say("digests of a stream", since);
     }
