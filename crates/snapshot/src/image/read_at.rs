@@ -24,13 +24,14 @@ pub trait ReadAt {
     /// If that cannot be told.
     fn size(&self) -> io::Result<u64>;
 
-    /// Whether any octet of the range may be other than zero; saves reading holes. A file's own position may move.
+    /// The first part of a range in which octets may be other than zero, `None` if all are zero; saves reading holes. A file's own
+    /// position may move.
     ///
     /// # Errors
     ///
-    /// If that cannot be told; who does not know says yes.
-    fn may_have_data(&self, _range: Range<u64>) -> io::Result<bool> {
-        Ok(true)
+    /// If that cannot be told; who does not know says all of it.
+    fn data_in(&self, range: Range<u64>) -> io::Result<Option<Range<u64>>> {
+        Ok(Some(range))
     }
 }
 
@@ -43,14 +44,16 @@ impl ReadAt for File {
         Ok(self.metadata()?.len())
     }
 
-    fn may_have_data(&self, range: Range<u64>) -> io::Result<bool> {
-        match rustix::fs::seek(self, SeekFrom::Data(range.start)) {
-            Ok(data) => Ok(data < range.end),
-            // No data from there to the end.
-            Err(Errno::NXIO) => Ok(false),
+    fn data_in(&self, range: Range<u64>) -> io::Result<Option<Range<u64>>> {
+        let begins = match rustix::fs::seek(self, SeekFrom::Data(range.start)) {
+            Ok(begins) if begins < range.end => begins,
+            // None from there to the end.
+            Ok(_) | Err(Errno::NXIO) => return Ok(None),
             // A file system that does not tell.
-            Err(_) => Ok(true),
-        }
+            Err(_) => return Ok(Some(range)),
+        };
+        let ends = rustix::fs::seek(self, SeekFrom::Hole(begins)).unwrap_or(range.end);
+        Ok(Some(begins..ends.min(range.end)))
     }
 }
 
@@ -84,8 +87,8 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
         (**self).size()
     }
 
-    fn may_have_data(&self, range: Range<u64>) -> io::Result<bool> {
-        (**self).may_have_data(range)
+    fn data_in(&self, range: Range<u64>) -> io::Result<Option<Range<u64>>> {
+        (**self).data_in(range)
     }
 }
 
@@ -107,4 +110,31 @@ pub(crate) fn read_exact_at(
         }
     }
     Ok(())
+}
+
+/// Fills the buffer from a place on without reading holes; whether there was anything but a hole.
+pub(crate) fn read_sparse_at(
+    file: &(impl ReadAt + ?Sized),
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<bool> {
+    let mut filled = 0;
+    let mut any = false;
+    while filled < buffer.len() {
+        let (at, end) = (offset + filled as u64, offset + buffer.len() as u64);
+        let Some(data) = file.data_in(at..end)? else { break };
+        let (begins, ends) = (data.start.clamp(at, end), data.end.min(end));
+        if begins >= ends {
+            break;
+        }
+        // They are no more than the buffer's length behind the offset.
+        let place = |at: u64| usize::try_from(at - offset).unwrap_or(buffer.len());
+        let (begins, ends) = (place(begins), place(ends));
+        buffer[filled..begins].fill(0);
+        read_exact_at(file, &mut buffer[begins..ends], offset + begins as u64)?;
+        filled = ends;
+        any = true;
+    }
+    buffer[filled..].fill(0);
+    Ok(any)
 }

@@ -74,8 +74,8 @@ impl Read for Endless {
     }
 }
 
-/// Pages of a guest of 768 MiB.
-const LARGE: u64 = 768 * 256;
+/// Pages of a guest of 384 MiB.
+const LARGE: u64 = 384 * 256;
 
 /// Most memory that the process had, in MiB.
 fn peak() -> u64 {

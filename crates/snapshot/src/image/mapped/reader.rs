@@ -9,7 +9,7 @@ use crate::image::error::{Area, ImageOpenError, ImageReadError};
 use crate::image::header::{HEADER_LEN, ImageFormat, ImageInfo, Layout, PAGES_OF_CHUNK};
 use crate::image::limits::Limits;
 use crate::image::open::{open_header, read_table};
-use crate::image::read_at::{ReadAt, read_exact_at};
+use crate::image::read_at::{ReadAt, read_exact_at, read_sparse_at};
 use crate::image::stream::{
     CheckedReader, Content, PAGE_LEN, PageContent, PageEntry, PageType, StreamReader, StreamSummary,
 };
@@ -231,19 +231,16 @@ impl<F: ReadAt> MappedReader<F> {
         let digest = usize::try_from(in_table).ok().and_then(|at| self.digests.get(at));
         let digest = *digest.ok_or_else(other)?;
         chunk.octets.resize(len, 0);
-        if len == CHUNK_LEN
-            && section.area == Area::Pages
-            && !self.file.may_have_data(offset..offset + len as u64).map_err(failed)?
-        {
-            chunk.octets.fill(0);
-            if digest != self.digest_of_zeros {
-                return Err(other());
-            }
+        let any = if section.area == Area::Pages {
+            read_sparse_at(&self.file, &mut chunk.octets, offset).map_err(failed)?
         } else {
             read_exact_at(&self.file, &mut chunk.octets, offset).map_err(failed)?;
-            if crc32c::crc32c(&chunk.octets) != digest {
-                return Err(other());
-            }
+            true
+        };
+        let known = !any && len == CHUNK_LEN;
+        let found = if known { self.digest_of_zeros } else { crc32c::crc32c(&chunk.octets) };
+        if found != digest {
+            return Err(other());
         }
         chunk.index = Some(in_table);
         Ok(())

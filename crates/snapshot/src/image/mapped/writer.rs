@@ -48,7 +48,8 @@ impl MappedOptions {
 
 /// Writes a stream as a mapped image into an empty file, all but the mark that it is complete.
 ///
-/// The stream is read up to its END record and not an octet further. Whoever wants progress, or to cancel, gives an input that
+/// The stream is read up to its END record and not an octet further; what is behind it is for whoever gave `&mut input` to see.
+/// The file has to be open for reading as well. Whoever wants progress, or to cancel, gives an input that
 /// counts or fails. Memory does not grow with the guest, except for 8 octets of digests for each mebibyte of it.
 ///
 /// # Errors

@@ -72,7 +72,8 @@ impl PackedOptions {
 
 /// Writes a stream as a packed image into an empty file, all but the mark that it is complete.
 ///
-/// The stream is read up to its END record and not an octet further. Whoever wants progress, or to cancel, gives an input that
+/// The stream is read up to its END record and not an octet further; what is behind it is for whoever gave `&mut input` to see.
+/// Whoever wants progress, or to cancel, gives an input that
 /// counts or fails. Memory does not grow with the guest, except for 16 octets for each mebibyte of it.
 ///
 /// # Errors

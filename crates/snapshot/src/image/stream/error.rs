@@ -135,9 +135,6 @@ pub enum StreamFailure {
         /// The highest number that can be.
         max: u64,
     },
-    /// There is more behind the end of the stream.
-    #[error("there are octets behind the end of the stream")]
-    Trailing,
     /// The reader has failed before.
     #[error("an earlier part of the stream could not be read")]
     AfterError,
