@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// Most pieces of contiguous pages that are kept track of, in 64 MiB at the very most and 24 MiB as a rule. A guest's memory
-/// has some ten; what is ballooned out is told of as well.
+/// Most pieces of contiguous pages that are kept track of, in some 20 MiB. A guest's memory has some ten; what is ballooned out is
+/// told of as well.
 pub(super) const PIECES_MAX: usize = 1 << 19;
 
 /// Which pages have been told of, as pieces of contiguous ones.
