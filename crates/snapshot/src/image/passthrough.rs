@@ -13,7 +13,7 @@ use super::digest::{
     CHUNK_LEN, Digest, FinishedDigests, StreamDigests, chunks, from_octets, to_octets,
 };
 use super::error::{ImageOpenError, ImageWriteError};
-use super::header::{HEADER_LEN, ImageInfo, ImageState, Layout, side_digest_len};
+use super::header::{FORMAT_VERSION, HEADER_LEN, ImageInfo, ImageState, Layout, side_digest_len};
 use super::limits::Limits;
 use super::open::{open_header, read_table};
 use super::stream::{CheckedReader, StreamSummary, fill};
@@ -87,9 +87,15 @@ impl SideDigest {
         self.info.stream_digest
     }
 
-    /// The octets to be kept: 4096, and 4 for each mebibyte of the stream.
+    /// The octets to be kept: 4096, and 4 for each mebibyte of the stream. One that was read from a newer minor version is
+    /// written as this one, without what only that has.
     pub fn to_octets(&self) -> Vec<u8> {
-        let mut octets = self.info.to_page().to_vec();
+        let mut own = self.info.clone();
+        if own.version != FORMAT_VERSION {
+            own.version = FORMAT_VERSION;
+            own.root = own.root_with(&to_octets(&self.table));
+        }
+        let mut octets = own.to_page().to_vec();
         octets.extend(to_octets(&self.table));
         octets
     }
