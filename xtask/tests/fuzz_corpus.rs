@@ -13,6 +13,8 @@ const TARGETS: &[Target] = &[
     ("decoder", xenstore_proto::fuzzing::decode_stream),
     ("domain_state", xenstore_migration::fuzzing::domain_state),
     ("migration", xenstore_migration::fuzzing::read_and_write),
+    ("image_headers", snapshot::image::fuzzing::image_headers),
+    ("save_stream", snapshot::image::fuzzing::save_stream),
     ("server", xenstored::fuzzing::requests),
     ("xenstore_ls", xenstored::fuzzing::text_form),
 ];

@@ -1,11 +1,12 @@
 //! Saves and restores Xen domains: mechanism only, the caller supplies every path and name.
 //!
-//! So far these are the parts: a domain's Xenstore state out of one Xenstore and into another, snapshots of disks, and what
-//! is asked of a hypervisor. Nothing puts them together yet into saving a domain as a whole.
+//! So far these are the parts: a domain's Xenstore state out of one Xenstore and into another, memory images, snapshots of
+//! disks, and what is asked of a hypervisor. Nothing puts them together yet into saving a domain as a whole.
 //!
 //! | what | where |
 //! |---|---|
 //! | the Xenstore state of one domain, out of any Xenstore and into any other | [`xenstore_state`] |
+//! | memory images: the stream libxl writes, mapped, packed | [`image`] |
 //! | snapshots of disks: overlays, internal snapshots, copies | [`disk`] |
 //! | what saving and restoring ask of a hypervisor | [`control`] |
 //! | a domain to test against, without a hypervisor | [`simulated`] |
@@ -16,6 +17,7 @@
 mod complete_file;
 pub mod control;
 pub mod disk;
+pub mod image;
 pub mod simulated;
 pub mod xenstore_state;
 
