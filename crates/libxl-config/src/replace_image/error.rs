@@ -184,7 +184,7 @@ pub enum ReplaceError {
         /// What was found out after the attempt to undo.
         views: Views,
         /// Why the template was not written.
-        source: WriteError,
+        source: Box<WriteError>,
         /// Why Xenstore was not changed back, if that was tried and failed.
         undo: Option<UndoError>,
     },

@@ -7,7 +7,7 @@ use xsclient::{Batch, Client, DomId, Nodes, OperationError, Path};
 use super::edit;
 use super::error::{ReplaceError, UndoError, ViewState, Views};
 use super::judge::{self, Params};
-use super::writes::{self, Change, Written};
+use super::writes::{self, Change, NotUndone, Written};
 use super::{Plan, Refusal, Replaced, ReplacedDisk, Replacement};
 use crate::retrieve::HypervisorView;
 use crate::retrieve::disks::{self, LiveDisks};
@@ -137,10 +137,7 @@ impl<'a> ReplaceImage<'a> {
             let told = told.ok_or(ReplaceError::NoSuchDomain { domid })?;
             return Ok(TemplateKey::new(domid, told.uuid));
         }
-        let (domain, vm) = self.domain_and_vm(domid, deadline).map_err(xenstore(domid))?;
-        if domain.is_none() && vm.is_none() {
-            return Err(ReplaceError::NoSuchDomain { domid });
-        }
+        let vm = self.vm(domid, deadline)?;
         let vm = vm.and_then(|vm| String::from_utf8(vm).ok());
         if let Some(uuid) = vm.as_deref().and_then(disks::uuid_of_vm) {
             return Ok(TemplateKey::new(domid, uuid));
@@ -152,16 +149,19 @@ impl<'a> ReplaceImage<'a> {
         }
     }
 
-    fn domain_and_vm(
-        &mut self,
-        domid: DomId,
-        deadline: Instant,
-    ) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>), OperationError> {
+    /// The value of `/local/domain/DOMID/vm` of a domain that there is.
+    fn vm(&mut self, domid: DomId, deadline: Instant) -> Result<Option<Vec<u8>>, ReplaceError> {
         let mut batch = Batch::new();
         let domain = batch.read(Path::of_domain(domid));
         let vm = batch.read(disks::vm_path(domid));
-        let mut replies = self.client.with_deadline(deadline).run(batch)?;
-        Ok((replies.take_optional(domain)?, replies.take_optional(vm)?))
+        let replies = self.client.with_deadline(deadline).run(batch);
+        let mut replies = replies.map_err(xenstore(domid))?;
+        let domain = replies.take_optional(domain).map_err(xenstore(domid))?;
+        let vm = replies.take_optional(vm).map_err(xenstore(domid))?;
+        if domain.is_none() && vm.is_none() {
+            return Err(ReplaceError::NoSuchDomain { domid });
+        }
+        Ok(vm)
     }
 
     fn check_expected(
@@ -295,6 +295,7 @@ impl<'a> ReplaceImage<'a> {
             _ => (ViewState::New, None),
         };
         let views = Views { live, template };
+        let source = Box::new(source);
         Err(ReplaceError::TemplateNotWritten { domid: work.key.domid, views, source, undo })
     }
 
@@ -309,12 +310,14 @@ impl<'a> ReplaceImage<'a> {
         drop(client);
         match undone {
             Ok(()) => (ViewState::Old, None),
-            Err(error) => {
+            Err(NotUndone { error, may_be_undone }) => {
                 tracing::warn!(key = %work.key, %error, "the live view could not be changed back");
-                let live = writes::state(self.client, &work.changes, deadline);
+                let live = match writes::state(self.client, &work.changes, deadline) {
+                    ViewState::Unknown if !may_be_undone => ViewState::New,
+                    live => live,
+                };
                 // No error, if only the answer was late.
-                let error = Some(error).filter(|_| live != ViewState::Old);
-                (live, error)
+                (live, Some(error).filter(|_| live != ViewState::Old))
             }
         }
     }

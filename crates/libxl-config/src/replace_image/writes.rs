@@ -52,28 +52,45 @@ pub(super) fn write<E: From<OperationError>>(
     }
 }
 
+/// Why nothing was changed back, as far as it is known.
+pub(super) struct NotUndone {
+    pub(super) error: UndoError,
+    /// Whether a commit was sent and not answered, so that it may have been.
+    pub(super) may_be_undone: bool,
+}
+
+impl From<OperationError> for NotUndone {
+    fn from(error: OperationError) -> Self {
+        Self { error: UndoError::Xenstore(error), may_be_undone: false }
+    }
+}
+
 /// Changes everything back, unless somebody else has changed any of it since. A conflict is tried again, `attempts` times
 /// in all.
 pub(super) fn undo(
     client: &mut Client,
     changes: &[Change],
     attempts: u32,
-) -> Result<(), UndoError> {
+) -> Result<(), NotUndone> {
+    let not_undone = |error, may_be_undone| Err(NotUndone { error, may_be_undone });
     let new: Vec<_> =
         changes.iter().map(|change| (change.path.clone(), Some(change.new.clone()))).collect();
     for _ in 0..attempts {
-        let mut transaction = client.transaction().map_err(UndoError::Xenstore)?;
-        if !stands(&mut transaction, &new).map_err(UndoError::Xenstore)? {
-            return Err(UndoError::ChangedSince);
+        let mut transaction = client.transaction()?;
+        if !stands(&mut transaction, &new)? {
+            return not_undone(UndoError::ChangedSince, false);
         }
-        let old = changes.iter().map(|change| (&change.path, &change.old));
-        put(&mut transaction, old).map_err(UndoError::Xenstore)?;
-        match transaction.commit().map_err(UndoError::Xenstore)? {
-            Commit::Committed => return Ok(()),
-            Commit::Conflict => {}
+        put(&mut transaction, changes.iter().map(|change| (&change.path, &change.old)))?;
+        match transaction.commit() {
+            Ok(Commit::Committed) => return Ok(()),
+            Ok(Commit::Conflict) => {}
+            Err(error) => {
+                let may_be_undone = !is_without_effect(&error);
+                return not_undone(UndoError::Xenstore(error), may_be_undone);
+            }
         }
     }
-    Err(UndoError::Conflict { attempts })
+    not_undone(UndoError::Conflict { attempts }, false)
 }
 
 /// Which values the nodes have now.
