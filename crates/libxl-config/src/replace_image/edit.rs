@@ -115,12 +115,22 @@ fn set(
 fn layout_of(octets: &[u8], entry: &Object, document: &Value) -> Layout {
     let path = entry.members().iter().find(|member| &*member.key == "pdev_path");
     let raw = path.and_then(|path| Place::of(octets, path)).map(|place| &octets[place.value]);
-    let escapes = |raw: &[u8]| raw.windows(2).any(|pair| pair == b"\\/");
-    match raw {
-        Some(raw) if escapes(raw) => Layout::JsonC,
-        Some(raw) if raw.contains(&b'/') => Layout::Yajl,
-        _ if document.to_octets(Layout::JsonC) == octets => Layout::JsonC,
-        _ => Layout::Yajl,
+    match raw.and_then(first_slash) {
+        Some(layout) => layout,
+        None if document.to_octets(Layout::JsonC) == octets => Layout::JsonC,
+        None => Layout::Yajl,
+    }
+}
+
+/// How the first slash of a string is spelled.
+fn first_slash(raw: &[u8]) -> Option<Layout> {
+    let mut octets = raw.iter();
+    loop {
+        match octets.next()? {
+            b'/' => return Some(Layout::Yajl),
+            b'\\' if octets.next()? == &b'/' => return Some(Layout::JsonC),
+            _ => {}
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::template::{
 pub enum ViewState {
     /// Those it named before the call.
     Old,
-    /// The new ones, of all disks.
+    /// The new ones, of all disks; maybe it did so before the call.
     New,
     /// Neither all the old nor all the new ones: somebody else has changed the view.
     Other,

@@ -255,11 +255,8 @@ impl<'a> ReplaceImage<'a> {
             Ok(Written::Committed) => Ok(true),
             Ok(Written::Moved) => Ok(false),
             Ok(Written::Unanswered(source)) => {
-                let live = if work.changes.is_empty() {
-                    ViewState::Old
-                } else {
-                    writes::state(self.client, &work.changes, Instant::now() + TIME_TO_UNDO)
-                };
+                let until = Instant::now() + TIME_TO_UNDO;
+                let live = writes::state(self.client, &work.changes, until);
                 match live {
                     ViewState::New => Ok(true),
                     live => {

@@ -93,8 +93,11 @@ pub(super) fn undo(
     not_undone(UndoError::Conflict { attempts }, false)
 }
 
-/// Which values the nodes have now.
+/// Which values the nodes have now; the new ones, if there was nothing to change.
 pub(super) fn state(client: &mut Client, changes: &[Change], deadline: Instant) -> ViewState {
+    if changes.is_empty() {
+        return ViewState::New;
+    }
     let mut client = client.with_deadline(deadline);
     let mut batch = Batch::new();
     let slots: Vec<_> = changes.iter().map(|change| batch.read(change.path.clone())).collect();

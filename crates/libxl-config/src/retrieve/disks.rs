@@ -13,9 +13,8 @@ use super::vdev;
 use super::view::{BadText, DomainView, Keys, SeenDevice, Text};
 use crate::model::DiskFormat;
 
-/// The keys of the toolstack's tree that a change of a disk is decided by.
-const DECIDING: [&str; 7] =
-    ["backend", "params", "type", "device-type", "specification", "colo-host", "active-disk"];
+/// The keys of the toolstack's tree that a change of an image is decided by, beside `params` itself.
+const DECIDING: [&str; 5] = ["backend", "type", "device-type", "colo-host", "active-disk"];
 
 /// What Xenstore shows of a domain and its disks.
 pub(crate) struct LiveDisks {

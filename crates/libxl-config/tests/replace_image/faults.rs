@@ -173,6 +173,29 @@ fn a_commit_that_is_answered_after_the_deadline_counts_all_the_same() {
     assert_eq!(hosts::template(&templates), ViewState::New);
 }
 
+#[test]
+fn a_commit_that_is_answered_after_the_deadline_and_was_a_conflict_leaves_both_views() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let (xenstore, templates) = (hosts::xenstore(), hosts::templates());
+    let _server = xenstore.serve_unix(&socket).unwrap();
+    xenstore.set_interceptor(Some(Box::new(|server, _, _, request| {
+        if matches!(request, Request::TransactionEnd { commit: true }) {
+            server.apply(hosts::write("/local/domain/0/backend/qdisk/7/51712/state", "2"));
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+    })));
+    let mut client = Client::open(Endpoint::UnixSocket(socket), Options::default()).unwrap();
+    let error = ReplaceImage::new(&mut client, &templates)
+        .deadline(Instant::now() + Duration::from_millis(1000))
+        .replace(GUEST, &overlays())
+        .unwrap_err();
+    let ReplaceError::CommitUnanswered { views, .. } = error else { panic!("{error}") };
+    assert_eq!((views.live, views.template), (ViewState::Old, ViewState::Old));
+    assert_eq!(hosts::live(&xenstore), ViewState::Old);
+    assert_eq!(hosts::template(&templates), ViewState::Old);
+}
+
 /// What goes wrong when a template is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {

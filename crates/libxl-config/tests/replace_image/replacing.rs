@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use libxl_config::model::DiskFormat;
+use libxl_config::model::SchedParams;
 use libxl_config::replace_image::{Image, ReplaceError, ReplaceImage, ViewState};
-use libxl_config::retrieve::DeviceClass;
+use libxl_config::retrieve::{DeviceClass, HypervisorDomain, HypervisorView};
 use libxl_config::template::{SledStore, TemplateStore, UserdataDir};
+
+use xsclient::DomId;
 
 use crate::hosts::{self, GUEST, TEMPLATE, overlays, params, qcow2};
 
@@ -149,6 +152,29 @@ fn what_the_guest_writes_changes_nothing() {
 }
 
 #[test]
+fn a_backend_in_a_driver_domain_is_written_there() {
+    let (xenstore, templates) = (hosts::xenstore(), hosts::templates());
+    let driver = "/local/domain/3/backend/qdisk/7/51712";
+    for (path, value) in [
+        ("/libxl/7/device/vbd/51712/backend", driver),
+        (&format!("{driver}/params"), "aio:/srv/a.img"),
+        (&format!("{driver}/state"), "4"),
+        (&format!("{driver}/online"), "1"),
+    ] {
+        hosts::apply(&xenstore, hosts::write(path, value));
+    }
+    hosts::apply(&xenstore, hosts::rm("/local/domain/0/backend/qdisk/7/51712"));
+    let mut client = hosts::client(&xenstore);
+    let before = hosts::whole(&mut client);
+    hosts::replace(&xenstore, &templates, &[qcow2("xvda", "/srv/a-1.qcow2")]).unwrap();
+    let changed = hosts::changed(&before, &hosts::whole(&mut client));
+    let value = "qcow2:/srv/a-1.qcow2".to_owned();
+    let expected = ["/libxl/7/device/vbd/51712/params", &format!("{driver}/params")]
+        .map(|path| (path.to_owned(), value.clone()));
+    assert_eq!(changed, BTreeMap::from(expected));
+}
+
+#[test]
 fn no_disks_asked_for_is_nothing_to_do() {
     let (xenstore, templates) = (hosts::xenstore(), hosts::templates());
     let replaced = hosts::replace(&xenstore, &templates, &[]).unwrap();
@@ -167,4 +193,39 @@ fn a_disk_of_an_hvm_guest_that_boots_from_what_qemu_emulates_is_moved() {
     let retrieved = hosts::retrieve(&mut hosts::client(&xenstore), &templates);
     let xvda = retrieved.report.device(DeviceClass::Disk, "xvda").unwrap();
     assert!(xvda.changes.is_empty());
+}
+
+/// A hypervisor that has one domain.
+struct Hypervisor(uuid::Uuid);
+
+impl HypervisorView for Hypervisor {
+    fn domain(
+        &self,
+        domid: DomId,
+    ) -> Result<Option<HypervisorDomain>, Box<dyn std::error::Error + Send + Sync>> {
+        let domain = HypervisorDomain::new(self.0, SchedParams::default());
+        Ok(Some(domain).filter(|_| domid == GUEST))
+    }
+}
+
+#[test]
+fn the_template_is_the_one_of_the_domains_uuid_by_whom_it_is_told() {
+    let vm = "/local/domain/7/vm";
+    // Dom0 has no such node: a single template is its own.
+    let (xenstore, templates) = (hosts::xenstore(), hosts::templates());
+    hosts::apply(&xenstore, hosts::rm(vm));
+    hosts::replace(&xenstore, &templates, &overlays()).unwrap();
+    // After a rename of a preserved domain Xenstore tells another uuid than the hypervisor.
+    let (xenstore, templates) = (hosts::xenstore(), hosts::templates());
+    let other = "/vm/00000000-0000-4000-8000-000000000001";
+    hosts::apply(&xenstore, hosts::write(vm, other));
+    let error = hosts::replace(&xenstore, &templates, &overlays()).unwrap_err();
+    assert!(matches!(error, ReplaceError::NoTemplate { .. }), "{error}");
+    let hypervisor = Hypervisor(hosts::key().uuid);
+    let mut client = hosts::client(&xenstore);
+    let mut replacer = ReplaceImage::new(&mut client, &templates).hypervisor(&hypervisor);
+    replacer.replace(GUEST, &overlays()).unwrap();
+    let error = replacer.replace(DomId::new(8), &overlays()).unwrap_err();
+    assert!(matches!(error, ReplaceError::NoSuchDomain { .. }), "{error}");
+    assert_eq!(hosts::template(&templates), ViewState::New);
 }
