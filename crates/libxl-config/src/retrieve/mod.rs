@@ -28,6 +28,7 @@
 mod attachment;
 mod class;
 mod consistent;
+pub(crate) mod disks;
 mod hypervisor;
 mod knobs;
 mod merge;

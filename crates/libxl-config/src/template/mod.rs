@@ -11,7 +11,7 @@
 //! - [`UserdataDir`]: libxl's own directory (`/var/lib/xen` on a host), files and locks; safe beside a running `xl`.
 //!
 //! Anybody may read a template. Nobody outside this crate can write one: every writing method asks for a
-//! [`WritePermit`], and only [`create`], [`create_many`], [`forget`] and the hotplug of this crate make one.
+//! [`WritePermit`], and only [`create`], [`create_many`], [`forget`] and [`replace_image`](crate::replace_image) make one.
 //!
 //! ```
 //! use std::time::{Duration, Instant};
@@ -45,10 +45,10 @@ mod key_locks;
 mod lifecycle;
 mod memory;
 #[cfg(test)]
-mod processes;
+pub(crate) mod processes;
 mod revision;
 mod sled;
-mod steps;
+pub(crate) mod steps;
 mod store;
 #[cfg(test)]
 mod suite;

@@ -10,24 +10,24 @@ const ROLE: &str = "DOMKEEP_TEST_ROLE";
 const DIRECTORY: &str = "DOMKEEP_TEST_DIRECTORY";
 
 /// What this process is to play, and on which directory; `None` if it is not a child of a test.
-pub(super) fn role() -> Option<(String, PathBuf)> {
+pub(crate) fn role() -> Option<(String, PathBuf)> {
     Some((std::env::var(ROLE).ok()?, std::env::var_os(DIRECTORY)?.into()))
 }
 
 /// Tells the parent something.
-pub(super) fn tell(what: impl std::fmt::Display) {
+pub(crate) fn tell(what: impl std::fmt::Display) {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "@{what}").and_then(|()| stdout.flush()).expect("the parent listens");
 }
 
 /// Waits until the parent says so.
-pub(super) fn await_parent() {
+pub(crate) fn await_parent() {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).expect("the parent speaks");
 }
 
 /// A child that plays a role.
-pub(super) struct Player {
+pub(crate) struct Player {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -35,7 +35,7 @@ pub(super) struct Player {
 
 impl Player {
     /// Runs the named test again as a process that plays this role.
-    pub(super) fn start(
+    pub(crate) fn start(
         test: &str,
         role: &str,
         directory: &Path,
@@ -55,12 +55,12 @@ impl Player {
         Player { child, stdin, stdout }
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// What the child tells next; `None` if it has ended.
-    pub(super) fn hear(&mut self) -> Option<String> {
+    pub(crate) fn hear(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
             if self.stdout.read_line(&mut line).unwrap() == 0 {
@@ -74,15 +74,15 @@ impl Player {
     }
 
     /// Lets the child get on from [`await_parent`].
-    pub(super) fn go_on(&mut self) {
+    pub(crate) fn go_on(&mut self) {
         writeln!(self.stdin).unwrap();
     }
 
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
     }
 
-    pub(super) fn end(mut self) -> ExitStatus {
+    pub(crate) fn end(mut self) -> ExitStatus {
         drop(self.stdin);
         while self.stdout.read_line(&mut String::new()).unwrap() > 0 {}
         self.child.wait().unwrap()

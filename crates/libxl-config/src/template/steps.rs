@@ -1,12 +1,12 @@
 //! Named steps inside an operation, at which a test can kill the process or interfere. Nothing outside tests.
 
 #[cfg(test)]
-pub(super) use self::in_tests::{DIE_AFTER, at, reached};
+pub(crate) use self::in_tests::{DIE_AFTER, at, reached};
 
 /// Names a step that has just been done.
 #[cfg(not(test))]
 #[inline]
-pub(super) fn reached(_step: &str) {}
+pub(crate) fn reached(_step: &str) {}
 
 #[cfg(test)]
 mod in_tests {
@@ -22,15 +22,15 @@ mod in_tests {
     }
 
     /// The environment variable that holds the step to die after.
-    pub(in crate::template) const DIE_AFTER: &str = "DOMKEEP_TEST_DIE_AFTER";
+    pub(crate) const DIE_AFTER: &str = "DOMKEEP_TEST_DIE_AFTER";
 
     /// Has something done the next time that this thread reaches a step.
-    pub(in crate::template) fn at(step: &'static str, what: impl FnOnce() + 'static) {
+    pub(crate) fn at(step: &'static str, what: impl FnOnce() + 'static) {
         INTERFERENCES.with_borrow_mut(|all| all.push((step, Box::new(what))));
     }
 
     /// Kills this process, as `kill -9` does, or interferes, if a test chose this step.
-    pub(in crate::template) fn reached(step: &str) {
+    pub(crate) fn reached(step: &str) {
         if std::env::var_os(DIE_AFTER).is_some_and(|chosen| chosen == step) {
             kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
         }

@@ -211,7 +211,7 @@ fn is_formatted(live: &Live<'_>) -> bool {
 }
 
 /// The word before the colon: raw images and empty drives are both `aio`.
-fn format_name(format: &DiskFormat) -> &'static str {
+pub(in crate::retrieve) fn format_name(format: &DiskFormat) -> &'static str {
     match format {
         DiskFormat::Qcow => "qcow",
         DiskFormat::Qcow2 => "qcow2",
@@ -227,9 +227,17 @@ fn take_params(disk: &mut Disk, value: &str, live: &Live<'_>) -> Result<(), BadV
         disk.pdev_path = Some(value.to_owned());
         return Ok(());
     }
+    let (format, path) = parse_params(value)?;
+    disk.format = format;
+    disk.pdev_path = Some(path.to_owned());
+    Ok(())
+}
+
+/// Format and path of the `params` that start with a format.
+pub(in crate::retrieve) fn parse_params(value: &str) -> Result<(DiskFormat, &str), BadValue> {
     let (format, path) =
         value.split_once(':').ok_or_else(|| BadValue::not_a(value, "FORMAT:PATH"))?;
-    disk.format = match format {
+    let format = match format {
         "aio" if path.is_empty() => DiskFormat::Empty,
         "aio" => DiskFormat::Raw,
         "qcow" => DiskFormat::Qcow,
@@ -238,8 +246,7 @@ fn take_params(disk: &mut Disk, value: &str, live: &Live<'_>) -> Result<(), BadV
         "qed" => DiskFormat::Qed,
         _ => return Err(BadValue::not_a(format, "one of aio, qcow, qcow2, vhd, qed")),
     };
-    disk.pdev_path = Some(path.to_owned());
-    Ok(())
+    Ok((format, path))
 }
 
 fn colo(disk: &Disk, field: Option<&str>) -> Expected {

@@ -39,6 +39,7 @@ use crate::model::{ConfigDomid, DevId};
 
 use channel::Channels;
 use disk::Disks;
+pub(super) use disk::{format_name, parse_params};
 use nic::Nics;
 use p9::P9s;
 use pci::Pcis;
