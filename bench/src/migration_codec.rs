@@ -83,7 +83,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
             black_box(&mut copied);
             Ok::<_, Box<dyn Error>>(())
         })?;
-        let expected = nodes.iter().map(|node| node.path.len() + node.value.len()).sum();
+        let expected: usize = nodes.iter().map(|node| node.path.len() + node.value.len()).sum();
         let decoding = median(RUNS, || {
             let (octets, sum) = decode(black_box(&stream))?;
             black_box(sum);

@@ -1,6 +1,6 @@
 //! One domain out of the dump of a whole server.
 
-use xenstore_migration::domain_state::{DomainState, DumpContents, FromDumpError};
+use xenstore_migration::domain_state::{DomainState, DumpContents, FromDumpError, NoVmTree};
 use xenstore_migration::{
     ByteOrder, ConnectionData, ConnectionId, ConnectionSpec, DomainData, GlobalData, NodeData,
     NodePerm, NodeScope, PermFlags, Preamble, Quotas, Record, RecordType, TransactionData,
@@ -26,9 +26,13 @@ fn ring(number: u32, domid: u16) -> Record<'static> {
     Record::Connection(ConnectionData { id, spec, input, output_rest: 3, output, unique_id: None })
 }
 
+/// The toolstack's, with a right of the guest's that is gone.
+const TOOLSTACKS: [NodePerm; 2] = [NodePerm::new(Access::None, DomId::DOM0), PERMS[1]];
+
 fn node<'a>(path: &'a str, value: &'a str) -> Record<'a> {
+    let perms = if path.ends_with("/vm") { &TOOLSTACKS } else { &PERMS };
     let (path, value) = (path.as_bytes(), value.as_bytes());
-    Record::Node(NodeData { scope: NodeScope::Committed, perms: &PERMS, path, value })
+    Record::Node(NodeData { scope: NodeScope::Committed, perms, path, value })
 }
 
 /// A server with domains 3 and 4; `/vm` before or after the domains' trees.
@@ -36,19 +40,19 @@ fn dump(vm_first: bool) -> Vec<Record<'static>> {
     let quotas = Quotas::NONE;
     let vm = [
         node("/vm", ""),
-        node("/vm/u3", ""),
-        node("/vm/u3/name", "three"),
-        node("/vm/u33", ""),
-        node("/vm/u4", ""),
-        node("/vm/u4/name", "four"),
+        node("/vm/7d1c2a90-0000-4000-8000-000000000003", ""),
+        node("/vm/7d1c2a90-0000-4000-8000-000000000003/name", "three"),
+        node("/vm/7d1c2a90-0000-4000-8000-000000000003-1", ""),
+        node("/vm/7d1c2a90-0000-4000-8000-000000000004", ""),
+        node("/vm/7d1c2a90-0000-4000-8000-000000000004/name", "four"),
     ];
     let domains = [
         node("/local", ""),
         node("/local/domain", ""),
         node("/local/domain/4", ""),
-        node("/local/domain/4/vm", "/vm/u4"),
+        node("/local/domain/4/vm", "/vm/7d1c2a90-0000-4000-8000-000000000004"),
         node("/local/domain/3", ""),
-        node("/local/domain/3/vm", "/vm/u3"),
+        node("/local/domain/3/vm", "/vm/7d1c2a90-0000-4000-8000-000000000003"),
         node("/local/domain/3/data", ""),
         node("/local/domain/33", ""),
     ];
@@ -102,12 +106,15 @@ fn a_domain_takes_its_trees_and_its_connection_out_of_a_dump_in_either_order() {
                 "/local/domain/3",
                 "/local/domain/3/data",
                 "/local/domain/3/vm",
-                "/vm/u3",
-                "/vm/u3/name",
+                "/vm/7d1c2a90-0000-4000-8000-000000000003",
+                "/vm/7d1c2a90-0000-4000-8000-000000000003/name",
             ]
         );
         let roots: Vec<_> = contents.state.roots.iter().map(ToString::to_string).collect();
-        assert_eq!(roots, ["/gone", "/libxl/3", "/local/domain/3", "/vm/u3"]);
+        assert_eq!(
+            roots,
+            ["/gone", "/libxl/3", "/local/domain/3", "/vm/7d1c2a90-0000-4000-8000-000000000003"]
+        );
         let connection = contents.state.connection.as_ref().unwrap();
         assert_eq!((&*connection.input, &*connection.output), (&b"in"[..], &b"out"[..]));
         let tokens: Vec<_> = connection.watches.iter().map(|w| w.token.to_string()).collect();
@@ -123,14 +130,37 @@ fn a_domain_takes_its_trees_and_its_connection_out_of_a_dump_in_either_order() {
 
 #[test]
 fn a_domain_whose_vm_names_no_tree_of_its_own_has_none() {
-    for value in ["", "/vm", "/vm/u3/name", "/local/domain/4", "u3"] {
+    for value in [
+        "",
+        "/vm",
+        "/vm/7d1c2a90-0000-4000-8000-000000000003/name",
+        "/local/domain/4",
+        "7d1c2a90-0000-4000-8000-000000000003",
+    ] {
         let mut records = dump(true);
-        let at = records.iter().position(|it| *it == node("/local/domain/3/vm", "/vm/u3"));
+        let at = records.iter().position(|it| {
+            *it == node("/local/domain/3/vm", "/vm/7d1c2a90-0000-4000-8000-000000000003")
+        });
         records[at.unwrap()] = node("/local/domain/3/vm", value);
         let state = read(&records, &[]).unwrap().state;
         assert_eq!(state.roots.iter().collect::<Vec<_>>(), [&path("/local/domain/3")], "{value}");
         assert!(state.nodes.keys().all(|at| at.is_at_or_below(&path("/local/domain/3"))));
     }
+}
+
+#[test]
+fn a_guest_that_can_write_its_node_vm_has_no_tree_below_vm() {
+    let mut records = dump(true);
+    for record in &mut records {
+        if let Record::Node(node) = record
+            && node.path == b"/local/domain/3/vm"
+        {
+            node.perms = &PERMS;
+        }
+    }
+    let contents = read(&records, &[]).unwrap();
+    assert_eq!(contents.no_vm_tree, Some(NoVmTree::Guests));
+    assert!(contents.state.nodes.keys().all(|at| at.is_at_or_below(&path("/local/domain/3"))));
 }
 
 #[test]
@@ -149,7 +179,7 @@ fn records_of_the_domain_have_to_make_sense() {
         (&[ring(1, 3), ring(1, 4)], 1),
         (&[node("/local/domain/3", ""), node("/local/domain/3", "")], 1),
         (&[node("/local/domain/3/data", "")], 0),
-        (&[node("/vm/u3/name", "")], 0),
+        (&[node("/vm/7d1c2a90-0000-4000-8000-000000000003/name", "")], 0),
         (&[node("relative", "")], 0),
     ] {
         let Err(FromDumpError::Record { place, .. }) = read(records, &[]) else {
