@@ -95,11 +95,13 @@ impl<'a> Fields<'a> {
     }
 
     /// A length field.
+    #[inline]
     pub(crate) fn len(&mut self, field: &'static str) -> Result<usize, BodyError> {
         self.u16(field).map(usize::from)
     }
 
     /// A text of so many octets, the NUL at its end counted and not given.
+    #[inline]
     pub(crate) fn text(&mut self, len: usize, field: &'static str) -> Result<&'a [u8], BodyError> {
         let at = self.at;
         match self.octets(len, field)?.split_last() {
