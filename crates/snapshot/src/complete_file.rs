@@ -85,16 +85,19 @@ impl CompleteFile {
     /// If there is something with that name by now, or if a step fails. If that is [`CompleteFileStep::RemoveTemporary`] or
     /// [`CompleteFileStep::SyncDirectory`], the file is complete and has its name; otherwise nothing is left of it.
     pub fn finish(self) -> Result<(), CompleteFileError> {
-        self.finish_by(|directory, temporary, name| {
+        let rename = |directory: &OwnedFd, temporary: &OsStr, name: &OsStr| {
             renameat_with(directory, temporary, directory, name, RenameFlags::NOREPLACE)
-        })
+        };
+        self.finish_by(rename, |synced| fsync(synced))
     }
 
     fn finish_by(
         mut self,
         rename: impl FnOnce(&OwnedFd, &OsStr, &OsStr) -> Result<(), Errno>,
+        mut sync: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>,
     ) -> Result<(), CompleteFileError> {
-        self.file.sync_all().map_err(|source| self.error(CompleteFileStep::Sync, source))?;
+        sync(self.file.as_fd())
+            .map_err(|errno| self.error(CompleteFileStep::Sync, errno.into()))?;
         if let Some(temporary) = self.temporary.clone() {
             match rename(&self.directory, &temporary, &self.name) {
                 Ok(()) => self.temporary = None,
@@ -104,7 +107,7 @@ impl CompleteFile {
                 Err(errno) => return Err(self.error(CompleteFileStep::Rename, errno.into())),
             }
         }
-        fsync(&self.directory)
+        sync(self.directory.as_fd())
             .map_err(|errno| self.error(CompleteFileStep::SyncDirectory, errno.into()))
     }
 
@@ -245,6 +248,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use rustix::fs::{FileType, fstat};
+
     use super::*;
 
     fn names(directory: &Path) -> Vec<OsString> {
@@ -288,8 +293,9 @@ mod tests {
     type Finish = fn(CompleteFile) -> Result<(), CompleteFileError>;
 
     /// As the kernel does it, and as where renaming cannot refuse to replace.
-    const WAYS: [Finish; 2] =
-        [CompleteFile::finish, |file| file.finish_by(|_, _, _| Err(Errno::INVAL))];
+    const WAYS: [Finish; 2] = [CompleteFile::finish, |file| {
+        file.finish_by(|_, _, _| Err(Errno::INVAL), |synced| fsync(synced))
+    }];
 
     #[test]
     fn a_file_that_came_meanwhile_is_not_replaced_and_nothing_else_is_left() {
@@ -359,5 +365,28 @@ mod tests {
             let error = CompleteFile::create(path).unwrap_err();
             assert!(matches!(error, CompleteFileError::NoName { .. }), "{path:?}: {error}");
         }
+    }
+
+    #[test]
+    fn the_file_is_synced_before_it_has_its_name_and_the_directory_after() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("name");
+        let rename = |directory: &OwnedFd, temporary: &OsStr, name: &OsStr| {
+            renameat_with(directory, temporary, directory, name, RenameFlags::NOREPLACE)
+        };
+        let mut synced = Vec::new();
+        let file = CompleteFile::create(&path).unwrap();
+        file.finish_by(rename, |fd| {
+            let is_directory = FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::Directory;
+            synced.push((is_directory, path.exists()));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(synced, [(false, false), (true, true)]);
+
+        let unsynced = directory.path().join("unsynced");
+        let file = CompleteFile::create(&unsynced).unwrap();
+        file.finish_by(rename, |_| Err(Errno::IO)).unwrap_err();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "only the first is there");
     }
 }

@@ -103,7 +103,7 @@ fn by_name(quotas: &Quotas<'_>) -> Result<BTreeMap<QuotaName, u32>, QuotasError>
     let mut found = BTreeMap::new();
     for (octets, value) in quotas.iter() {
         let name = QuotaName::from_octets(octets)
-            .map_err(|_| QuotasError::Name { name: octets.escape_ascii().to_string() })?;
+            .map_err(|_| QuotasError::Name { name: octets.into() })?;
         if found.insert(name.clone(), value).is_some() {
             return Err(QuotasError::Repeated { name });
         }
@@ -126,10 +126,10 @@ fn to_table(quotas: &BTreeMap<QuotaName, u32>) -> QuotaTable {
 #[non_exhaustive]
 pub enum QuotasError {
     /// A name that is none.
-    #[error("{name} is no name of a quota")]
+    #[error("{} is no name of a quota", name.escape_ascii())]
     Name {
-        /// As it stands in the record, unprintable octets escaped.
-        name: String,
+        /// As it stands in the record.
+        name: Box<[u8]>,
     },
     /// Two values for one name.
     #[error("quota {name} comes twice")]

@@ -12,7 +12,7 @@ mod golden;
 mod inspect;
 mod layouts;
 mod mapped;
-mod measure;
+mod memory;
 mod packed;
 mod properties;
 mod stream;

@@ -8,6 +8,7 @@ use xenstore_proto::{
 
 use super::{ConnectionState, NodeState, PendingNode, TransactionState, WatchState};
 use crate::order::{Violation, check_messages};
+use crate::quotas::QuotasError;
 use crate::record::{
     ConnectionData, ConnectionId, DomainData, NodeAccess, NodeData, NodePerm, PermFlags,
     RecordType, WatchDepth,
@@ -75,8 +76,10 @@ pub(super) struct Collector {
     pub(super) stale: Vec<StalePerm>,
 }
 
-/// What has been read, but for the nodes.
+/// What has been read.
 pub(super) struct Collected {
+    pub(super) nodes: BTreeMap<Path, NodeState>,
+    pub(super) stale: Vec<StalePerm>,
     pub(super) connection: Option<ConnectionState>,
     pub(super) quotas: BTreeMap<QuotaName, u32>,
     pub(super) features: Option<Features>,
@@ -207,14 +210,12 @@ impl Collector {
         if self.domain.is_some() {
             return Err(Violation::RepeatedDomain { domid: data.domid }.into());
         }
-        let mut quotas = BTreeMap::new();
-        for (name, value) in data.quotas.iter() {
-            let quota = QuotaName::from_octets(name)
-                .map_err(|_| Violation::QuotaName { name: name.into() })?;
-            if quotas.insert(quota, value).is_some() {
-                return Err(Violation::RepeatedQuota { name: name.into() }.into());
+        let quotas = data.quotas_by_name().map_err(|error| match error {
+            QuotasError::Name { name } => Violation::QuotaName { name },
+            QuotasError::Repeated { name } => {
+                Violation::RepeatedQuota { name: name.as_str().as_bytes().into() }
             }
-        }
+        })?;
         self.domain = Some((quotas, data.features));
         Ok(())
     }
@@ -222,7 +223,9 @@ impl Collector {
     /// What was read, but for `nodes` and `stale`, which the caller takes.
     pub(super) fn finish(self) -> Collected {
         let (quotas, features) = self.domain.unwrap_or_default();
-        Collected { connection: self.connection.map(|(_, state)| state), quotas, features }
+        let Self { nodes, stale, connection, .. } = self;
+        let connection = connection.map(|(_, state)| state);
+        Collected { nodes, stale, connection, quotas, features }
     }
 }
 

@@ -187,13 +187,11 @@ impl Dump {
         self.roots.insert(root);
     }
 
-    fn finish(mut self) -> Result<DumpContents, FromDumpError> {
+    fn finish(self) -> Result<DumpContents, FromDumpError> {
         if !self.collector.knows_domain() && !self.collector.nodes.contains_key(&self.own) {
             return Err(FromDumpError::NoDomain { domid: self.domid });
         }
-        let nodes = std::mem::take(&mut self.collector.nodes);
-        let stale = std::mem::take(&mut self.collector.stale);
-        let Collected { connection, quotas, features } = self.collector.finish();
+        let Collected { nodes, stale, connection, quotas, features } = self.collector.finish();
         let (domid, roots) = (self.domid, self.roots);
         let state = DomainState { domid, roots, nodes, connection, quotas, features };
         Ok(DumpContents { state, unknown: self.unknown, stale, no_vm_tree: self.no_vm_tree })

@@ -149,11 +149,9 @@ impl DomainStream {
         }
     }
 
-    fn finish(mut self) -> Result<StreamContents, FromStreamError> {
+    fn finish(self) -> Result<StreamContents, FromStreamError> {
         let domid = self.domid.ok_or(FromStreamError::NoDomain)?;
-        let nodes = std::mem::take(&mut self.collector.nodes);
-        let stale = std::mem::take(&mut self.collector.stale);
-        let Collected { connection, quotas, features } = self.collector.finish();
+        let Collected { nodes, stale, connection, quotas, features } = self.collector.finish();
         let state = DomainState { domid, roots: self.roots, nodes, connection, quotas, features };
         Ok(StreamContents { state, unknown: self.unknown, stale })
     }
