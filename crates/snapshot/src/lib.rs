@@ -14,11 +14,23 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod complete_file;
 pub mod control;
+mod creation;
 pub mod disk;
 pub mod image;
+mod journal;
+pub mod manifest;
+mod progress;
+pub mod restore;
+pub mod save;
 pub mod simulated;
+mod target;
 pub mod xenstore_state;
 
+pub use access::{GuardianProgram, HostAccess, Quiescer};
 pub use complete_file::{CompleteFile, CompleteFileError, CompleteFileStep};
+pub use journal::JournalError;
+pub use manifest::Snapshot;
+pub use progress::{Observer, Phase, Progress};

@@ -1,0 +1,117 @@
+//! Lines of a journal.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::record::{Operation, Record};
+
+/// Octets of a journal at most. It has a few records, the longest with a configuration in them.
+const JOURNAL_MAX: u64 = 64 << 20;
+
+/// Why a journal cannot be used. Nothing was touched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// It cannot be read or written.
+    #[error("the journal {}: cannot be {step}", path.display())]
+    Io {
+        /// The journal.
+        path: PathBuf,
+        /// What was to be done.
+        step: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is longer than any.
+    #[error("the journal {} has {octets} octets, more than {JOURNAL_MAX}", path.display())]
+    TooLong {
+        /// The journal.
+        path: PathBuf,
+        /// How many.
+        octets: u64,
+    },
+    /// A line before the last is not as it was written.
+    #[error("the journal {}: line {line} is not as it was written", path.display())]
+    Broken {
+        /// The journal.
+        path: PathBuf,
+        /// Which, from 1.
+        line: usize,
+    },
+    /// A line is as it was written, and means nothing here.
+    #[error("the journal {}: line {line} is no record of this version", path.display())]
+    Record {
+        /// The journal.
+        path: PathBuf,
+        /// Which, from 1.
+        line: usize,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// It does not begin with what it is of.
+    #[error("the journal {} does not say what it is of", path.display())]
+    NoBegin {
+        /// The journal.
+        path: PathBuf,
+    },
+}
+
+/// What a journal says.
+#[derive(Debug)]
+pub(crate) struct ReadJournal {
+    pub(crate) operation: Operation,
+    /// All records after the first.
+    pub(crate) records: Vec<Record>,
+    /// Octets of all whole lines.
+    pub(crate) intact: u64,
+}
+
+/// A record as a line: 8 digits of CRC32C, a space, JSON.
+pub(super) fn line(record: &Record) -> String {
+    let json = serde_json::json!(record).to_string();
+    format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
+}
+
+/// Reads a journal; `None` if not even its first line is whole, so that nothing had been done.
+pub(crate) fn read(path: &Path) -> Result<Option<ReadJournal>, JournalError> {
+    let failed = |source| JournalError::Io { path: path.to_owned(), step: "read", source };
+    let octets = path.metadata().map_err(failed)?.len();
+    if octets > JOURNAL_MAX {
+        return Err(JournalError::TooLong { path: path.to_owned(), octets });
+    }
+    parse(path, &std::fs::read(path).map_err(failed)?)
+}
+
+pub(crate) fn parse(path: &Path, octets: &[u8]) -> Result<Option<ReadJournal>, JournalError> {
+    let mut records = Vec::new();
+    let mut intact = 0;
+    let mut lines = octets.split_inclusive(|octet| *octet == b'\n').enumerate().peekable();
+    while let Some((at, text)) = lines.next() {
+        let line = at + 1;
+        let Some(json) = whole(text) else {
+            if lines.peek().is_none() {
+                break;
+            }
+            return Err(JournalError::Broken { path: path.to_owned(), line });
+        };
+        let record = serde_json::from_slice(json)
+            .map_err(|source| JournalError::Record { path: path.to_owned(), line, source })?;
+        records.push(record);
+        intact += text.len() as u64;
+    }
+    if records.is_empty() {
+        return Ok(None);
+    }
+    let Record::Begin(operation) = records.remove(0) else {
+        return Err(JournalError::NoBegin { path: path.to_owned() });
+    };
+    Ok(Some(ReadJournal { operation: *operation, records, intact }))
+}
+
+/// The JSON of a line that is all there.
+fn whole(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\n")?;
+    let (crc, json) = line.split_at_checked(9)?;
+    let crc = std::str::from_utf8(crc.strip_suffix(b" ")?).ok()?;
+    (u32::from_str_radix(crc, 16).ok()? == crc32c::crc32c(json)).then_some(json)
+}

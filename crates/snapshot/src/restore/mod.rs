@@ -1,0 +1,59 @@
+//! Bringing a saved domain back: as a new one, or in the place of one.
+
+mod request;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::control::{DomainIdentity, DomainState};
+use crate::manifest::NamedImage;
+
+pub use request::{
+    Depth, DiskRestore, GenerationId, NewIdentity, NicChange, RestoreDeadlines, RestoreMode,
+    RestoreRequest, Source, Start, UuidChoice,
+};
+
+/// What came of a restore.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Restored {
+    /// The restore's own id.
+    pub id: Uuid,
+    /// The snapshot's.
+    pub snapshot: Uuid,
+    /// The new domain; `None` if the snapshot has no memory, so that there is nothing to build from: then `configuration` is
+    /// what the caller's toolstack creates it from.
+    pub domain: Option<DomainIdentity>,
+    /// The state it was found in.
+    pub state: Option<DomainState>,
+    /// Its name.
+    pub name: String,
+    /// Its configuration, as libxl-json.
+    pub configuration: serde_json::Value,
+    /// The image of each disk.
+    pub disks: Vec<RestoredDisk>,
+    /// What was done to its Xenstore state.
+    pub xenstore: Option<RestoredXenstore>,
+    /// What could not be made sure, in words.
+    pub warnings: Vec<String>,
+}
+
+/// The image of a restored disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredDisk {
+    /// Which disk.
+    pub vdev: String,
+    /// Its image.
+    pub image: NamedImage,
+    /// Whether the guest can write it.
+    pub writable: bool,
+}
+
+/// What was done to the Xenstore state of a restored domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredXenstore {
+    /// Nodes that were written or removed.
+    pub changes: u64,
+    /// What the saved state has and no request of the protocol restores, in words.
+    pub unapplied: Vec<String>,
+}
