@@ -11,14 +11,21 @@
 //! | what saving and restoring ask of a hypervisor | [`control`] |
 //! | a domain to test against, without a hypervisor | [`simulated`] |
 //! | a new file that has its name only once it is complete | [`CompleteFile`] |
+//! | where new files are to be, and who knows of them | [`Target`], [`CreationLog`] |
 
 #![forbid(unsafe_code)]
 
 mod complete_file;
 pub mod control;
+mod creation;
 pub mod disk;
 pub mod image;
 pub mod simulated;
+mod target;
 pub mod xenstore_state;
 
 pub use complete_file::{CompleteFile, CompleteFileError, CompleteFileStep};
+pub use creation::{
+    CreatedFile, CreationLog, LeftBehind, LeftReason, NoLog, RollbackReport, temporary_name,
+};
+pub use target::{FreeSpace, Located, Target, TargetError, free_space};
