@@ -48,6 +48,8 @@ mod action;
 mod copy;
 mod digest;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 mod internal;
 mod overlay;
