@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-pub(crate) use record::{BeginRestore, BeginSave, DraftSave, Operation, Record, RestoredDraft};
+pub(crate) use record::{BeginRestore, BeginSave, DraftSave, Operation, Record};
 pub use text::JournalError;
 pub(crate) use text::ReadJournal;
 

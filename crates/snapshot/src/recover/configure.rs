@@ -7,11 +7,11 @@ use libxl_config::model::DiskFormat;
 use libxl_config::replace_image::{Image, ReplaceError, ReplaceImage, Replacement};
 use xsclient::OpenError;
 
+use crate::HostAccess;
 use crate::control::DomainIdentity;
 use crate::disk::image::ImageFormat;
 use crate::journal::steps;
 use crate::manifest::{ImageMove, NamedImage};
-use crate::HostAccess;
 
 use super::domain::soon;
 

@@ -1,6 +1,5 @@
 //! Removing what a call that died has created.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

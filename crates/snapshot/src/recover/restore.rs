@@ -1,10 +1,10 @@
 //! What becomes of a restore whose process died.
 
+use crate::Phase;
 use crate::control::{DomainIdentity, DomainState, DomainView};
 use crate::creation::RollbackReport;
 use crate::journal::{BeginRestore, Record, steps};
 use crate::restore::{Restored, Start};
-use crate::Phase;
 
 use super::domain::{self, soon};
 use super::{RecoverError, Recovered, Work, files, undone_before};

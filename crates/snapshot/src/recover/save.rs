@@ -183,8 +183,11 @@ fn roll_back(
     if so_far.suspended && state == DomainState::Suspended {
         state = domain::resume(control, &begin.domain)?;
     }
-    let mut warnings: Vec<String> =
-        begin.hooks.iter().map(|hook| format!("what the hook {hook} has made, if anything, is left")).collect();
+    let mut warnings: Vec<String> = begin
+        .hooks
+        .iter()
+        .map(|hook| format!("what the hook {hook} has made, if anything, is left"))
+        .collect();
     let mut report = RollbackReport::default();
     delete_tags(work, begin, &so_far.tags, state, &mut report);
     files::remove(&begin.targets, &work.journal, &mut report);
@@ -228,7 +231,7 @@ impl Work<'_, '_, '_> {
         if changes.contains(&crate::disk::image::ImageChange::OtherFile) {
             return Err(DiskFailure::Changed { path: path.clone(), changes });
         }
-        let info = self.access.qemu_img.info(path, image.format, soon())?;
+        let info = self.access.qemu_img.info(path, image.format, true, soon())?;
         if info.snapshots.iter().any(|snapshot| snapshot.name == tag) {
             self.access.qemu_img.delete_snapshot(path, tag, soon())?;
         }
@@ -303,7 +306,10 @@ fn leave_as_wanted(
             domain::pause(control, domain)?;
             Ok(control.state(domain, soon())?)
         }
-        (After::Destroy, _) if state == DomainState::Suspended || state == begin.state_before && !so_far.suspended => {
+        (After::Destroy, _)
+            if state == DomainState::Suspended
+                || state == begin.state_before && !so_far.suspended =>
+        {
             domain::destroy(control, domain)?;
             Ok(DomainState::Gone)
         }
@@ -323,7 +329,8 @@ fn thaw(
 ) -> Result<(), RecoverError> {
     let (Some(quiescer), true) = (&begin.quiescer, so_far.frozen) else { return Ok(()) };
     if state != DomainState::Running {
-        warnings.push(format!("the domain is {state}, so that {quiescer} was not asked to thaw it"));
+        warnings
+            .push(format!("the domain is {state}, so that {quiescer} was not asked to thaw it"));
         return Ok(());
     }
     let Some(hook) = work.access.quiescers.get_mut(quiescer) else {
@@ -341,16 +348,19 @@ fn digest(
     begin: &BeginSave,
     snapshot: &mut Snapshot,
 ) -> Result<(), RecoverError> {
-    let wanted = |disk: &&mut DiskSnapshot| {
-        disk.digest.is_none() && begin.digests.contains(&disk.vdev)
-    };
+    let wanted =
+        |disk: &&mut DiskSnapshot| disk.digest.is_none() && begin.digests.contains(&disk.vdev);
     for disk in snapshot.disks.iter_mut().filter(wanted) {
         work.observer.begin(Phase::Digest);
         let frozen = &disk.frozen;
         let deadline = soon();
         let digested = digest_image(&frozen.path, frozen, deadline, &mut |done| {
             work.observer.advance(done, Some(frozen.size));
-            if work.observer.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if work.observer.is_cancelled() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         match digested {
             Ok(digest) => disk.digest = Some(digest),
