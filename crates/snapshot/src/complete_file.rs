@@ -13,20 +13,16 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::creation::{CreatedFile, CreationLog, NoLog, temporary_name};
+
 /// Who may read the file: what a domain has in Xenstore or in memory is not for everybody.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// Octets of the final name in the temporary one. A name has at most 255 on every file system in use, and the rest of the
-/// temporary one takes less than 55.
-const NAME_SHOWN: usize = 200;
-
-/// Temporary names that are tried. One is taken only if a process with the same id has died here.
-const ATTEMPTS: u32 = 100;
-
 /// A new file that appears under its name only when it is complete and synced, and never in the place of another.
 ///
-/// Until [`CompleteFile::finish`] it is a temporary sibling, `.new-PID-N-NAME` in the same directory, readable by its owner
-/// only. Dropped without that, it is removed; only if the process is killed the temporary file stays.
+/// Until [`CompleteFile::finish`] it is a temporary sibling in the same directory, readable by its owner only: see
+/// [`temporary_name`]. Dropped without that, it is removed; only if the process is killed the temporary file stays, and a
+/// [`CreationLog`] knows of it.
 ///
 /// Each [`Write::write`] is a system call: put a [`std::io::BufWriter`] around it for small pieces.
 #[derive(Debug)]
@@ -36,17 +32,31 @@ pub struct CompleteFile {
     directory: OwnedFd,
     name: OsString,
     file: File,
+    /// With the absolute path.
+    created: CreatedFile,
     /// `None` when there is nothing to be removed any more.
     temporary: Option<OsString>,
 }
 
 impl CompleteFile {
-    /// Creates the temporary file.
+    /// Creates the temporary file. Nobody is told of it.
     ///
     /// # Errors
     ///
     /// If `path` names no file, if there is something with that name already, or if the directory cannot be written.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, CompleteFileError> {
+        Self::create_logged(path, &mut NoLog)
+    }
+
+    /// Creates the temporary file, and tells of it before anything can be written to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`CompleteFile::create`]. If there is something with the temporary name, or if the log fails, there is no file either.
+    pub fn create_logged(
+        path: impl Into<PathBuf>,
+        log: &mut dyn CreationLog,
+    ) -> Result<Self, CompleteFileError> {
         let path = path.into();
         let ends_in_slash = path.as_os_str().as_bytes().ends_with(b"/");
         let Some(name) = path.file_name().filter(|_| !ends_in_slash).map(OsStr::to_owned) else {
@@ -65,17 +75,47 @@ impl CompleteFile {
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(failed(path, CompleteFileStep::Look, errno)),
         }
-        match create_temporary(&directory, &name) {
-            Ok((file, temporary)) => {
-                Ok(Self { path, directory, name, file, temporary: Some(temporary) })
+        let absolute = match std::path::absolute(&path) {
+            Ok(absolute) => absolute,
+            Err(source) => {
+                return Err(CompleteFileError::Step { path, step: CompleteFileStep::Look, source });
             }
-            Err(errno) => Err(failed(path, CompleteFileStep::Create, errno)),
-        }
+        };
+        let temporary = temporary_name(log.prefix(), &name);
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(&directory, &temporary, flags, MODE) {
+            Ok(file) => File::from(file),
+            Err(errno) => return Err(failed(path, CompleteFileStep::Create, errno)),
+        };
+        let created = CreatedFile::new(absolute, &file);
+        // From here on the temporary file is removed on dropping, also if it cannot be told of.
+        let placeholder = CreatedFile { path: PathBuf::new(), dev: 0, ino: 0 };
+        let mut it =
+            Self { path, directory, name, file, created: placeholder, temporary: Some(temporary) };
+        it.created = created.map_err(|source| it.error(CompleteFileStep::Create, source))?;
+        log.created(&it.created).map_err(|source| it.error(CompleteFileStep::Log, source))?;
+        Ok(it)
     }
 
     /// The name that the file will have.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file by its inode and the absolute path that it will have.
+    pub fn created(&self) -> &CreatedFile {
+        &self.created
+    }
+
+    /// Syncs the file. [`CompleteFile::finish`] does so in any case; before it, several files can be synced first and named
+    /// one right after another.
+    ///
+    /// # Errors
+    ///
+    /// [`CompleteFileStep::Sync`].
+    pub fn sync(&mut self) -> Result<(), CompleteFileError> {
+        fsync(&self.file).map_err(|errno| self.error(CompleteFileStep::Sync, errno.into()))
     }
 
     /// Syncs the file, gives it its name, and syncs the directory.
@@ -84,7 +124,7 @@ impl CompleteFile {
     ///
     /// If there is something with that name by now, or if a step fails. If that is [`CompleteFileStep::RemoveTemporary`] or
     /// [`CompleteFileStep::SyncDirectory`], the file is complete and has its name; otherwise nothing is left of it.
-    pub fn finish(self) -> Result<(), CompleteFileError> {
+    pub fn finish(self) -> Result<CreatedFile, CompleteFileError> {
         let rename = |directory: &OwnedFd, temporary: &OsStr, name: &OsStr| {
             renameat_with(directory, temporary, directory, name, RenameFlags::NOREPLACE)
         };
@@ -95,7 +135,7 @@ impl CompleteFile {
         mut self,
         rename: impl FnOnce(&OwnedFd, &OsStr, &OsStr) -> Result<(), Errno>,
         mut sync: impl FnMut(BorrowedFd<'_>) -> Result<(), Errno>,
-    ) -> Result<(), CompleteFileError> {
+    ) -> Result<CreatedFile, CompleteFileError> {
         sync(self.file.as_fd())
             .map_err(|errno| self.error(CompleteFileStep::Sync, errno.into()))?;
         if let Some(temporary) = self.temporary.clone() {
@@ -108,7 +148,8 @@ impl CompleteFile {
             }
         }
         sync(self.directory.as_fd())
-            .map_err(|errno| self.error(CompleteFileStep::SyncDirectory, errno.into()))
+            .map_err(|errno| self.error(CompleteFileStep::SyncDirectory, errno.into()))?;
+        Ok(self.created.clone())
     }
 
     /// A link never replaces anything either.
@@ -161,22 +202,6 @@ impl Drop for CompleteFile {
     }
 }
 
-fn create_temporary(directory: &OwnedFd, name: &OsStr) -> Result<(File, OsString), Errno> {
-    let shown = &name.as_bytes()[..name.len().min(NAME_SHOWN)];
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let mut last = Errno::EXIST;
-    for attempt in 0..ATTEMPTS {
-        let mut temporary = OsString::from(format!(".new-{}-{attempt}-", std::process::id()));
-        temporary.push(OsStr::from_bytes(shown));
-        match openat(directory, &temporary, flags, MODE) {
-            Ok(file) => return Ok((file.into(), temporary)),
-            Err(Errno::EXIST) => last = Errno::EXIST,
-            Err(errno) => return Err(errno),
-        }
-    }
-    Err(last)
-}
-
 fn failed(path: PathBuf, step: CompleteFileStep, errno: Errno) -> CompleteFileError {
     CompleteFileError::Step { path, step, source: errno.into() }
 }
@@ -219,6 +244,8 @@ pub enum CompleteFileStep {
     Look,
     /// Creating the temporary file.
     Create,
+    /// Telling the log of it.
+    Log,
     /// Syncing what was written.
     Sync,
     /// Giving it its name.
@@ -235,6 +262,7 @@ impl fmt::Display for CompleteFileStep {
             Self::OpenDirectory => "open its directory",
             Self::Look => "see whether it exists",
             Self::Create => "create a temporary file beside it",
+            Self::Log => "record that it is created",
             Self::Sync => "sync it",
             Self::Rename => "give it its name",
             Self::RemoveTemporary => "remove its temporary name",
@@ -290,7 +318,7 @@ mod tests {
         assert_eq!(names(directory.path()), ["state"]);
     }
 
-    type Finish = fn(CompleteFile) -> Result<(), CompleteFileError>;
+    type Finish = fn(CompleteFile) -> Result<CreatedFile, CompleteFileError>;
 
     /// As the kernel does it, and as where renaming cannot refuse to replace.
     const WAYS: [Finish; 2] = [CompleteFile::finish, |file| {
@@ -331,15 +359,72 @@ mod tests {
         assert!(!directory.path().join("nowhere").exists());
     }
 
+    /// Remembers what it was told and what was there at that moment, or fails.
+    struct Log {
+        told: Vec<(CreatedFile, Vec<OsString>, u64)>,
+        fails: bool,
+    }
+
+    impl CreationLog for Log {
+        fn prefix(&self) -> &str {
+            ".partial-7-"
+        }
+
+        fn created(&mut self, file: &CreatedFile) -> io::Result<()> {
+            let parent = file.path.parent().unwrap();
+            let temporary = temporary_name(self.prefix(), file.path.file_name().unwrap());
+            assert!(file.is_at(&parent.join(&temporary)));
+            let length = fs::metadata(parent.join(temporary)).unwrap().len();
+            self.told.push((file.clone(), names(parent), length));
+            if self.fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+
     #[test]
-    fn what_a_killed_process_left_is_in_nobodys_way() {
+    fn a_log_knows_a_file_by_its_inode_while_it_is_empty_and_has_its_temporary_name() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
-        // As if this process had the id of one that died.
-        let left = directory.path().join(format!(".new-{}-0-state", std::process::id()));
+        let mut log = Log { told: Vec::new(), fails: false };
+        let mut file = CompleteFile::create_logged(&path, &mut log).unwrap();
+        let [(told, names, length)] = &log.told[..] else { panic!("{:?}", log.told) };
+        assert_eq!(names, &[".partial-7-state"]);
+        assert_eq!(*length, 0);
+        assert_eq!(told.path, path);
+        file.write_all(b"all of it").unwrap();
+        file.sync().unwrap();
+        assert!(!path.exists());
+        let finished = file.finish().unwrap();
+        assert_eq!(&finished, told);
+        assert!(told.is_at(&path));
+    }
+
+    #[test]
+    fn a_file_that_the_log_cannot_record_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = Log { told: Vec::new(), fails: true };
+        let error = CompleteFile::create_logged(directory.path().join("state"), &mut log);
+        let error = error.unwrap_err();
+        assert!(
+            matches!(error, CompleteFileError::Step { step: CompleteFileStep::Log, .. }),
+            "{error:?}"
+        );
+        assert_eq!(log.told.len(), 1);
+        assert!(names(directory.path()).is_empty());
+    }
+
+    #[test]
+    fn what_has_the_temporary_name_is_not_touched_and_nobody_is_told_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let left = directory.path().join(".partial-7-state");
         fs::write(&left, b"half").unwrap();
-        CompleteFile::create(&path).unwrap().finish().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"");
+        let mut log = Log { told: Vec::new(), fails: false };
+        let error = CompleteFile::create_logged(directory.path().join("state"), &mut log);
+        let error = error.unwrap_err();
+        assert!(
+            matches!(error, CompleteFileError::Step { step: CompleteFileStep::Create, .. }),
+            "{error:?}"
+        );
+        assert!(log.told.is_empty());
         assert_eq!(fs::read(&left).unwrap(), b"half");
     }
 

@@ -11,6 +11,7 @@
 //! | what saving and restoring ask of a hypervisor | [`control`] |
 //! | a domain to test against, without a hypervisor | [`simulated`] |
 //! | a new file that has its name only once it is complete | [`CompleteFile`] |
+//! | where new files are to be, and who knows of them | [`Target`], [`CreationLog`] |
 
 #![forbid(unsafe_code)]
 
@@ -31,6 +32,10 @@ pub mod xenstore_state;
 
 pub use access::{GuardianProgram, HostAccess, Quiescer};
 pub use complete_file::{CompleteFile, CompleteFileError, CompleteFileStep};
+pub use creation::{
+    CreatedFile, CreationLog, LeftBehind, LeftReason, NoLog, RollbackReport, temporary_name,
+};
 pub use journal::JournalError;
 pub use manifest::Snapshot;
 pub use progress::{Observer, Phase, Progress};
+pub use target::{FreeSpace, Located, Target, TargetError, free_space};

@@ -91,7 +91,10 @@ pub struct Progress {
 }
 
 #[expect(clippy::ref_option, reason = "serde hands over a reference")]
-fn milliseconds<S: serde::Serializer>(estimate: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+fn milliseconds<S: serde::Serializer>(
+    estimate: &Option<Duration>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     estimate.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)).serialize(to)
 }
 

@@ -11,7 +11,6 @@ use rustix::fs::{SeekFrom, copy_file_range, ftruncate, ioctl_ficlone, seek};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::created::CreatedFile;
 use super::image::{
     Chain, ChainRules, Digest, ImageChange, ImageFormat, ImageRef, OpenImage, Writers,
 };
@@ -20,7 +19,7 @@ use super::{
     CommitError, Description, DiskAction, DiskFailure, DiskPlan, DiskRefusal, DiskSnapshot,
     DiskSnapshotter, DiskWarning, PlanError, PlannedDisk, PrepareError, RollbackReport, WrongStage,
 };
-use crate::CompleteFile;
+use crate::{CompleteFile, CreatedFile, CreationLog};
 
 /// Octets that are copied between two looks at the clock: a tenth of a second on a slow disk.
 const PIECE: usize = 8 << 20;
@@ -146,15 +145,14 @@ impl ImageCopies {
         if let Some(base) = chain.images().get(1) {
             super::overlay::check_backing(&opened, base)?;
         }
-        let created = CreatedFile::new(destination.clone(), &own).map_err(failed("look at it"))?;
+        let created = file.created().clone();
         drop(own);
         let named = file.finish().map_err(DiskFailure::from);
-        let frozen =
-            named.and_then(|()| Ok(ImageRef::read(destination, *format)?)).and_then(|it| {
-                let changes = vec![ImageChange::OtherFile];
-                let other = || DiskFailure::Changed { path: destination.clone(), changes };
-                if it.is_same_file(&opened.image) { Ok(it) } else { Err(other()) }
-            });
+        let frozen = named.and_then(|_| Ok(ImageRef::read(destination, *format)?)).and_then(|it| {
+            let changes = vec![ImageChange::OtherFile];
+            let other = || DiskFailure::Changed { path: destination.clone(), changes };
+            if it.is_same_file(&opened.image) { Ok(it) } else { Err(other()) }
+        });
         if frozen.is_err() {
             // It has its name even if only the directory could not be synced.
             RollbackReport::default().remove(&created);
@@ -391,13 +389,17 @@ impl DiskSnapshotter for ImageCopies {
     }
 
     /// Creates the files, still without their names. The copying itself is the commit: the images have to be at rest only for that.
-    fn prepare(&mut self, _deadline: Instant) -> Result<(), PrepareError> {
+    fn prepare(
+        &mut self,
+        log: &mut dyn CreationLog,
+        _deadline: Instant,
+    ) -> Result<(), PrepareError> {
         let Stage::Fresh = self.stage else {
             return Err(WrongStage { wanted: "prepare", is: self.stage.name() }.into());
         };
         let mut prepared = Vec::new();
         for (disk, chain) in self.disks.iter().zip(self.chains()?) {
-            match CompleteFile::create(&disk.destination) {
+            match CompleteFile::create_logged(&disk.destination, log) {
                 Ok(file) => prepared.push((chain, file)),
                 Err(error) => {
                     let (vdev, left) = (disk.vdev.clone(), Vec::new());

@@ -46,7 +46,6 @@
 
 mod action;
 mod copy;
-mod created;
 mod error;
 pub mod image;
 mod internal;
@@ -56,9 +55,10 @@ pub mod qmp;
 mod snapshotter;
 mod target;
 
+pub use crate::creation::{LeftBehind, LeftReason, RollbackReport};
+
 pub use action::{DiskAction, DiskPlan, DiskSnapshot, DiskWarning, PlannedDisk};
 pub use copy::{CopyMethod, ImageCopies, ImageCopy};
-pub use created::{LeftBehind, LeftReason, RollbackReport};
 pub use error::{CommitError, DiskFailure, DiskRefusal, PlanError, PrepareError, WrongStage};
 pub use internal::{LiveInternal, LiveInternalSnapshot, OfflineInternal, OfflineInternalSnapshot};
 pub use overlay::{BackingName, LiveOverlay, LiveOverlays, OfflineOverlay, OfflineOverlays};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::{CreationLog, NoLog};
+
 use super::{
     CommitError, DiskAction, DiskPlan, DiskSnapshot, PlanError, PrepareError, RollbackReport,
 };
@@ -28,12 +30,13 @@ pub trait DiskSnapshotter: fmt::Debug {
     /// All reasons against, or what kept it from looking.
     fn plan(&mut self, deadline: Instant) -> Result<DiskPlan, PlanError>;
 
-    /// Makes what can be made without touching the disks.
+    /// Makes what can be made without touching the disks. Each new file is told to `log` before it has content.
     ///
     /// # Errors
     ///
     /// Why nothing was made.
-    fn prepare(&mut self, deadline: Instant) -> Result<(), PrepareError>;
+    fn prepare(&mut self, log: &mut dyn CreationLog, deadline: Instant)
+    -> Result<(), PrepareError>;
 
     /// Takes the snapshot.
     ///
@@ -64,7 +67,7 @@ pub struct Description {
 /// A rollback has at least this long, also if the deadline is what it is for: deleting a snapshot in an image takes milliseconds.
 const ROLLBACK_MIN: Duration = Duration::from_secs(10);
 
-/// Prepares and commits, and rolls back if that fails.
+/// Prepares and commits, and rolls back if that fails. No log is kept of what is created: what a killed process leaves stays.
 ///
 /// # Errors
 ///
@@ -73,7 +76,7 @@ pub fn snapshot(
     snapshotter: &mut dyn DiskSnapshotter,
     deadline: Instant,
 ) -> Result<Vec<DiskSnapshot>, SnapshotFailed> {
-    snapshotter.prepare(deadline).map_err(SnapshotFailed::Prepare)?;
+    snapshotter.prepare(&mut NoLog, deadline).map_err(SnapshotFailed::Prepare)?;
     snapshotter.commit(deadline).map_err(|source| {
         let rollback = snapshotter.rollback(deadline.max(Instant::now() + ROLLBACK_MIN));
         SnapshotFailed::Commit { source: Box::new(source), rollback }

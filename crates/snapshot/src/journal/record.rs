@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::Snapshot;
 use crate::control::{DomainIdentity, DomainState};
 use crate::creation::CreatedFile;
-use crate::disk::{DiskSnapshot, OverlayIntent};
+use crate::disk::DiskSnapshot;
+use crate::disk::image::ImageRef;
 use crate::restore::{Restored, Start};
 use crate::save::{After, ConfigUpdate};
 
@@ -84,6 +85,16 @@ pub(crate) struct TagIntent {
 pub(crate) struct DraftSave {
     pub(crate) snapshot: Snapshot,
     pub(crate) overlays: Vec<OverlayIntent>,
+}
+
+/// An overlay that is about to be put over an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OverlayIntent {
+    pub(crate) vdev: String,
+    pub(crate) node: String,
+    pub(crate) overlay: ImageRef,
+    pub(crate) overlay_node: String,
+    pub(crate) base: ImageRef,
 }
 
 /// What a restore set out to do.

@@ -94,8 +94,11 @@ pub(crate) fn parse(path: &Path, octets: &[u8]) -> Result<Option<ReadJournal>, J
             }
             return Err(JournalError::Broken { path: path.to_owned(), line });
         };
-        let record = serde_json::from_slice(json)
-            .map_err(|source| JournalError::Record { path: path.to_owned(), line, source })?;
+        let record = serde_json::from_slice(json).map_err(|source| JournalError::Record {
+            path: path.to_owned(),
+            line,
+            source,
+        })?;
         records.push(record);
         intact += text.len() as u64;
     }

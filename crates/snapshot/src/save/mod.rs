@@ -2,8 +2,8 @@
 
 mod request;
 
+pub(crate) use request::milliseconds;
 pub use request::{
     After, ConfigUpdate, Consistency, DiskRequest, DiskRequestAction, Durability, Hold,
     MemoryFormat, MemoryRequest, OnQuiesceFailure, QuiesceRequest, SaveDeadlines, SaveRequest,
 };
-pub(crate) use request::milliseconds;

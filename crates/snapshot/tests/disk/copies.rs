@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use proptest::prelude::*;
+use snapshot::NoLog;
 use snapshot::disk::image::{Digest, ImageFormat, Writers};
 use snapshot::disk::{
     CommitError, CopyMethod, DiskAction, DiskFailure, DiskSnapshotter, ImageCopies, ImageCopy,
@@ -121,13 +122,13 @@ fn a_copy_that_comes_too_late_or_finds_its_name_taken_leaves_nothing() {
     fs::write(&image, vec![1; 1 << 20]).unwrap();
     let copies = || ImageCopies::new(vec![copy(&image, &destination, CopyMethod::Sparse)]);
     let mut late = copies();
-    late.prepare(deadline()).unwrap();
+    late.prepare(&mut NoLog, deadline()).unwrap();
     let error = late.commit(Instant::now()).unwrap_err();
     assert!(matches!(error, CommitError::Unchanged(DiskFailure::Deadline { .. })), "{error:?}");
     assert_eq!(files(directory.path()), ["image"]);
 
     let mut taken = copies();
-    taken.prepare(deadline()).unwrap();
+    taken.prepare(&mut NoLog, deadline()).unwrap();
     fs::write(&destination, b"of another").unwrap();
     let error = taken.commit(deadline()).unwrap_err();
     assert!(matches!(error, CommitError::Unchanged(DiskFailure::File(_))), "{error:?}");

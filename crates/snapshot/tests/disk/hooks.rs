@@ -9,6 +9,7 @@ use snapshot::disk::{
     DiskSnapshot, DiskSnapshotter, ImageCopies, ImageCopy, PlanError, PlannedDisk, PrepareError,
     RollbackReport, SnapshotFailed, snapshot,
 };
+use snapshot::{CreationLog, NoLog};
 
 use crate::programs::deadline;
 
@@ -44,7 +45,11 @@ impl DiskSnapshotter for Volumes {
         Ok(DiskPlan { disks: vec![disk] })
     }
 
-    fn prepare(&mut self, deadline: Instant) -> Result<(), PrepareError> {
+    fn prepare(
+        &mut self,
+        _log: &mut dyn CreationLog,
+        deadline: Instant,
+    ) -> Result<(), PrepareError> {
         Ok(self.plan(deadline).map(drop)?)
     }
 
@@ -122,8 +127,8 @@ fn steps_out_of_their_order_are_refused() {
     std::fs::write(&image, [1; 512]).unwrap();
     let mut copies = copies(&image, &directory.path().join("copy"));
     assert!(matches!(copies.commit(deadline()), Err(CommitError::Stage(_))));
-    copies.prepare(deadline()).unwrap();
-    assert!(matches!(copies.prepare(deadline()), Err(PrepareError::Stage(_))));
+    copies.prepare(&mut NoLog, deadline()).unwrap();
+    assert!(matches!(copies.prepare(&mut NoLog, deadline()), Err(PrepareError::Stage(_))));
     copies.commit(deadline()).unwrap();
     assert!(matches!(copies.commit(deadline()), Err(CommitError::Stage(_))));
     assert_eq!(copies.rollback(deadline()).removed, [directory.path().join("copy")]);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use snapshot::NoLog;
 use snapshot::disk::image::ImageFormat;
 use snapshot::disk::qemu_img::QemuImg;
 use snapshot::disk::{
@@ -72,7 +73,7 @@ fn when_a_later_disk_fails_the_earlier_snapshot_is_deleted() {
     }
     let directory = images();
     let mut internal = OfflineInternal::new(offline(directory.path(), "before"));
-    internal.prepare(deadline()).unwrap();
+    internal.prepare(&mut NoLog, deadline()).unwrap();
     qemu_img(directory.path(), &["snapshot", "-c", "of another", "b.qcow2"]);
     let error = internal.commit(deadline()).unwrap_err();
     assert!(matches!(&error, CommitError::Partly { done, .. } if done.len() == 1), "{error:?}");

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use snapshot::NoLog;
 use snapshot::disk::image::{ChainRule, ImageFormat};
 use snapshot::disk::{
     BackingName, CommitError, DiskFailure, DiskRefusal, DiskSnapshotter, LeftReason, LiveOverlay,
@@ -74,7 +75,7 @@ fn two_disks_are_frozen_at_one_moment_under_writes() {
             let disks = ["a", "b"].map(|disk| overlay(&daemon, disk, number));
             let mut overlays = LiveOverlays::new(daemon.qmp(), disks.to_vec());
             let at_least = written.load(Ordering::SeqCst);
-            let prepared = overlays.prepare(deadline());
+            let prepared = overlays.prepare(&mut NoLog, deadline());
             let begin = Instant::now();
             let done = overlays.commit(deadline());
             longest = longest.max(begin.elapsed());
@@ -188,14 +189,14 @@ fn an_overlay_over_another_disk_is_refused_when_it_is_made_and_when_it_was_chang
     let mut wrong = overlay(&daemon, "b", 1);
     wrong.backing = BackingName::As("a.qcow2".into());
     let mut wrong = LiveOverlays::new(daemon.qmp(), vec![overlay(&daemon, "a", 1), wrong]);
-    let error = wrong.prepare(deadline()).unwrap_err();
+    let error = wrong.prepare(&mut NoLog, deadline()).unwrap_err();
     let PrepareError::Failed { source, left, .. } = error else { panic!("{error:?}") };
     assert!(matches!(*source, DiskFailure::OtherBacking { .. }), "{source:?}");
     assert!(left.is_empty());
     assert_eq!(files(daemon.directory.path()), ["a.qcow2", "b.qcow2"]);
 
     let mut overlays = overlays(&daemon, &["a", "b"]);
-    overlays.prepare(deadline()).unwrap();
+    overlays.prepare(&mut NoLog, deadline()).unwrap();
     let rebase = ["rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "a.qcow2", "b-1.qcow2"];
     qemu_img(daemon.directory.path(), &rebase);
     let error = overlays.commit(deadline()).unwrap_err();
@@ -229,7 +230,7 @@ fn a_base_that_was_replaced_after_the_plan_is_noticed_at_the_commit() {
     let daemon = StorageDaemon::start(&["a"]);
     let before = daemon.graph();
     let mut overlays = overlays(&daemon, &["a"]);
-    overlays.prepare(deadline()).unwrap();
+    overlays.prepare(&mut NoLog, deadline()).unwrap();
     fs::rename(daemon.path("a.qcow2"), daemon.path("moved.qcow2")).unwrap();
     fs::copy(daemon.path("moved.qcow2"), daemon.path("a.qcow2")).unwrap();
     let error = overlays.commit(deadline()).unwrap_err();
@@ -272,7 +273,7 @@ fn an_overlay_that_is_gone_at_the_commit_changes_nothing() {
     let daemon = StorageDaemon::start(&["a", "b"]);
     let before = daemon.graph();
     let mut overlays = overlays(&daemon, &["a", "b"]);
-    overlays.prepare(deadline()).unwrap();
+    overlays.prepare(&mut NoLog, deadline()).unwrap();
     fs::remove_file(daemon.path("b-1.qcow2")).unwrap();
     let error = overlays.commit(deadline()).unwrap_err();
     assert!(matches!(error, CommitError::Unchanged(DiskFailure::Image(_))), "{error:?}");

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use snapshot::NoLog;
 use snapshot::disk::qmp::QmpError;
 use snapshot::disk::{
     CommitError, DiskFailure, DiskSnapshotter, DiskWarning, LeftReason, LiveInternal,
@@ -19,7 +20,7 @@ fn prepared(daemon: &StorageDaemon, socket: &std::path::Path) -> LiveOverlays {
         LiveOverlay::new(disk, format!("{disk}-qcow2"), path, format!("{disk}-1"))
     });
     let mut overlays = LiveOverlays::new(socket, disks.to_vec());
-    overlays.prepare(deadline()).unwrap();
+    overlays.prepare(&mut NoLog, deadline()).unwrap();
     overlays
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use snapshot::NoLog;
 use snapshot::disk::image::{ChainRule, ImageFormat};
 use snapshot::disk::qemu_img::{QemuImg, QemuImgError};
 use snapshot::disk::{
@@ -85,7 +86,7 @@ fn when_a_later_disk_cannot_be_prepared_nothing_is_left_of_the_earlier() {
     let directory = tempfile::tempdir().unwrap();
     let mut disks = raw_disks(directory.path());
     disks[1].backing = BackingName::As("a.raw".into());
-    let error = OfflineOverlays::new(disks).prepare(deadline()).unwrap_err();
+    let error = OfflineOverlays::new(disks).prepare(&mut NoLog, deadline()).unwrap_err();
     let PrepareError::Failed { vdev, source, left } = error else { panic!("{error:?}") };
     assert_eq!(vdev, "b");
     assert!(matches!(*source, DiskFailure::OtherBacking { .. }), "{source:?}");
@@ -101,7 +102,7 @@ fn a_base_that_changes_between_the_steps_is_noticed() {
     }
     let directory = tempfile::tempdir().unwrap();
     let mut overlays = OfflineOverlays::new(raw_disks(directory.path()));
-    overlays.prepare(deadline()).unwrap();
+    overlays.prepare(&mut NoLog, deadline()).unwrap();
     fs::write(directory.path().join("b.raw"), "c".repeat(4096)).unwrap();
     let error = overlays.commit(deadline()).unwrap_err();
     assert!(matches!(error, CommitError::Unchanged(DiskFailure::Changed { .. })), "{error:?}");
@@ -143,7 +144,7 @@ fn a_qemu_img_that_fails_or_hangs_leaves_nothing() {
         let qemu_img = QemuImg::new(program);
         let mut overlays =
             OfflineOverlays::new(raw_disks(directory.path())).with_qemu_img(qemu_img);
-        let error = overlays.prepare(Instant::now() + limit).unwrap_err();
+        let error = overlays.prepare(&mut NoLog, Instant::now() + limit).unwrap_err();
         let PrepareError::Failed { source, .. } = error else { panic!("{error:?}") };
         let DiskFailure::QemuImg(error) = &*source else { panic!("{source:?}") };
         assert!(expected(error), "{error:?}");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::check_tag;
+use crate::CreationLog;
 use crate::disk::image::{DEPTH_DEFAULT, ImageFormat, ImageRef};
 use crate::disk::overlay::{CheckedNode, check_node, job_refusals, names};
 use crate::disk::qmp::{QmpClient, QmpError, QmpNode, TransactionAction};
@@ -223,7 +224,11 @@ impl DiskSnapshotter for LiveInternal {
         Ok(DiskPlan { disks })
     }
 
-    fn prepare(&mut self, deadline: Instant) -> Result<(), PrepareError> {
+    fn prepare(
+        &mut self,
+        _log: &mut dyn CreationLog,
+        deadline: Instant,
+    ) -> Result<(), PrepareError> {
         let Stage::Fresh = self.stage else {
             return Err(WrongStage { wanted: "prepare", is: self.stage.name() }.into());
         };

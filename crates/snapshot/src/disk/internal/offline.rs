@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::check_tag;
+use crate::CreationLog;
 use crate::disk::image::{Chain, ChainRules, ImageFormat, ImageRef, Writers};
 use crate::disk::qemu_img::{QemuImg, QemuImgError};
 use crate::disk::target::Unique;
@@ -192,7 +193,11 @@ impl DiskSnapshotter for OfflineInternal {
         Ok(DiskPlan { disks })
     }
 
-    fn prepare(&mut self, deadline: Instant) -> Result<(), PrepareError> {
+    fn prepare(
+        &mut self,
+        _log: &mut dyn CreationLog,
+        deadline: Instant,
+    ) -> Result<(), PrepareError> {
         let Stage::Fresh = self.stage else {
             return Err(WrongStage { wanted: "prepare", is: self.stage.name() }.into());
         };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::BackingName;
 use super::graph::{CheckedNode, check_node, holders_of, job_refusals, names};
 use super::prepared::{OCTETS_NEEDED, PreparedOverlay};
+use crate::CreationLog;
 use crate::disk::image::{
     Chain, ChainRules, DEPTH_DEFAULT, ImageFormat, ImageRef, OpenImage, Writers,
 };
@@ -201,7 +202,11 @@ impl DiskSnapshotter for LiveOverlays {
         Ok(DiskPlan { disks })
     }
 
-    fn prepare(&mut self, deadline: Instant) -> Result<(), PrepareError> {
+    fn prepare(
+        &mut self,
+        log: &mut dyn CreationLog,
+        deadline: Instant,
+    ) -> Result<(), PrepareError> {
         let Stage::Fresh = self.stage else {
             return Err(WrongStage { wanted: "prepare", is: self.stage.name() }.into());
         };
@@ -209,7 +214,15 @@ impl DiskSnapshotter for LiveOverlays {
         for (disk, checked) in self.disks.iter().zip(self.check(deadline)?) {
             let LiveOverlay { overlay, backing, .. } = disk;
             let (base, size) = (checked.chain.active(), checked.virtual_size);
-            match PreparedOverlay::create(&self.qemu_img, overlay, backing, base, size, deadline) {
+            match PreparedOverlay::create(
+                &self.qemu_img,
+                overlay,
+                backing,
+                base,
+                size,
+                log,
+                deadline,
+            ) {
                 Ok(overlay) => ready.push(Ready { disk: disk.clone(), checked, overlay }),
                 Err(source) => {
                     let mut report = RollbackReport::default();

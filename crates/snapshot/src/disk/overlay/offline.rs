@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::BackingName;
 use super::prepared::{OCTETS_NEEDED, PreparedOverlay};
+use crate::CreationLog;
 use crate::disk::image::{Chain, ChainRules, ImageFormat, ImageRef, Writers};
 use crate::disk::qemu_img::QemuImg;
 use crate::disk::target::{Unique, check_target};
@@ -138,7 +139,11 @@ impl DiskSnapshotter for OfflineOverlays {
         Ok(DiskPlan { disks })
     }
 
-    fn prepare(&mut self, deadline: Instant) -> Result<(), PrepareError> {
+    fn prepare(
+        &mut self,
+        log: &mut dyn CreationLog,
+        deadline: Instant,
+    ) -> Result<(), PrepareError> {
         let Stage::Fresh = self.stage else {
             return Err(WrongStage { wanted: "prepare", is: self.stage.name() }.into());
         };
@@ -147,7 +152,15 @@ impl DiskSnapshotter for OfflineOverlays {
             let base = chain.active();
             let OfflineOverlay { overlay, backing, .. } = disk;
             let size = base.virtual_size;
-            match PreparedOverlay::create(&self.qemu_img, overlay, backing, base, size, deadline) {
+            match PreparedOverlay::create(
+                &self.qemu_img,
+                overlay,
+                backing,
+                base,
+                size,
+                log,
+                deadline,
+            ) {
                 Ok(overlay) => prepared.push((chain, overlay)),
                 Err(source) => {
                     let mut report = RollbackReport::default();

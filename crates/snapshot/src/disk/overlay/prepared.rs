@@ -6,11 +6,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::BackingName;
-use crate::CompleteFile;
-use crate::disk::created::CreatedFile;
 use crate::disk::image::{ImageError, ImageFormat, ImageRef, OpenImage, recorded};
 use crate::disk::qemu_img::QemuImg;
 use crate::disk::{DiskFailure, LeftReason, RollbackReport};
+use crate::{CompleteFile, CreatedFile, CreationLog};
 
 /// Octets of a new overlay, with clusters of 64 KiB: header, reference counts and an L1 table for 4 TiB.
 pub(super) const OCTETS_NEEDED: u64 = 256 << 10;
@@ -30,15 +29,16 @@ impl PreparedOverlay {
         backing: &BackingName,
         base: &ImageRef,
         virtual_size: u64,
+        log: &mut dyn CreationLog,
         deadline: Instant,
     ) -> Result<Self, DiskFailure> {
         let failed = |step| move |source| DiskFailure::Io { path: target.to_owned(), step, source };
         let name = backing.for_image(&base.path).map_err(failed("name its backing file"))?;
-        let file = CompleteFile::create(target)?;
+        let file = CompleteFile::create_logged(target, log)?;
         let for_program = file.as_fd().try_clone_to_owned().map_err(failed("open it again"))?;
         let own: File = for_program.try_clone().map_err(failed("open it again"))?.into();
         qemu_img.create_overlay(for_program, &name, base.format, virtual_size, deadline)?;
-        let created = CreatedFile::new(target.to_owned(), &own).map_err(failed("look at it"))?;
+        let created = file.created().clone();
         let reopened = reopen_for_reading(&own).map_err(failed("open it again"))?;
         check_backing(&OpenImage::of(reopened, target.to_owned(), ImageFormat::Qcow2)?, base)?;
         drop(own);
@@ -47,7 +47,7 @@ impl PreparedOverlay {
         let prepared = file
             .finish()
             .map_err(DiskFailure::from)
-            .and_then(|()| Ok(ImageRef::read(target, ImageFormat::Qcow2)?))
+            .and_then(|_| Ok(ImageRef::read(target, ImageFormat::Qcow2)?))
             .map(|image| Self { image, created: created.clone() });
         let prepared = prepared.and_then(|prepared| prepared.verify(base).map(|()| prepared));
         if prepared.is_err() {

@@ -1,14 +1,64 @@
-//! Files that a snapshot created, and may therefore remove.
+//! Files that a call created, and may therefore remove, also after it was killed.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Mode, OFlags, fsync, statat, unlinkat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
-use super::image::Holders;
+use crate::disk::image::Holders;
+
+/// Most octets of a name, on every file system in use.
+const NAME_MAX: usize = 255;
+
+/// Told of every new file before it has content, so that whoever finds the journal of a call that died knows which files are its own.
+pub trait CreationLog {
+    /// What temporary names begin with: unique to the call, without a slash, and shorter than 200 octets. See [`temporary_name`].
+    fn prefix(&self) -> &str;
+
+    /// The temporary file exists, is empty, and will be named `file.path`. What is told has to be durable on return.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made durable: the file is removed then.
+    fn created(&mut self, file: &CreatedFile) -> io::Result<()>;
+}
+
+/// Remembers nothing: what a killed process leaves stays there, as `.new-PID-TIME-NAME`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoLog;
+
+impl CreationLog for NoLog {
+    fn prefix(&self) -> &str {
+        static PREFIX: OnceLock<String> = OnceLock::new();
+        PREFIX.get_or_init(|| {
+            // Another one than that of a process with the same id, which has left something.
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            format!(".new-{}-{:x}-", std::process::id(), now.as_nanos())
+        })
+    }
+
+    fn created(&mut self, _file: &CreatedFile) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The name that a file has in its directory until it is complete: the prefix, and as much of its name as fits.
+///
+/// For a recovery, which looks for what a call that died has created and not told of any more.
+pub fn temporary_name(prefix: &str, name: &OsStr) -> OsString {
+    let mut octets = prefix.as_bytes().to_vec();
+    octets.extend_from_slice(name.as_bytes());
+    octets.truncate(NAME_MAX);
+    OsString::from_vec(octets)
+}
 
 /// What a rollback did.
 #[derive(Debug, Default)]
@@ -60,26 +110,40 @@ pub enum LeftReason {
 }
 
 /// A file that was created here: it is known again by its inode.
-#[derive(Clone, Debug)]
-pub(super) struct CreatedFile {
-    path: PathBuf,
-    dev: u64,
-    ino: u64,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedFile {
+    /// Its final name: absolute, unless it was given otherwise.
+    pub path: PathBuf,
+    /// Its file system.
+    pub dev: u64,
+    /// Its inode number.
+    pub ino: u64,
 }
 
 impl CreatedFile {
     /// `file` is what was created, and will be or is at `path`.
-    pub(super) fn new(path: PathBuf, file: &File) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be looked at.
+    pub fn new(path: impl Into<PathBuf>, file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        Ok(Self { path, dev: metadata.dev(), ino: metadata.ino() })
+        Ok(Self { path: path.into(), dev: metadata.dev(), ino: metadata.ino() })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Whether this file is what `path` names. A link to it is another file.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let named = path.symlink_metadata();
+        named.is_ok_and(|named| (named.dev(), named.ino()) == (self.dev, self.ino))
     }
 
-    /// Removes the file, unless it is open somewhere or another has its name. One that is gone is as good as removed.
-    pub(super) fn remove(&self) -> Result<(), LeftReason> {
+    /// Removes the file from its final name, unless it is open somewhere or another file has that name. One that is gone is as good
+    /// as removed. What has its temporary name still is removed as a file with that path.
+    ///
+    /// # Errors
+    ///
+    /// Why it is there still.
+    pub fn remove(&self) -> Result<(), LeftReason> {
         let io = |errno: Errno| LeftReason::Io(errno.into());
         let file = match rustix::fs::open(
             &self.path,
@@ -117,14 +181,14 @@ impl CreatedFile {
 }
 
 impl RollbackReport {
-    pub(super) fn remove(&mut self, created: &CreatedFile) {
+    pub(crate) fn remove(&mut self, created: &CreatedFile) {
         match created.remove() {
-            Ok(()) => self.removed.push(created.path().to_owned()),
-            Err(reason) => self.leave(created.path(), reason),
+            Ok(()) => self.removed.push(created.path.clone()),
+            Err(reason) => self.leave(&created.path, reason),
         }
     }
 
-    pub(super) fn leave(&mut self, path: &Path, reason: LeftReason) {
+    pub(crate) fn leave(&mut self, path: &Path, reason: LeftReason) {
         tracing::warn!(path = %path.display(), %reason, "a rolled back snapshot leaves a file");
         self.left.push(LeftBehind { path: path.to_owned(), reason });
     }
@@ -157,6 +221,29 @@ mod tests {
         std::os::unix::fs::symlink(&kept, &path).unwrap();
         assert!(matches!(file.remove(), Err(LeftReason::OtherFile)));
         assert!(kept.exists() && path.is_symlink());
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_inode_whatever_its_name_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("image"), directory.path().join("other"));
+        let file = created(&path);
+        assert!(file.is_at(&path) && !file.is_at(&other));
+        fs::rename(&path, &other).unwrap();
+        assert!(!file.is_at(&path) && file.is_at(&other));
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(!file.is_at(&path));
+        let json = serde_json::to_string(&file).unwrap();
+        assert_eq!(serde_json::from_str::<CreatedFile>(&json).unwrap(), file);
+    }
+
+    #[test]
+    fn a_temporary_name_is_never_longer_than_a_name_may_be() {
+        assert_eq!(temporary_name(".partial-1-", OsStr::new("image")), ".partial-1-image");
+        let long = OsString::from("n".repeat(255));
+        let temporary = temporary_name(".partial-1-", &long);
+        assert_eq!(temporary.len(), 255);
+        assert!(temporary.to_str().unwrap().starts_with(".partial-1-nnn"));
     }
 
     #[test]
