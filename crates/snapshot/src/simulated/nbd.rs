@@ -22,6 +22,10 @@ const REPLY_MAGIC: u32 = 0x6744_6698;
 const READ: u16 = 0;
 const WRITE: u16 = 1;
 
+/// What every request is about: one record.
+const LENGTH: u32 = 512;
+const _: () = assert!(LENGTH as usize == RECORD_SIZE);
+
 /// How long the server may take for each step. A guest stands still meanwhile, and crashes when it has passed.
 const STEP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -87,7 +91,7 @@ impl Connection {
         request.extend(command.to_be_bytes());
         request.extend(self.cookie.to_be_bytes());
         request.extend(offset.to_be_bytes());
-        request.extend((RECORD_SIZE as u32).to_be_bytes());
+        request.extend(LENGTH.to_be_bytes());
         request.extend(data);
         self.stream.write_all(&request)?;
         let (mut magic, mut errno, mut cookie) = ([0; 4], [0; 4], [0; 8]);

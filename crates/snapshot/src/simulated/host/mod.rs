@@ -35,8 +35,8 @@ use templates::Templates;
 /// Several simulated domains, and the socket on which they are reached.
 ///
 /// It is meant to be a process of its own, so that its domains outlive whoever saves them: see [`super::HostProcess`]. Nothing
-/// of it is left when that process ends, however it ends, but sockets and templates: memory files have no names, and the processes
-/// that have qcow2 disks open are killed with it.
+/// of it is left when that process ends: memory files have no names, and the processes that have qcow2 disks open are killed
+/// with it. Only if it is killed, sockets and templates stay.
 #[derive(Debug)]
 pub struct Host {
     directory: PathBuf,
@@ -112,8 +112,12 @@ impl Host {
                 }
             })?;
         }
-        for domain in host.lock().domains.values() {
+        let domains = std::mem::take(&mut host.lock().domains);
+        for domain in domains.values() {
             domain.end();
+            if let Err(failure) = host.forget_template(domain.identity) {
+                tracing::warn!(?failure, domain = %domain.identity, "a template is left");
+            }
         }
         Ok(())
     }

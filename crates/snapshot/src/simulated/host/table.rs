@@ -80,7 +80,7 @@ impl Host {
         told
     }
 
-    fn forget_template(&self, identity: DomainIdentity) -> Result<(), Failure> {
+    pub(super) fn forget_template(&self, identity: DomainIdentity) -> Result<(), Failure> {
         match &self.templates {
             Some(templates) => templates.forget(identity).map_err(other),
             None => Ok(()),
