@@ -38,11 +38,6 @@ impl Memory {
         Self { pages, population, together: 16 }
     }
 
-    /// The pages come so many of a kind at a time.
-    pub(crate) fn together(self, pages: u64) -> Self {
-        Self { together: pages, ..self }
-    }
-
     pub(crate) fn octets(&self) -> u64 {
         self.pages * PAGE_LEN as u64
     }
