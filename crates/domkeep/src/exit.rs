@@ -11,6 +11,8 @@ use libxl_config::template::{
     CreateError, ListError, LoadError, OpenDirError, OpenStoreError, StoreFault, TextError,
 };
 use snapshot::CompleteFileError;
+use snapshot::control::{ChangeError, ChangeFailure, QueryError};
+use snapshot::simulated::{CallError, OperatorError};
 use snapshot::xenstore_state::{ApplyError, ExtractError};
 use xenstore_migration as migration;
 use xenstore_migration::domain_state::{FromStreamError, ToStreamError, TranslateError};
@@ -117,6 +119,16 @@ pub(crate) enum CommandError {
     NewFile(#[from] CompleteFileError),
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error("{}: another simulated host listens there", socket.display())]
+    SimulatedHostRuns { socket: PathBuf },
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    #[error(transparent)]
+    Domains(#[from] QueryError),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error("no simulated domain is {which}")]
+    NoSimulatedDomain { which: String },
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
     #[error("cannot start a thread")]
@@ -204,6 +216,10 @@ impl CommandError {
             ) => exit_of(source),
             Self::Apply(ApplyError::OutcomeUnknown { .. }) => Exit::OutOfReach,
             Self::Extract(_) | Self::Apply(_) => Exit::BadNews,
+            // The host has answered.
+            Self::Operator(error) if !error.source.is::<CallError>() => Exit::BadNews,
+            Self::Change(ChangeError { reason: ChangeFailure::Refused(_), .. })
+            | Self::NoSimulatedDomain { .. } => Exit::BadNews,
             Self::Load(error) if !is_out_of_reach(error) => Exit::BadNews,
             Self::NoUuid { .. }
             | Self::NewFile(CompleteFileError::NoName { .. })
@@ -241,6 +257,10 @@ impl CommandError {
             Self::DomainStream { .. } => {
                 "`domkeep stream verify FILE --kind domain` says all that is wrong with it"
             }
+            Self::NoSimulatedDomain { .. } => "`domkeep simulate list HOST` shows the domains",
+            Self::SimulatedHostRuns { .. } => "use that host, or another directory",
+            Self::Operator(error) if error.source.is::<CallError>() => START_A_HOST,
+            Self::Domains(_) => START_A_HOST,
             Self::SeveralOfThatName { .. } => "give the id instead of the name",
             Self::SeveralTemplates { .. } => "give the uuid instead of the id",
             Self::Userdata(_) | Self::Sled(_) => {
@@ -280,6 +300,8 @@ impl CommandError {
         })
     }
 }
+
+const START_A_HOST: &str = "start one with `domkeep simulate serve DIR`; its socket is DIR/host";
 
 /// What the server refuses is an answer; that it gives none is not.
 fn exit_of(error: &OperationError) -> Exit {

@@ -1,5 +1,6 @@
 //! Exactly what was typed.
 
+mod simulate;
 mod stream;
 
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use libxl_config::template::UserdataDir;
 use uuid::Uuid;
 use xsclient::{DomId, Path, PathOrSpecial};
 
+pub(crate) use simulate::{ImageFormat, NewDomain, Simulate};
 pub(crate) use stream::{Apply, Extract, Form, Renumbering, Stream, UnknownChoice};
 
 /// Most seconds that may be asked for: a year, so that no sum of times overflows.
@@ -73,6 +75,9 @@ pub(crate) enum Command {
     /// Look at, check and rewrite streams of Xenstore state (xenstore-migration)
     #[command(subcommand)]
     Stream(Stream),
+    /// Run a host of simulated domains, whose memory and disks are real, and make such domains
+    #[command(subcommand)]
+    Simulate(Simulate),
     /// Show the main job on a machine without Xen
     Demo,
     /// Print completions for a shell

@@ -6,6 +6,7 @@ mod list;
 mod octets;
 mod retrieve;
 mod shell;
+mod simulate;
 mod stream;
 mod template;
 mod watch;
@@ -27,6 +28,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Com
         Command::Template(asked) => template::run(asked, &places, output),
         Command::Xenstore(asked) => xenstore::run(asked, &arguments.global, &places, output),
         Command::Stream(asked) => stream::run(&asked, &places, output),
+        Command::Simulate(asked) => simulate::run(asked, &places, output),
         Command::Demo => demo::run(output),
         Command::Completions { shell } => shell::completions(shell, output),
         Command::Man { command } => shell::man(&command, output),

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use crate::host::{Answer, Host, domkeep};
 
-const COMMANDS: [&[&str]; 22] = [
+const COMMANDS: [&[&str]; 27] = [
     &[],
     &["retrieve"],
     &["list"],
@@ -29,6 +29,11 @@ const COMMANDS: [&[&str]; 22] = [
     &["stream", "convert"],
     &["stream", "extract"],
     &["stream", "apply"],
+    &["simulate"],
+    &["simulate", "serve"],
+    &["simulate", "create"],
+    &["simulate", "list"],
+    &["simulate", "destroy"],
     &["demo"],
     &["completions"],
 ];

@@ -12,6 +12,7 @@ mod documentation;
 mod host;
 mod list;
 mod retrieve;
+mod simulate;
 mod stock;
 mod stream;
 mod template;

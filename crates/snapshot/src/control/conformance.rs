@@ -76,6 +76,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a failed build leaves no domain", failed_builds),
     ("a name is unique", renaming),
     ("a destroyed domain is gone", destroying),
+    ("all domains are listed, and no others", listing),
     ("a guardian's needs survive JSON", guardian),
 ];
 
@@ -433,6 +434,28 @@ fn destroying(world: &mut dyn World) -> Result<(), String> {
         expect_state(world, &domain, DomainState::Gone)?;
         expect_refusals(world, &domain, &Refusal::NoSuchDomain)?;
     }
+    Ok(())
+}
+
+fn listing(world: &mut dyn World) -> Result<(), String> {
+    let running = world.running().map_err(text)?;
+    let (suspended, _) = suspended(world)?;
+    let paused = world.running().map_err(text)?;
+    let control = world.control();
+    control.pause(&paused, soon(world)).map_err(text)?;
+    let listed = control.list(soon(world)).map_err(text)?;
+    let domids: Vec<_> = listed.iter().map(|view| view.identity.domid).collect();
+    ensure!(domids.is_sorted_by(|a, b| a < b), "not ascending, or one is there twice: {domids:?}");
+    ensure!(!domids.contains(&DomId::DOM0), "the control domain is among them");
+    for domain in [running, suspended, paused] {
+        let found = control.find(domain.domid, soon(world)).map_err(text)?;
+        let view = listed.iter().find(|view| view.identity == domain);
+        ensure!(view == found.as_ref() && view.is_some(), "{domain}: {view:?}, not {found:?}");
+    }
+    ensure!(!listed.iter().any(|view| view.state == DomainState::Gone), "one is gone: {listed:?}");
+    control.destroy(&suspended, soon(world)).map_err(text)?;
+    let listed = control.list(soon(world)).map_err(text)?;
+    ensure!(!listed.iter().any(|view| view.identity == suspended), "a destroyed one is listed");
     Ok(())
 }
 

@@ -319,21 +319,39 @@ pub enum BuildFailure {
     },
 }
 
-/// Why nobody could say how a domain is.
+/// What a query was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queried {
+    /// One domain.
+    Domain(DomId),
+    /// Which domains there are.
+    Domains,
+}
+
+impl fmt::Display for Queried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Domain(domid) => write!(f, "domain {domid}"),
+            Self::Domains => f.write_str("domains of the host"),
+        }
+    }
+}
+
+/// Why nobody could say how a domain is, or which domains there are.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {
     /// It took too long.
-    #[error("domain {domid}: the hypervisor did not say before the deadline how it is")]
+    #[error("{about}: the hypervisor did not answer before the deadline")]
     DeadlinePassed {
-        /// Which.
-        domid: DomId,
+        /// What was asked about.
+        about: Queried,
     },
     /// The hypervisor failed, or cannot be reached.
-    #[error("domain {domid}: the hypervisor does not say how it is")]
+    #[error("{about}: the hypervisor does not answer")]
     Hypervisor {
-        /// Which.
-        domid: DomId,
+        /// What was asked about.
+        about: Queried,
         /// Why.
         source: Cause,
     },

@@ -32,8 +32,9 @@ mod view;
 
 pub use cancel::CancelToken;
 pub use errors::{
-    BuildError, BuildFailure, Cause, ChangeError, ChangeFailure, Failed, Operation, QueryError,
-    Refusal, RenameError, RenameFailure, ResumeError, ResumeFailure, SuspendError, SuspendFailure,
+    BuildError, BuildFailure, Cause, ChangeError, ChangeFailure, Failed, Operation, Queried,
+    QueryError, Refusal, RenameError, RenameFailure, ResumeError, ResumeFailure, SuspendError,
+    SuspendFailure,
 };
 pub use guardian::{GUARDIAN_NEEDS_MAX, GuardianNeeds, GuardianNeedsError};
 pub use view::{DomainIdentity, DomainKind, DomainState, DomainView, ShutdownReason};
@@ -64,6 +65,14 @@ pub trait DomainControl: Send + Sync {
     ///
     /// If the hypervisor does not say before the deadline. Never because there is no such domain.
     fn find(&self, domid: DomId, deadline: Instant) -> Result<Option<DomainView>, QueryError>;
+
+    /// All domains that the host has now, in whatever state but [`DomainState::Gone`]: ascending by domid, without the control
+    /// domain. They need not be of one moment: a domain may come or go meanwhile. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the hypervisor does not say before the deadline. Never because there are none.
+    fn list(&self, deadline: Instant) -> Result<Vec<DomainView>, QueryError>;
 
     /// Suspends a running domain, writes its memory and vCPUs to `stream` as a libxl stream (version 2, without an xl
     /// header), and leaves it suspended.
@@ -118,8 +127,8 @@ pub trait DomainControl: Send + Sync {
     /// readable descriptor, read from its current position up to the END record, perhaps further.
     ///
     /// After success a domain of that name and uuid is [`DomainState::Paused`]. What its guest had in Xenstore is not there.
-    /// Whether the configuration is stored as the domain's template is the hypervisor's toolstack's: libxl does so, the simulated
-    /// host has no templates.
+    /// Whether the configuration is stored as the domain's template is the hypervisor's toolstack's: libxl does so, and a
+    /// simulated host that has been given a directory for templates.
     ///
     /// # Errors
     ///

@@ -5,9 +5,12 @@
 
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
 
 use super::content::{self, Head, PAGE_SIZE, Page, RECORD_SIZE, RECORDS};
 use super::memory::GuestMemory;
+use super::qcow2_content;
 use super::spec::GuestSpec;
 use super::stream::{self, Sink, StreamError};
 
@@ -163,6 +166,26 @@ pub fn disk(
 /// As [`disk`].
 pub fn raw_disk(seed: u64, number: usize, file: &std::fs::File) -> Result<u64, CheckError> {
     disk(seed, number, &mut |octets, offset| read_or_zero(file, octets, offset))
+}
+
+/// Checks a qcow2 image together with all that it rests on, by `qemu-img`, which needs room for its content in `directory`.
+///
+/// QEMU keeps some of what it has written to an image in its own memory until the image is frozen, flushed or closed: an
+/// image that is still written to is checked in vain.
+///
+/// # Errors
+///
+/// As [`disk`].
+pub fn qcow2_disk(
+    seed: u64,
+    number: usize,
+    image: &Path,
+    directory: &Path,
+    deadline: Instant,
+) -> Result<u64, CheckError> {
+    let raw = qcow2_content::raw(image, directory, deadline)
+        .map_err(|source| CheckError::Read { what: image.display().to_string(), source })?;
+    raw_disk(seed, number, &raw)
 }
 
 /// Checks that memory and all disks are of one moment; `disks` are the ticks that [`disk`] found, in the guest's order.

@@ -13,7 +13,7 @@ use super::protocol::{Failure, Reply, Request};
 use super::reasons::{HostFailure, Reason, build_failure};
 use crate::control::{
     BuildError, BuildFailure, Cause, ChangeError, DomainControl, DomainIdentity, DomainState,
-    DomainView, Failed, GuardianNeeds, GuardianNeedsError, Operation, QueryError, Refusal,
+    DomainView, Failed, GuardianNeeds, GuardianNeedsError, Operation, Queried, QueryError, Refusal,
     RenameError, ResumeError, SuspendError, Until,
 };
 
@@ -103,7 +103,7 @@ impl SimulatedDomain {
         Err(Failed::new(domid, operation, state, reason))
     }
 
-    fn list(&self, deadline: Instant) -> Result<Vec<DomainView>, CallError> {
+    fn listed(&self, deadline: Instant) -> Result<Vec<DomainView>, CallError> {
         match connection::call(&self.socket, &Request::List, None, deadline.into())?.reply {
             Reply::Domains(views) => Ok(views),
             _ => Err(CallError::Reply),
@@ -122,7 +122,7 @@ impl SimulatedDomain {
                 && view.name == configuration.c_info.name
                 && !before.iter().any(|other| other.identity == view.identity)
         };
-        let views = match self.list(deadline) {
+        let views = match self.listed(deadline) {
             Ok(views) => views,
             Err(error) => {
                 tracing::warn!(%error, "cannot find out whether a domain is left of a failed build");
@@ -144,11 +144,12 @@ impl SimulatedDomain {
 impl DomainControl for SimulatedDomain {
     fn find(&self, domid: DomId, deadline: Instant) -> Result<Option<DomainView>, QueryError> {
         let request = Request::Find { domid: domid.get() };
-        let hypervisor = |source: Cause| QueryError::Hypervisor { domid, source };
+        let hypervisor =
+            |source: Cause| QueryError::Hypervisor { about: Queried::Domain(domid), source };
         match connection::call(&self.socket, &request, None, deadline.into()) {
             Ok(Answer { reply: Reply::Found(view), .. }) => Ok(view),
             Ok(Answer { stopped: Some(_), .. }) | Err(CallError::DeadlinePassed) => {
-                Err(QueryError::DeadlinePassed { domid })
+                Err(QueryError::DeadlinePassed { about: Queried::Domain(domid) })
             }
             Ok(Answer { reply: Reply::Failed(failure), .. }) => {
                 Err(hypervisor(Box::new(HostFailure(failure))))
@@ -156,6 +157,13 @@ impl DomainControl for SimulatedDomain {
             Ok(_) => Err(hypervisor(Box::new(CallError::Reply))),
             Err(error) => Err(hypervisor(Box::new(error))),
         }
+    }
+
+    fn list(&self, deadline: Instant) -> Result<Vec<DomainView>, QueryError> {
+        self.listed(deadline).map_err(|error| match error {
+            CallError::DeadlinePassed => QueryError::DeadlinePassed { about: Queried::Domains },
+            error => QueryError::Hypervisor { about: Queried::Domains, source: Box::new(error) },
+        })
     }
 
     fn suspend_to(
@@ -188,7 +196,7 @@ impl DomainControl for SimulatedDomain {
         until: Until<'_>,
     ) -> Result<DomainView, BuildError> {
         let before =
-            self.list(until.deadline).map_err(|error| BuildError::new(None, error.into()))?;
+            self.listed(until.deadline).map_err(|error| BuildError::new(None, error.into()))?;
         let request = Request::BuildFrom { configuration: configuration.to_json(Layout::Yajl) };
         let answered = connection::call(&self.socket, &request, Some(stream), until);
         let reason = match answered {
@@ -252,18 +260,23 @@ impl DomainControl for SimulatedDomain {
     ) -> Result<DomainState, QueryError> {
         let domid = domain.domid;
         let request = Request::Settle { domain: *domain };
-        let hypervisor = |source: Cause| QueryError::Hypervisor { domid, source };
+        let hypervisor =
+            |source: Cause| QueryError::Hypervisor { about: Queried::Domain(domid), source };
         match connection::call(&self.socket, &request, None, deadline.into()) {
             Ok(Answer { reply: Reply::Found(view), .. }) => {
                 Ok(view.map_or(DomainState::Gone, |view| view.state))
             }
             Ok(Answer { reply: Reply::Failed(failure), stopped }) => match failure {
                 Failure::NoSuchDomain | Failure::AnotherDomain { .. } => Ok(DomainState::Gone),
-                _ if stopped.is_some() => Err(QueryError::DeadlinePassed { domid }),
+                _ if stopped.is_some() => {
+                    Err(QueryError::DeadlinePassed { about: Queried::Domain(domid) })
+                }
                 failure => Err(hypervisor(Box::new(HostFailure(failure)))),
             },
             Ok(_) => Err(hypervisor(Box::new(CallError::Reply))),
-            Err(CallError::DeadlinePassed) => Err(QueryError::DeadlinePassed { domid }),
+            Err(CallError::DeadlinePassed) => {
+                Err(QueryError::DeadlinePassed { about: Queried::Domain(domid) })
+            }
             Err(error) => Err(hypervisor(Box::new(error))),
         }
     }

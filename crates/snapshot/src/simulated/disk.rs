@@ -3,9 +3,11 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use super::check::read_or_zero;
 use super::content::RECORD_SIZE;
+use super::nbd::NbdDisk;
 use super::spec::{DiskImage, DiskSpec};
 
 /// What is behind a disk: the guest reads and writes records by offset, and does not know where they go.
@@ -21,28 +23,37 @@ pub(crate) struct GuestDisk {
 }
 
 impl GuestDisk {
-    pub(crate) fn open(spec: DiskSpec) -> io::Result<Self> {
-        let backing = open(&spec.image)?;
+    /// `nbd` is the socket of the process that has the domain's qcow2 images open.
+    pub(crate) fn open(spec: DiskSpec, nbd: Option<&Path>) -> io::Result<Self> {
+        let backing: Box<dyn Backing> = match &spec.image {
+            DiskImage::Raw { path } => Box::new(RawFile::open(path, spec.read_only)?),
+            DiskImage::Qcow2 { .. } => {
+                let nbd = nbd.ok_or_else(|| io::Error::other("nobody has its qcow2 image open"))?;
+                Box::new(NbdDisk::open(nbd, &spec.vdev)?)
+            }
+        };
         Ok(Self { spec, backing })
     }
 
-    /// From the next record on, another image is written to, and read.
+    /// From the next record on, another image is written to, and read. Both must be raw: what QEMU has open is moved by QMP.
     pub(crate) fn switch(&mut self, image: DiskImage) -> io::Result<()> {
-        self.backing = open(&image)?;
+        let (DiskImage::Raw { .. }, DiskImage::Raw { path }) = (&self.spec.image, &image) else {
+            let problem = "only a raw disk can be switched, and to a raw image";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        };
+        self.backing = Box::new(RawFile::open(path, self.spec.read_only)?);
         self.spec.image = image;
         Ok(())
     }
 }
 
-fn open(image: &DiskImage) -> io::Result<Box<dyn Backing>> {
-    match image {
-        DiskImage::Raw { path } => {
-            Ok(Box::new(RawFile(OpenOptions::new().read(true).write(true).open(path)?)))
-        }
+struct RawFile(File);
+
+impl RawFile {
+    fn open(path: &Path, read_only: bool) -> io::Result<Self> {
+        Ok(Self(OpenOptions::new().read(true).write(!read_only).open(path)?))
     }
 }
-
-struct RawFile(File);
 
 impl Backing for RawFile {
     fn read_at(&self, record: &mut [u8; RECORD_SIZE], offset: u64) -> io::Result<()> {

@@ -13,6 +13,10 @@
 //!  +------------------------+          +---------------------------------------------------+
 //! ```
 //!
+//! Raw disks are written by the host itself. Qcow2 disks are written by a real `qemu-storage-daemon`, one for each domain, which the
+//! host starts and which dies with it; its QMP socket is where a saver moves them to overlays: [`Inspection::qmp`]. That
+//! needs `qemu-storage-daemon`, and `setpriv` of util-linux.
+//!
 //! What it is not: there is one kind of domain, PV; a suspend cannot be live, as on a hypervisor without shadow paging; a page
 //! of memory costs a system call. What it streams is a libxl stream, and it builds from no other guest's.
 //!
@@ -32,9 +36,11 @@ mod disk;
 mod faults;
 mod host;
 mod memory;
+mod nbd;
 mod operator;
 mod process;
 mod protocol;
+mod qcow2_content;
 mod reasons;
 mod spec;
 mod stream;

@@ -87,6 +87,10 @@ pub struct Inspection {
     pub streaming: bool,
     /// Octets that its memory takes on the host's disk.
     pub memory_stored: u64,
+    /// The QMP socket of the process that has its qcow2 disks open; `None` if it has no such disk.
+    pub qmp: Option<PathBuf>,
+    /// That process.
+    pub storage_daemon: Option<u32>,
     /// What the guest found wrong when it crashed, or what a check of its memory found. `None` if nothing.
     pub wrong: Option<String>,
 }
@@ -99,6 +103,8 @@ pub struct HostView {
     pub pid: u32,
     /// The socket of its Xenstore, if it has one.
     pub xenstore: Option<PathBuf>,
+    /// The directory of its domains' templates, as libxl keeps them, if it keeps any.
+    pub templates: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

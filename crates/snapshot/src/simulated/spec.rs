@@ -1,6 +1,6 @@
 //! What a simulated domain is made of.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -126,11 +126,20 @@ impl DomainSpec {
         Self { name, uuid, domid, guest, disks, acknowledge_ms: ACKNOWLEDGE_MS_DEFAULT }
     }
 
-    /// With one more disk.
+    /// With one more disk, of a raw image.
     #[must_use]
-    pub fn with_disk(mut self, vdev: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        self.disks
-            .push(DiskSpec { vdev: vdev.into(), image: DiskImage::Raw { path: path.into() } });
+    pub fn with_disk(self, vdev: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.with(DiskSpec::new(vdev, DiskImage::Raw { path: path.into() }))
+    }
+
+    /// With one more disk, of a qcow2 image.
+    #[must_use]
+    pub fn with_qcow2_disk(self, vdev: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.with(DiskSpec::new(vdev, DiskImage::Qcow2 { path: path.into() }))
+    }
+
+    fn with(mut self, disk: DiskSpec) -> Self {
+        self.disks.push(disk);
         self
     }
 }
@@ -145,6 +154,16 @@ pub struct DiskSpec {
     pub vdev: String,
     /// Where what the guest writes goes.
     pub image: DiskImage,
+    /// It is opened for reading only. The guest does not know, and crashes when it writes.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+impl DiskSpec {
+    /// A disk that can be written.
+    pub fn new(vdev: impl Into<String>, image: DiskImage) -> Self {
+        Self { vdev: vdev.into(), image, read_only: false }
+    }
 }
 
 /// Where what a guest writes to a disk goes.
@@ -157,4 +176,21 @@ pub enum DiskImage {
         /// The file.
         path: PathBuf,
     },
+    /// An image that a `qemu-storage-daemon` of the domain's own has open, with all that it rests on. It must exist, with a virtual
+    /// size of 512 KiB at least.
+    ///
+    /// Where it is now is QEMU's to say: a saver can move the disk to an overlay through QMP, which the host does not notice.
+    Qcow2 {
+        /// The image that it was opened with.
+        path: PathBuf,
+    },
+}
+
+impl DiskImage {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Raw { path } | Self::Qcow2 { path } => path,
+        }
+    }
 }

@@ -46,6 +46,9 @@ fn simulated_host_program() {
     let _served = xenstore.serve_unix(&socket).unwrap();
     let client = Client::over(Box::new(xenstore.transport(DomId::DOM0)), Options::default());
     let host = Host::new(&directory, Some(HostXenstore::new(client, socket))).unwrap();
+    let templates = directory.join("templates");
+    std::fs::create_dir(&templates).unwrap();
+    let host = host.with_templates(templates).unwrap();
     host.serve(&listener_on_stdin().unwrap()).unwrap();
 }
 

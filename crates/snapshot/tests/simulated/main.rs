@@ -9,4 +9,6 @@ mod crashes;
 mod failures;
 mod hosts;
 mod moments;
+mod qcow2;
+mod toolstack;
 mod xenstore;

@@ -20,8 +20,9 @@ fn a_domain_has_its_nodes_from_its_creation_to_its_destruction() {
     let path = |rest: &str| format!("/local/domain/{domid}/{rest}").parse().unwrap();
     assert_eq!(client.read_text(&path("name")).unwrap(), "web");
     assert_eq!(client.read_text(&path("control/feature-suspend")).unwrap(), "1");
-    let params = format!("/local/domain/0/backend/vbd/{domid}/51712/params").parse().unwrap();
-    assert_eq!(client.read_text(&params).unwrap(), host.path("web-a").to_str().unwrap());
+    let params = format!("/local/domain/0/backend/qdisk/{domid}/51712/params").parse().unwrap();
+    let image = format!("aio:{}", host.path("web-a").display());
+    assert_eq!(client.read_text(&params).unwrap(), image);
     assert!(client.is_domain_introduced(domid).unwrap());
 
     host.control().rename(&domain, "mail", soon()).unwrap();

@@ -4,7 +4,7 @@ use std::io::BufReader;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use libxl_config::model::DomainType;
+use libxl_config::model::{Disk, DiskFormat, DomainType};
 use libxl_config::{DomainConfig, Mode};
 use rustix::event::PollFlags;
 use xsclient::DomId;
@@ -12,6 +12,7 @@ use xsclient::DomId;
 use super::channel::{Channel, Ended};
 use super::domain::{Asked, Domain, Making};
 use super::restored::Restored;
+use super::templates::{self, Templates};
 use super::xenstore::HostXenstore;
 use super::{Cancel, Host};
 use crate::control::{DomainIdentity, DomainKind, DomainState, DomainView};
@@ -77,7 +78,8 @@ fn carry_out(
         }
         Request::Host => {
             let xenstore = host.xenstore.as_ref().map(HostXenstore::socket);
-            Ok(Reply::Host(HostView { pid: std::process::id(), xenstore }))
+            let templates = host.templates.as_ref().map(Templates::path);
+            Ok(Reply::Host(HostView { pid: std::process::id(), xenstore, templates }))
         }
         Request::SuspendTo { domain, live } => {
             let domain = host.domain(&domain)?;
@@ -228,7 +230,8 @@ fn create(host: &Host, spec: DomainSpec) -> Result<Reply, Failure> {
     }
     let memory = Making::memory_of(&host.directory, &guest, disks.len()).map_err(other)?;
     let acknowledge = std::time::Duration::from_millis(acknowledge_ms);
-    host.add(domid, true, &disks, |domid| Making {
+    let config = templates::created(&name, uuid, &guest, &disks);
+    host.add(domid, true, &config, |domid| Making {
         identity: DomainIdentity::new(domid, uuid),
         name,
         spec: guest,
@@ -251,23 +254,18 @@ fn build(
     let problem = |problem: &str| Failure::Configuration { problem: problem.to_owned() };
     let read = DomainConfig::read(configuration.as_bytes(), Mode::Lenient)
         .map_err(|error| problem(&error.to_string()))?;
-    let DomainConfig { c_info, b_info, disks, .. } = read.config;
+    let config = read.config;
+    let DomainConfig { c_info, b_info, .. } = &config;
     if c_info.domain_type != DomainType::Pv {
         return Err(problem("simulated domains are PV"));
     }
-    let name = c_info.name.filter(|name| !name.is_empty()).ok_or(problem("it has no name"))?;
+    let name =
+        c_info.name.clone().filter(|name| !name.is_empty()).ok_or(problem("it has no name"))?;
     let memory_kib = b_info.max_memkb.get().ok_or(problem("it has no max_memkb"))?;
-    let disks = disks
-        .into_iter()
-        .map(|disk| match (disk.vdev, disk.pdev_path) {
-            (Some(vdev), Some(path)) => {
-                Ok(DiskSpec { vdev, image: DiskImage::Raw { path: path.into() } })
-            }
-            _ => Err(problem("a disk has no vdev or no pdev_path")),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let disks = config.disks.iter().map(disk_of).collect::<Result<Vec<_>, _>>().map_err(problem)?;
+    let uuid = c_info.uuid;
     if effect == Some(Effect::FalseSuccess) {
-        let identity = DomainIdentity::new(DomId::new(host.lock().next_domid), c_info.uuid);
+        let identity = DomainIdentity::new(DomId::new(host.lock().next_domid), uuid);
         let (kind, state) = (DomainKind::Pv, DomainState::Paused);
         return Ok(Reply::Domain(DomainView {
             identity,
@@ -298,8 +296,9 @@ fn build(
     if head.disks != disks.len() as u64 {
         return Err(problem("it has another number of disks than the guest"));
     }
-    host.add(None, false, &disks, |domid| Making {
-        identity: DomainIdentity::new(domid, c_info.uuid),
+    let config = templates::filled(config, &head.spec);
+    host.add(None, false, &config, |domid| Making {
+        identity: DomainIdentity::new(domid, uuid),
         name,
         spec: head.spec,
         memory,
@@ -309,6 +308,18 @@ fn build(
         paused: true,
     })
     .map(Reply::Domain)
+}
+
+fn disk_of(disk: &Disk) -> Result<DiskSpec, &'static str> {
+    let (Some(vdev), Some(path)) = (&disk.vdev, &disk.pdev_path) else {
+        return Err("a disk has no vdev or no pdev_path");
+    };
+    let image = match disk.format {
+        DiskFormat::Qcow2 => DiskImage::Qcow2 { path: path.into() },
+        DiskFormat::Unknown | DiskFormat::Raw => DiskImage::Raw { path: path.into() },
+        _ => return Err("a disk is neither raw nor qcow2"),
+    };
+    Ok(DiskSpec { read_only: disk.readwrite == 0, ..DiskSpec::new(vdev, image) })
 }
 
 fn inspect(domain: &Domain, check: bool) -> Result<Reply, Failure> {

@@ -15,6 +15,7 @@ use crate::simulated::protocol::{Failure, Inspection};
 use crate::simulated::spec::{DiskSpec, GuestSpec};
 
 use super::guest;
+use super::storage::StorageDaemon;
 
 /// A domain. Its guest is a thread, which does nothing but while it holds the lock.
 pub(super) struct Domain {
@@ -22,6 +23,8 @@ pub(super) struct Domain {
     pub(super) spec: GuestSpec,
     pub(super) memory: GuestMemory,
     acknowledge: Duration,
+    /// `None` if it has no qcow2 disk, or has ended.
+    storage: Mutex<Option<StorageDaemon>>,
     core: Mutex<Core>,
     changed: Condvar,
 }
@@ -79,8 +82,9 @@ impl Making {
     }
 
     /// Opens the disks and starts the guest's thread.
-    pub(super) fn start(self) -> io::Result<Arc<Domain>> {
-        let disks = self.disks.into_iter().map(GuestDisk::open).collect::<io::Result<_>>()?;
+    pub(super) fn start(self, directory: &Path) -> io::Result<Arc<Domain>> {
+        let storage = StorageDaemon::start(directory, self.identity.domid, &self.disks)?;
+        let (disks, storage) = opened(self.disks, storage)?;
         let core = Core {
             name: self.name,
             paused: self.paused,
@@ -98,6 +102,7 @@ impl Making {
             spec: self.spec,
             memory: self.memory,
             acknowledge: self.acknowledge,
+            storage: Mutex::new(storage),
             core: Mutex::new(core),
             changed: Condvar::new(),
         });
@@ -109,7 +114,38 @@ impl Making {
     }
 }
 
+/// Opens the disks; what the process said that was to have them open tells why it has not.
+fn opened(
+    disks: Vec<DiskSpec>,
+    storage: Option<StorageDaemon>,
+) -> io::Result<(Vec<GuestDisk>, Option<StorageDaemon>)> {
+    let nbd = storage.as_ref().map(StorageDaemon::nbd);
+    match disks.into_iter().map(|disk| GuestDisk::open(disk, nbd)).collect::<io::Result<_>>() {
+        Ok(disks) => Ok((disks, storage)),
+        Err(error) => Err(match storage.map(StorageDaemon::stop) {
+            Some(said) if !said.is_empty() => io::Error::other(said),
+            _ => error,
+        }),
+    }
+}
+
 impl Domain {
+    /// Its guest does nothing any more, and nobody has its disks open.
+    pub(super) fn end(&self) {
+        self.lock().gone = true;
+        self.notify();
+        let storage = self.storage().take();
+        if let Some(said) = storage.map(StorageDaemon::stop)
+            && !said.is_empty()
+        {
+            tracing::warn!(domain = %self.identity, said, "the qemu-storage-daemon had something to say");
+        }
+    }
+
+    fn storage(&self) -> MutexGuard<'_, Option<StorageDaemon>> {
+        self.storage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A panic of the guest's thread leaves a guest that does nothing any more, which is a state like others.
     pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
@@ -149,6 +185,7 @@ impl Domain {
 
     pub(super) fn inspect(&self) -> io::Result<Inspection> {
         let core = self.lock();
+        let storage = self.storage();
         Ok(Inspection {
             view: self.view_of(&core),
             guest: self.spec.clone(),
@@ -156,6 +193,8 @@ impl Domain {
             disks: core.disks.iter().map(|disk| disk.spec.clone()).collect(),
             streaming: core.streaming,
             memory_stored: self.memory.stored()?,
+            qmp: storage.as_ref().map(|storage| storage.qmp().to_owned()),
+            storage_daemon: storage.as_ref().map(StorageDaemon::pid),
             wrong: core.wrong.clone(),
         })
     }

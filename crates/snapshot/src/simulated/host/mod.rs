@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use libxl_config::template::OpenDirError;
 use rustix::event::PollFlags;
 
 use super::faults::{Call, Effect};
@@ -20,22 +21,27 @@ mod channel;
 mod domain;
 mod guest;
 mod restored;
+mod storage;
 mod table;
+mod templates;
 mod xenstore;
 
 pub use xenstore::HostXenstore;
 
 use domain::Domain;
 use table::Domains;
+use templates::Templates;
 
 /// Several simulated domains, and the socket on which they are reached.
 ///
 /// It is meant to be a process of its own, so that its domains outlive whoever saves them: see [`super::HostProcess`]. Nothing
-/// of it is left when that process ends, however it ends: memory files have no names.
+/// of it is left when that process ends: memory files have no names, and the processes that have qcow2 disks open are killed
+/// with it. Only if it is killed, sockets and templates stay.
 #[derive(Debug)]
 pub struct Host {
     directory: PathBuf,
     xenstore: Option<HostXenstore>,
+    templates: Option<Templates>,
     table: Mutex<Table>,
     ended: CancelToken,
 }
@@ -63,9 +69,20 @@ impl Host {
         Ok(Self {
             directory: directory.into(),
             xenstore,
+            templates: None,
             table: Mutex::new(table),
             ended: CancelToken::new()?,
         })
+    }
+
+    /// With a directory in which it keeps the templates of its domains, as libxl does: from a domain's creation to its end.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such directory.
+    pub fn with_templates(mut self, directory: impl AsRef<Path>) -> Result<Self, OpenDirError> {
+        self.templates = Some(Templates::open(directory.as_ref())?);
+        Ok(self)
     }
 
     /// Serves clients until one says that the host is to end, or one that the host is tied to goes away.
@@ -95,9 +112,12 @@ impl Host {
                 }
             })?;
         }
-        for domain in host.lock().domains.values() {
-            domain.lock().gone = true;
-            domain.notify();
+        let domains = std::mem::take(&mut host.lock().domains);
+        for domain in domains.values() {
+            domain.end();
+            if let Err(failure) = host.forget_template(domain.identity) {
+                tracing::warn!(?failure, domain = %domain.identity, "a template is left");
+            }
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use libxl_config::DomainConfig;
 use xsclient::DomId;
 
 use super::calls::other;
@@ -10,7 +11,6 @@ use super::domain::{Domain, Making};
 use super::{Host, Table};
 use crate::control::{DomainIdentity, DomainView};
 use crate::simulated::protocol::{Failure, Reply};
-use crate::simulated::spec::DiskSpec;
 
 /// The domains of a host, by number.
 pub(super) type Domains = BTreeMap<u16, Arc<Domain>>;
@@ -36,7 +36,7 @@ impl Host {
         &self,
         domid: Option<u16>,
         boots: bool,
-        disks: &[DiskSpec],
+        config: &DomainConfig,
         making: impl FnOnce(DomId) -> Making,
     ) -> Result<DomainView, Failure> {
         let mut table = self.lock();
@@ -48,13 +48,10 @@ impl Host {
         let making = making(id);
         table.name_is_free(&making.name)?;
         let (identity, name) = (making.identity, making.name.clone());
-        let domain = making.start().map_err(other)?;
-        if let Some(xenstore) = &self.xenstore
-            && let Err(error) = xenstore.create(identity, &name, disks, boots)
-        {
-            domain.lock().gone = true;
-            domain.notify();
-            return Err(other(error));
+        let domain = making.start(&self.directory).map_err(other)?;
+        if let Err(failure) = self.tell(identity, &name, config, boots) {
+            domain.end();
+            return Err(failure);
         }
         table.next_domid = table.next_domid.max(domid + 1);
         let view = domain.view();
@@ -62,12 +59,41 @@ impl Host {
         Ok(view)
     }
 
+    /// The toolstack's views of a new domain: the template and Xenstore, or neither.
+    fn tell(
+        &self,
+        identity: DomainIdentity,
+        name: &str,
+        config: &DomainConfig,
+        boots: bool,
+    ) -> Result<(), Failure> {
+        if let Some(templates) = &self.templates {
+            templates.create(identity, config).map_err(|problem| Failure::Other { problem })?;
+        }
+        let told = match &self.xenstore {
+            Some(xenstore) => xenstore.create(identity, name, config, boots).map_err(other),
+            None => Ok(()),
+        };
+        if told.is_err() {
+            self.forget_template(identity)?;
+        }
+        told
+    }
+
+    pub(super) fn forget_template(&self, identity: DomainIdentity) -> Result<(), Failure> {
+        match &self.templates {
+            Some(templates) => templates.forget(identity).map_err(other),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn destroy(&self, domain: &Arc<Domain>) -> Result<Reply, Failure> {
-        let mut table = self.lock();
         let identity = domain.identity;
-        table.domains.remove(&identity.domid.get());
-        domain.lock().gone = true;
-        domain.notify();
+        self.lock().domains.remove(&identity.domid.get());
+        // Without the lock: a process is waited for here, and perhaps whoever has locked the template.
+        domain.end();
+        self.forget_template(identity)?;
+        let table = self.lock();
         let shared = table.domains.values().any(|other| other.identity.uuid == identity.uuid);
         if let Some(xenstore) = &self.xenstore {
             xenstore.remove(identity, shared).map_err(other)?;
