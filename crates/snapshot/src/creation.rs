@@ -101,6 +101,9 @@ pub enum LeftReason {
     /// Another file has its name: that one was not touched.
     #[error("another file has its name")]
     OtherFile,
+    /// It is the caller's own descriptor, which is never removed or truncated.
+    #[error("it is the caller's own file")]
+    CallersOwn,
     /// The system refused.
     #[error("it cannot be removed: {0}")]
     Io(io::Error),

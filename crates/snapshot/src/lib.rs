@@ -28,6 +28,7 @@ pub mod restore;
 pub mod save;
 pub mod simulated;
 mod target;
+pub mod verify;
 pub mod xenstore_state;
 
 pub use access::{GuardianProgram, HostAccess, Quiescer};

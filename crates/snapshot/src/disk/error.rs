@@ -41,6 +41,16 @@ pub enum DiskRefusal {
         /// Why.
         source: io::Error,
     },
+    /// The caller's descriptor cannot be written as a new image.
+    #[error("{vdev}: the descriptor of {} {reason}", path.display())]
+    Descriptor {
+        /// The disk.
+        vdev: String,
+        /// What the kernel calls it.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
     /// Two disks of the request have something in common that they must not.
     #[error("{vdev}: another disk of the request has {what} as well")]
     Twice {
@@ -310,6 +320,14 @@ pub enum DiskFailure {
         /// The tag.
         tag: String,
     },
+    /// A snapshot that was deleted is in the image still.
+    #[error("{} has the snapshot {tag:?} still", path.display())]
+    SnapshotStays {
+        /// The image.
+        path: PathBuf,
+        /// The tag.
+        tag: String,
+    },
     /// The deadline has passed.
     #[error("{}: the deadline has passed while it was to be {step}", path.display())]
     Deadline {
@@ -317,6 +335,20 @@ pub enum DiskFailure {
         path: PathBuf,
         /// What was going on.
         step: &'static str,
+    },
+    /// The caller broke it off.
+    #[error("{}: broken off by the caller", path.display())]
+    Stopped {
+        /// The file.
+        path: PathBuf,
+    },
+    /// QEMU shows some overlays of a transaction in their place and others not, which the transaction cannot have done.
+    #[error("QEMU shows the overlays of {} in place and those of {} not", pivoted.join(", "), others.join(", "))]
+    Mixed {
+        /// Disks whose overlay is in its place; at least one.
+        pivoted: Vec<String>,
+        /// Disks that are as before; at least one.
+        others: Vec<String>,
     },
     /// The caller's own snapshotter.
     #[error("the hook failed")]

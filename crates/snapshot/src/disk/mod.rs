@@ -46,6 +46,7 @@
 
 mod action;
 mod copy;
+mod digest;
 mod error;
 pub mod image;
 mod internal;
@@ -59,7 +60,14 @@ pub use crate::creation::{LeftBehind, LeftReason, RollbackReport};
 
 pub use action::{DiskAction, DiskPlan, DiskSnapshot, DiskWarning, PlannedDisk};
 pub use copy::{CopyMethod, ImageCopies, ImageCopy};
+pub use digest::digest_image;
 pub use error::{CommitError, DiskFailure, DiskRefusal, PlanError, PrepareError, WrongStage};
-pub use internal::{LiveInternal, LiveInternalSnapshot, OfflineInternal, OfflineInternalSnapshot};
-pub use overlay::{BackingName, LiveOverlay, LiveOverlays, OfflineOverlay, OfflineOverlays};
+pub use internal::{
+    LiveInternal, LiveInternalSnapshot, OfflineInternal, OfflineInternalSnapshot, TagIntent,
+    recover_internal,
+};
+pub use overlay::{
+    BackingName, LiveOverlay, LiveOverlays, OfflineOverlay, OfflineOverlays, OverlayIntent,
+    OverlaysAre, PivotState, create_overlay, pivot_state, recover_overlays,
+};
 pub use snapshotter::{Description, DiskSnapshotter, SnapshotFailed, snapshot};

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use proptest::prelude::*;
-use snapshot::NoLog;
 use snapshot::disk::image::{Digest, ImageFormat, Writers};
 use snapshot::disk::{
     CommitError, CopyMethod, DiskAction, DiskFailure, DiskSnapshotter, ImageCopies, ImageCopy,
     SnapshotFailed, snapshot,
 };
+use snapshot::{Located, NoLog};
 
 use crate::programs::{available, deadline, files, qemu_img};
 
@@ -23,7 +23,7 @@ fn copy(image: &Path, destination: &Path, method: CopyMethod) -> ImageCopy {
         image: image.to_owned(),
         format: ImageFormat::Raw,
         method,
-        destination: destination.to_owned(),
+        destination: Located::Name(destination.to_owned()),
         digest: true,
     }
 }

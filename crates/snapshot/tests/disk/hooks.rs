@@ -9,7 +9,7 @@ use snapshot::disk::{
     DiskSnapshot, DiskSnapshotter, ImageCopies, ImageCopy, PlanError, PlannedDisk, PrepareError,
     RollbackReport, SnapshotFailed, snapshot,
 };
-use snapshot::{CreationLog, NoLog};
+use snapshot::{CreationLog, Located, NoLog};
 
 use crate::programs::deadline;
 
@@ -84,7 +84,7 @@ fn copies(image: &Path, destination: &Path) -> ImageCopies {
         image: image.to_owned(),
         format: ImageFormat::Raw,
         method: CopyMethod::Sparse,
-        destination: destination.to_owned(),
+        destination: Located::Name(destination.to_owned()),
         digest: false,
     }])
 }

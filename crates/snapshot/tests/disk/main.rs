@@ -4,6 +4,8 @@
 
 mod chains;
 mod copies;
+mod descriptors;
+mod digests;
 mod headers;
 mod hooks;
 mod internal;
@@ -14,3 +16,5 @@ mod offline;
 mod programs;
 mod proxy;
 mod qmp;
+mod recovery;
+mod restore;

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::check_tag;
+use super::recovery::{TagIntent, id_of};
 use crate::CreationLog;
 use crate::disk::image::{DEPTH_DEFAULT, ImageFormat, ImageRef};
-use crate::disk::overlay::{CheckedNode, check_node, job_refusals, names};
+use crate::disk::overlay::{CheckedNode, check_node, job_refusals};
 use crate::disk::qmp::{QmpClient, QmpError, QmpNode, TransactionAction};
 use crate::disk::target::Unique;
 use crate::disk::{
@@ -59,6 +60,24 @@ impl LiveInternal {
     /// Snapshots of these disks of the QEMU behind a QMP socket.
     pub fn new(socket: impl Into<PathBuf>, disks: Vec<LiveInternalSnapshot>) -> Self {
         Self { socket: socket.into(), disks, stage: Stage::Fresh }
+    }
+
+    /// What a commit is going to do, for [`recover_internal`](super::recover_internal).
+    ///
+    /// # Errors
+    ///
+    /// If it is not prepared, or done already.
+    pub fn intents(&self) -> Result<Vec<TagIntent>, WrongStage> {
+        let Stage::Prepared(all_checked) = &self.stage else {
+            return Err(WrongStage { wanted: "telling of the commit", is: self.stage.name() });
+        };
+        let intent = |(disk, checked): (&LiveInternalSnapshot, &CheckedNode)| TagIntent {
+            vdev: disk.vdev.clone(),
+            node: disk.node.clone(),
+            image: checked.chain.active().clone(),
+            tag: disk.tag.clone(),
+        };
+        Ok(self.disks.iter().zip(all_checked).map(intent).collect())
     }
 
     fn check(&self, deadline: Instant) -> Result<Vec<CheckedNode>, PlanError> {
@@ -184,12 +203,8 @@ impl LiveInternalSnapshot {
         TransactionAction::InternalSnapshot { node: self.node.clone(), tag: self.tag.clone() }
     }
 
-    /// The id of the snapshot with the tag, if the node shows the image still.
     fn id_in(&self, nodes: &[QmpNode], image: &ImageRef) -> Option<String> {
-        let node = nodes.iter().find(|node| node.name == self.node)?;
-        let mut snapshots = node.image.snapshots.iter();
-        let made = snapshots.find(|snapshot| snapshot.name == self.tag)?;
-        names(&node.image, image).then(|| made.id.clone())
+        id_of(&self.tag, &self.node, image, nodes)
     }
 }
 

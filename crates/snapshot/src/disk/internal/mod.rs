@@ -2,9 +2,11 @@
 
 mod live;
 mod offline;
+mod recovery;
 
 pub use live::{LiveInternal, LiveInternalSnapshot};
 pub use offline::{OfflineInternal, OfflineInternalSnapshot};
+pub use recovery::{TagIntent, recover_internal};
 
 use crate::disk::DiskRefusal;
 

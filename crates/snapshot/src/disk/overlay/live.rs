@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::BackingName;
 use super::graph::{CheckedNode, check_node, holders_of, job_refusals, names};
+use super::pivot::OverlayIntent;
 use super::prepared::{OCTETS_NEEDED, PreparedOverlay};
 use crate::CreationLog;
-use crate::disk::image::{
-    Chain, ChainRules, DEPTH_DEFAULT, ImageFormat, ImageRef, OpenImage, Writers,
-};
+use crate::disk::image::{DEPTH_DEFAULT, ImageFormat, OpenImage};
 use crate::disk::qemu_img::QemuImg;
 use crate::disk::qmp::{QmpClient, QmpError, QmpNode, TransactionAction};
 use crate::disk::target::{Unique, check_target};
@@ -132,6 +131,18 @@ impl LiveOverlays {
     pub fn with_recheck(mut self, recheck: Duration) -> Self {
         self.recheck = recheck;
         self
+    }
+
+    /// What a commit is going to do, for [`recover_overlays`](super::recover_overlays).
+    ///
+    /// # Errors
+    ///
+    /// If it is not prepared, or done already.
+    pub fn intents(&self) -> Result<Vec<OverlayIntent>, WrongStage> {
+        match &self.stage {
+            Stage::Prepared(ready) => Ok(ready.iter().map(Ready::intent).collect()),
+            stage => Err(WrongStage { wanted: "telling of the commit", is: stage.name() }),
+        }
     }
 
     fn check(&self, deadline: Instant) -> Result<Vec<CheckedNode>, PlanError> {
@@ -329,7 +340,7 @@ impl Transaction<'_> {
         deadline: Instant,
     ) -> Result<(), DiskFailure> {
         let nodes = client.nodes(deadline)?;
-        for Ready { disk, checked, overlay } in self.ready {
+        for ready @ Ready { disk, checked, overlay } in self.ready {
             let base = checked.chain.active();
             let now = check_node(
                 &disk.vdev,
@@ -340,12 +351,12 @@ impl Transaction<'_> {
             );
             match now {
                 Ok(now) if now.chain.is_same_files(&checked.chain) => {}
-                Ok(_) => return Err(self.graph(disk, base)),
+                Ok(_) => return Err(ready.intent().not_shown()),
                 Err(refusals) => return Err(DiskFailure::Refused { refusals }),
             }
             overlay.verify(base)?;
         }
-        for Ready { disk, checked, overlay } in self.ready {
+        for ready @ Ready { disk, checked, overlay } in self.ready {
             let path = disk.overlay.to_str().unwrap_or_default();
             client.add_overlay(&disk.overlay_node, path, checked.cache, deadline)?;
             *added += 1;
@@ -358,11 +369,11 @@ impl Transaction<'_> {
             // The name may have meant another file at the moment when QEMU opened it.
             let writing = holders_of(&now)?.writing;
             if checked.qemu.is_some_and(|qemu| writing != [qemu]) {
-                return Err(self.graph(disk, checked.chain.active()));
+                return Err(ready.intent().not_shown());
             }
         }
         let nodes = client.nodes(deadline)?;
-        for Ready { disk, checked, overlay } in self.ready {
+        for ready @ Ready { disk, checked, overlay } in self.ready {
             let node = nodes.iter().find(|node| node.name == disk.overlay_node);
             let right = node.is_some_and(|node| {
                 names(&node.image, &overlay.image)
@@ -370,7 +381,7 @@ impl Transaction<'_> {
                     && !node.read_only
             });
             if !right {
-                return Err(self.graph(disk, checked.chain.active()));
+                return Err(ready.intent().not_shown());
             }
         }
         Ok(())
@@ -403,7 +414,7 @@ impl Transaction<'_> {
                 return Err(CommitError::Unknown { source, asked: Box::new(error.into()) });
             }
         };
-        let pivoted = self.ready.iter().filter(|ready| ready.is_pivoted(&nodes)).count();
+        let pivoted = self.ready.iter().filter(|ready| ready.intent().is_pivoted(&nodes)).count();
         if pivoted == self.ready.len() {
             return self.results(&nodes, true).map_err(CommitError::Unverified);
         }
@@ -411,8 +422,7 @@ impl Transaction<'_> {
         let deleted = if pivoted == 0 {
             self.delete_nodes(&mut client, self.ready.len(), deadline).map_err(DiskFailure::from)
         } else {
-            let Ready { disk, checked, .. } = &self.ready[0];
-            Err(self.graph(disk, checked.chain.active()))
+            Err(self.ready[0].intent().not_shown())
         };
         match deleted {
             Ok(()) => Err(CommitError::Unchanged(source)),
@@ -421,63 +431,16 @@ impl Transaction<'_> {
     }
 
     fn results(&self, nodes: &[QmpNode], lost: bool) -> Result<Vec<DiskSnapshot>, DiskFailure> {
-        self.ready.iter().map(|ready| self.result(ready, nodes, lost)).collect()
-    }
-
-    fn result(
-        &self,
-        ready: &Ready,
-        nodes: &[QmpNode],
-        lost: bool,
-    ) -> Result<DiskSnapshot, DiskFailure> {
-        let Ready { disk, checked, overlay } = ready;
-        let base = checked.chain.active();
-        if !ready.is_pivoted(nodes) {
-            return Err(self.graph(disk, base));
-        }
-        let rules = ChainRules { depth: self.depth, writers: Writers::Anybody };
-        let chain =
-            Chain::read(&disk.overlay, ImageFormat::Qcow2, rules).map_err(|broken| match broken
-                .into_iter()
-                .next()
-            {
-                Some(source) => DiskFailure::Chain { path: disk.overlay.clone(), source },
-                None => self.graph(disk, base),
-            })?;
-        let mut images = chain.into_images();
-        let active = images.remove(0);
-        let Some(frozen) = images.first().filter(|frozen| frozen.is_same_file(base)).cloned()
-        else {
-            return Err(self.graph(disk, base));
+        let result = |ready: &Ready| {
+            let intent = ready.intent();
+            if !intent.is_pivoted(nodes) {
+                return Err(intent.not_shown());
+            }
+            let mut warnings = ready.checked.warnings.clone();
+            warnings.extend(lost.then_some(DiskWarning::QmpLost));
+            intent.snapshot(nodes, self.depth, warnings)
         };
-        if !active.is_same_file(&overlay.image) {
-            return Err(self.graph(disk, base));
-        }
-        let mut warnings = checked.warnings.clone();
-        if lost {
-            warnings.push(DiskWarning::QmpLost);
-        }
-        // By its name it may be gone, if QEMU replaced it by itself.
-        if nodes.iter().any(|node| node.name == disk.node && !node.read_only) {
-            warnings.push(DiskWarning::FrozenNotReadOnly { node: disk.node.clone() });
-        }
-        Ok(DiskSnapshot {
-            vdev: disk.vdev.clone(),
-            action: disk.action(),
-            frozen,
-            active,
-            chain: images,
-            digest: None,
-            warnings,
-        })
-    }
-
-    fn graph(&self, disk: &LiveOverlay, frozen: &ImageRef) -> DiskFailure {
-        DiskFailure::Graph {
-            vdev: disk.vdev.clone(),
-            active: disk.overlay.clone(),
-            frozen: frozen.path.clone(),
-        }
+        self.ready.iter().map(result).collect()
     }
 }
 
@@ -489,13 +452,14 @@ impl Ready {
         }
     }
 
-    fn is_pivoted(&self, nodes: &[QmpNode]) -> bool {
-        let node = nodes.iter().find(|node| node.name == self.disk.overlay_node);
-        node.is_some_and(|node| {
-            let below = node.image.backing.as_deref();
-            names(&node.image, &self.overlay.image)
-                && below.is_some_and(|below| names(below, self.checked.chain.active()))
-        })
+    fn intent(&self) -> OverlayIntent {
+        OverlayIntent {
+            vdev: self.disk.vdev.clone(),
+            node: self.disk.node.clone(),
+            overlay: self.overlay.image.clone(),
+            overlay_node: self.disk.overlay_node.clone(),
+            base: self.checked.chain.active().clone(),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 mod graph;
 mod live;
 mod offline;
+mod pivot;
 mod prepared;
 
 pub(super) use graph::{CheckedNode, check_node, job_refusals, names};
@@ -12,6 +13,8 @@ pub(super) use prepared::check_backing;
 
 pub use live::{LiveOverlay, LiveOverlays};
 pub use offline::{OfflineOverlay, OfflineOverlays};
+pub use pivot::{OverlayIntent, OverlaysAre, PivotState, pivot_state, recover_overlays};
+pub use prepared::create_overlay;
 
 /// How an overlay names what it rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -80,6 +80,30 @@ impl PreparedOverlay {
     }
 }
 
+/// Makes an overlay over any image, for a disk that is restored: what the image holds is never written again.
+///
+/// The image has to be as `base` tells of it. It is opened for reading only, and the overlay records its absolute path and its
+/// format.
+///
+/// # Errors
+///
+/// If the base has changed, if there is something with the name already, or if a step fails. Nothing is left then.
+pub fn create_overlay(
+    qemu_img: &QemuImg,
+    target: &Path,
+    base: &ImageRef,
+    log: &mut dyn CreationLog,
+    deadline: Instant,
+) -> Result<ImageRef, DiskFailure> {
+    let changes = ImageRef::read(&base.path, base.format)?.changes_since(base);
+    if !changes.is_empty() {
+        return Err(DiskFailure::Changed { path: base.path.clone(), changes });
+    }
+    let (name, size) = (&BackingName::Absolute, base.virtual_size);
+    let made = PreparedOverlay::create(qemu_img, target, name, base, size, log, deadline)?;
+    Ok(made.image)
+}
+
 /// The descriptor of a new file is for writing only.
 fn reopen_for_reading(file: &File) -> std::io::Result<File> {
     use std::os::fd::AsRawFd;
