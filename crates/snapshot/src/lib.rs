@@ -39,4 +39,5 @@ pub use creation::{
 pub use journal::JournalError;
 pub use manifest::Snapshot;
 pub use progress::{Observer, Phase, Progress};
+pub use restore::{RestorePlan, plan_restore, restore};
 pub use target::{FreeSpace, Located, Target, TargetError, free_space};
