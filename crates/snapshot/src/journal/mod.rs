@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! save:     begin  created*  freezing?  suspending?  naming?  tagging?  committed*  pivoting?  pivoted  thawed?  saved
-//! restore:  begin  freeing?  created*   building?    built?   committing           restored
+//! restore:  begin  created*  building?  built?  committing  restored
 //! either:   ...    rolled-back
 //! ```
 //!
