@@ -12,6 +12,8 @@
 //! themselves say which.
 
 mod record;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::fs::File;

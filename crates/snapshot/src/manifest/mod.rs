@@ -1,5 +1,9 @@
 //! What was saved: the result of a save, which a caller keeps where it likes.
 
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::path::PathBuf;
