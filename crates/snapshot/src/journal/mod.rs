@@ -11,6 +11,7 @@
 //! Up to `pivoting` (`committing`) a call that died is rolled back, from there on it is completed; in between the disks
 //! themselves say which.
 
+pub(crate) mod fuzzing;
 mod record;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! What was saved: the result of a save, which a caller keeps where it likes.
 
+pub(crate) mod fuzzing;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]
