@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-pub(crate) use record::{BeginRestore, BeginSave, DraftSave, Operation, Record};
+pub(crate) use record::{BeginRestore, BeginSave, DraftSave, Operation, Record, RestoredDraft};
 pub use text::JournalError;
 pub(crate) use text::ReadJournal;
 
