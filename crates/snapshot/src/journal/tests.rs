@@ -95,7 +95,7 @@ fn a_torn_last_line_is_cut_off_and_what_is_written_then_follows_the_whole_ones()
     let journal = directory.path().join("journal");
     let (id, lines) = (Uuid::from_u128(5), lines());
     std::fs::write(&journal, format!("{}{}", lines[..3].concat(), &lines[4][..20])).unwrap();
-    let read = super::read(&journal).unwrap().unwrap();
+    let read = read(&journal).unwrap().unwrap();
     let mut again = Journal::reopen(&journal, id, read.intact).unwrap();
     again.write(&Record::RolledBack).unwrap();
     let expected = format!("{}{}", lines[..3].concat(), line(&Record::RolledBack));
@@ -174,7 +174,7 @@ fn a_first_line_that_was_torn_says_that_nothing_was_done_and_another_file_is_ref
     let first = line(&begin());
     let mut never_written = first.clone().into_bytes();
     never_written[20..].fill(0);
-    for octets in [&b""[..], &[0; 4096], first[..5].as_bytes(), &never_written] {
+    for octets in [&b""[..], &[0; 4096], &first.as_bytes()[..5], &never_written] {
         assert!(parse(path(), octets).unwrap().is_none(), "{octets:?}");
     }
     for octets in [&b"\n"[..], b"nonsense", b"nonsense\n", b"#!/bin/sh\n", b"00000000 {\"re\":"] {
