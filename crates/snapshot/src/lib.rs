@@ -45,3 +45,4 @@ pub use journal::JournalError;
 pub use manifest::Snapshot;
 pub use progress::{Observer, Phase, Progress};
 pub use target::{FreeSpace, Located, Target, TargetError, free_space};
+pub use verify::verify;
