@@ -24,6 +24,7 @@ pub mod image;
 mod journal;
 pub mod manifest;
 mod progress;
+pub mod recover;
 pub mod restore;
 pub mod save;
 pub mod simulated;
@@ -37,6 +38,9 @@ pub use creation::{
     CreatedFile, CreationLog, LeftBehind, LeftReason, NoLog, RollbackReport, temporary_name,
 };
 pub use journal::JournalError;
+#[doc(hidden)]
+pub use journal::steps as crash_steps;
 pub use manifest::Snapshot;
 pub use progress::{Observer, Phase, Progress};
+pub use recover::recover;
 pub use target::{FreeSpace, Located, Target, TargetError, free_space};

@@ -1,6 +1,7 @@
 //! Lines of a journal.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::record::{Operation, Record};
@@ -21,6 +22,12 @@ pub enum JournalError {
         step: &'static str,
         /// Why not.
         source: io::Error,
+    },
+    /// Whoever writes it is alive, or somebody else recovers.
+    #[error("the journal {} is in use: what it is of is still going on", path.display())]
+    InUse {
+        /// The journal.
+        path: PathBuf,
     },
     /// It is longer than any.
     #[error("the journal {} has {octets} octets, more than {JOURNAL_MAX}", path.display())]
@@ -73,16 +80,22 @@ pub(super) fn line(record: &Record) -> String {
 }
 
 /// Reads a journal; `None` if not even its first line is whole, so that nothing had been done.
-pub(crate) fn read(path: &Path) -> Result<Option<ReadJournal>, JournalError> {
+pub(super) fn read(path: &Path, mut file: &File) -> Result<Option<ReadJournal>, JournalError> {
     let failed = |source| JournalError::Io { path: path.to_owned(), step: "read", source };
-    let octets = path.metadata().map_err(failed)?.len();
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(io::ErrorKind::InvalidInput.into()));
+    }
+    let octets = metadata.len();
     if octets > JOURNAL_MAX {
         return Err(JournalError::TooLong { path: path.to_owned(), octets });
     }
-    parse(path, &std::fs::read(path).map_err(failed)?)
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(failed)?;
+    parse(path, &text)
 }
 
-pub(crate) fn parse(path: &Path, octets: &[u8]) -> Result<Option<ReadJournal>, JournalError> {
+fn parse(path: &Path, octets: &[u8]) -> Result<Option<ReadJournal>, JournalError> {
     let mut records = Vec::new();
     let mut intact = 0;
     let mut lines = octets.split_inclusive(|octet| *octet == b'\n').enumerate().peekable();
