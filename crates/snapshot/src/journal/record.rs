@@ -8,12 +8,7 @@ use uuid::Uuid;
 use crate::Snapshot;
 use crate::control::{DomainIdentity, DomainState};
 use crate::creation::CreatedFile;
-<<<<<<< HEAD
 use crate::disk::{DiskSnapshot, OverlayIntent, TagIntent};
-=======
-use crate::disk::DiskSnapshot;
-use crate::disk::image::ImageRef;
->>>>>>> core
 use crate::restore::{Restored, Start};
 use crate::save::{After, ConfigUpdate};
 
@@ -118,16 +113,6 @@ pub(crate) struct DraftSave {
     pub(crate) overlays: Vec<OverlayIntent>,
     /// The hook whose disks cannot be brought back, if those are the last group.
     pub(crate) hook: Option<String>,
-}
-
-/// An overlay that is about to be put over an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct OverlayIntent {
-    pub(crate) vdev: String,
-    pub(crate) node: String,
-    pub(crate) overlay: ImageRef,
-    pub(crate) overlay_node: String,
-    pub(crate) base: ImageRef,
 }
 
 /// What a restore set out to do.
