@@ -1,0 +1,3 @@
+//! Whole domains: saved from simulated hosts and brought back to them.
+
+mod restore;
