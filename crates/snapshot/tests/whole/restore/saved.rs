@@ -72,8 +72,20 @@ pub(super) struct Saved {
     frozen: Vec<Vec<u8>>,
 }
 
+/// What became of the original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Original {
+    Runs,
+    Paused,
+    Destroyed,
+}
+
 /// As [`Saved`], or the reason why not.
 pub(super) fn saved(test: &str, memory: Memory) -> Option<Saved> {
+    saved_and(test, memory, Original::Runs)
+}
+
+pub(super) fn saved_and(test: &str, memory: Memory, original: Original) -> Option<Saved> {
     for program in ["qemu-img", "qemu-storage-daemon", "setpriv"] {
         let started = Command::new(program).arg("--version").stdout(Stdio::null()).status();
         if !started.is_ok_and(|status| status.success()) {
@@ -86,10 +98,10 @@ pub(super) fn saved(test: &str, memory: Memory) -> Option<Saved> {
     program.args(["--ignored", "--exact", "restore::saved::simulated_host_program"]);
     program.env(DIRECTORY, directory.path()).stdout(Stdio::null());
     let process = HostProcess::start(program, directory.path().join("host"), soon()).unwrap();
-    Some(save(process, directory, memory))
+    Some(save(process, directory, memory, original))
 }
 
-fn save(process: HostProcess, directory: TempDir, format: Memory) -> Saved {
+fn save(process: HostProcess, directory: TempDir, format: Memory, original: Original) -> Saved {
     let at = |name: &str| directory.path().join(name);
     let mut spec = DomainSpec::new("web", Uuid::from_u128(0x77_6562), GuestSpec::new(SEED, PAGES));
     for vdev in DISKS {
@@ -113,7 +125,14 @@ fn save(process: HostProcess, directory: TempDir, format: Memory) -> Saved {
         LiveOverlay::new(vdev, format!("{vdev}-qcow2"), overlay, format!("{vdev}-1"))
     });
     let disks = snapshot(&mut LiveOverlays::new(qmp, overlays.to_vec()), soon()).unwrap();
-    control.resume(&web, soon()).unwrap();
+    match original {
+        Original::Runs => control.resume(&web, soon()).unwrap(),
+        Original::Paused => {
+            control.pause(&web, soon()).unwrap();
+            control.resume(&web, soon()).unwrap();
+        }
+        Original::Destroyed => control.destroy(&web, soon()).unwrap(),
+    }
 
     let disks: Vec<_> = disks.into_iter().map(digested).collect();
     let frozen = disks.iter().map(|disk| fs::read(&disk.frozen.path).unwrap()).collect();
