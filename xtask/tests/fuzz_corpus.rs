@@ -15,6 +15,8 @@ const TARGETS: &[Target] = &[
     ("migration", xenstore_migration::fuzzing::read_and_write),
     ("image_headers", snapshot::image::fuzzing::image_headers),
     ("save_stream", snapshot::image::fuzzing::save_stream),
+    ("qcow2_header", snapshot::disk::fuzzing::qcow2_header),
+    ("qmp", snapshot::disk::fuzzing::qmp),
     ("server", xenstored::fuzzing::requests),
     ("xenstore_ls", xenstored::fuzzing::text_form),
 ];

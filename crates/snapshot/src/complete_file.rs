@@ -88,12 +88,20 @@ impl CompleteFile {
             Ok(file) => File::from(file),
             Err(errno) => return Err(failed(path, CompleteFileStep::Create, errno)),
         };
-        let created = CreatedFile::new(absolute, &file);
-        // From here on the temporary file is removed on dropping, also if it cannot be told of.
-        let placeholder = CreatedFile { path: PathBuf::new(), dev: 0, ino: 0 };
-        let mut it =
-            Self { path, directory, name, file, created: placeholder, temporary: Some(temporary) };
-        it.created = created.map_err(|source| it.error(CompleteFileStep::Create, source))?;
+        let created = match CreatedFile::new(absolute, &file) {
+            Ok(created) => created,
+            Err(source) => {
+                // What cannot be told of must not stay; that removing it fails as well would say nothing more.
+                let _ = unlinkat(&directory, &temporary, AtFlags::empty());
+                return Err(CompleteFileError::Step {
+                    path,
+                    step: CompleteFileStep::Create,
+                    source,
+                });
+            }
+        };
+        // From here on the temporary file is removed on dropping.
+        let it = Self { path, directory, name, file, created, temporary: Some(temporary) };
         log.created(&it.created).map_err(|source| it.error(CompleteFileStep::Log, source))?;
         Ok(it)
     }

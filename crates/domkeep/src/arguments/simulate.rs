@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, StringValueParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
@@ -12,10 +12,11 @@ use uuid::Uuid;
 pub(crate) enum Simulate {
     /// Run a host until SIGINT or SIGTERM: its socket DIR/host, its Xenstore DIR/xenstore, its templates DIR/templates
     Serve {
-        /// Its directory, which is made if it is not there
+        /// Its directory; the domains' memory is in files without names there
+        #[arg(value_name = "DIR", value_parser = text_path())]
         directory: PathBuf,
         /// Its socket, if it is to be another
-        #[arg(long)]
+        #[arg(long, value_parser = text_path())]
         socket: Option<PathBuf>,
     },
     /// Make a domain, paused before it has run
@@ -77,6 +78,11 @@ pub(crate) enum ImageFormat {
 #[derive(Debug, thiserror::Error)]
 #[error("not VDEV=PATH:FORMAT with raw or qcow2 as FORMAT")]
 struct DiskError;
+
+/// Hosts tell their clients about their paths in JSON, which holds text only.
+fn text_path() -> impl TypedValueParser<Value = PathBuf> {
+    StringValueParser::new().map(PathBuf::from)
+}
 
 fn disk() -> impl TypedValueParser<Value = NewDisk> {
     OsStringValueParser::new().try_map(|typed| parsed(typed.as_bytes()).ok_or(DiskError))

@@ -18,6 +18,14 @@
 //! | copies of images that nobody writes meanwhile | [`ImageCopies`] |
 //! | LVM, ZFS, a storage array | the caller's own [`DiskSnapshotter`] |
 //!
+//! What a call that died has left is found by what its caller kept of it:
+//!
+//! | of what | kept beforehand | afterwards |
+//! |---|---|---|
+//! | new files | what a [`CreationLog`](crate::CreationLog) is told | [`CreatedFile::remove`](crate::CreatedFile::remove) |
+//! | overlays on a running QEMU | [`LiveOverlays::intents`] | [`recover_overlays`], before any file is removed |
+//! | snapshots in images on a running QEMU | [`LiveInternal::intents`] | [`recover_internal`] |
+//!
 //! ```no_run
 //! use std::time::{Duration, Instant};
 //! use snapshot::disk::{LiveOverlay, LiveOverlays, snapshot};
@@ -48,6 +56,8 @@ mod action;
 mod copy;
 mod digest;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 mod internal;
 mod overlay;

@@ -4,40 +4,55 @@
 //! last line may be torn; any other that is broken makes the journal unreadable, and nothing is touched then.
 //!
 //! ```text
-//! save:     begin  created*  suspending  named?  committed*  pivoting?  pivoted  done
-//! restore:  begin  created*  building    built   committing  committed  done
+//! save:     begin  created*  freezing?  suspending?  naming?  tagging?  committed*  pivoting?  pivoted  thawed?  saved
+//! restore:  begin  created*  building?  built?  committing  restored
+//! either:   ...    rolled-back
 //! ```
 //!
-//! Up to `pivoting` (`committing`) a call that died is rolled back, from there on it is completed; in between the disks
-//! themselves say which.
+//! Up to `pivoting` (`committing`) a call that died is rolled back, from `pivoted` (`committing`) on it is completed; in between
+//! the disks themselves say which. Files are created anywhere before `naming`, and by copies of disks after it.
+//!
+//! While a journal is written it is locked, so that nobody recovers what is still going on. The lock ends with the process.
 
+pub(crate) mod fuzzing;
 mod record;
+#[doc(hidden)]
+pub mod steps;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 
-pub(crate) use record::{
-    BeginRestore, BeginSave, DraftSave, Operation, Record, RestoredDraft, TagIntent,
-};
+pub(crate) use record::{BeginRestore, BeginSave, DraftSave, Operation, Record, RestoredDraft};
 pub use text::JournalError;
-pub(crate) use text::read;
+pub(crate) use text::ReadJournal;
 
 use crate::creation::{CreatedFile, CreationLog};
 
 /// A journal that is being written. Without a file it remembers nothing, and everything else is the same.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    file: Option<(File, PathBuf)>,
+    file: Option<JournalFile>,
     prefix: String,
     /// Whether records are synced.
     durable: bool,
-    /// Called after each record, for tests that kill at each of them.
     created: Vec<CreatedFile>,
+}
+
+/// Locked as long as it is open.
+#[derive(Debug)]
+struct JournalFile {
+    file: File,
+    /// Where the next line goes.
+    end: u64,
+    path: PathBuf,
 }
 
 impl Journal {
@@ -51,41 +66,84 @@ impl Journal {
         let file = match path {
             None => None,
             Some(path) => {
-                let file = File::options()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-                    .open(path)?;
-                Some((file, path.to_owned()))
+                let file = options().create_new(true).mode(0o600).open(path)?;
+                lock(&file)?;
+                Some(JournalFile { file, end: 0, path: path.to_owned() })
             }
         };
         let mut journal = Self { file, prefix: prefix(id), durable, created: Vec::new() };
         journal.write(begin)?;
-        if let (true, Some((_, path))) = (durable, &journal.file) {
-            sync_directory(path)?;
+        if let (true, Some(file)) = (durable, &journal.file) {
+            sync_directory(&file.path)?;
         }
         Ok(journal)
     }
 
-    /// Goes on with a journal that was found; a torn last line is cut off.
-    pub(crate) fn reopen(path: &Path, id: uuid::Uuid, intact: u64) -> io::Result<Self> {
-        let flags = OFlags::NOFOLLOW.bits().cast_signed();
-        let file = File::options().append(true).custom_flags(flags).open(path)?;
-        file.set_len(intact)?;
-        let file = Some((file, path.to_owned()));
-        Ok(Self { file, prefix: prefix(id), durable: true, created: Vec::new() })
+    /// Remembers what is created, and writes nothing down.
+    pub(crate) fn none(id: uuid::Uuid) -> Self {
+        Self { file: None, prefix: prefix(id), durable: false, created: Vec::new() }
     }
 
-    /// Writes a record down. It is durable on return.
-    pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
-        if let Some((file, _)) = &mut self.file {
-            file.write_all(text::line(record).as_bytes())?;
-            if self.durable {
-                file.sync_data()?;
+    /// Goes on with a journal that was found, whose last line may be torn; `None` if not even its first line is whole, so that
+    /// nothing had been done.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::InUse`] if whoever writes it is alive, or if it cannot be read or understood.
+    pub(crate) fn find(path: &Path) -> Result<Option<(Self, ReadJournal)>, JournalError> {
+        let failed = |step| {
+            move |source: io::Error| JournalError::Io { path: path.to_owned(), step, source }
+        };
+        let file = options().open(path).map_err(failed("opened"))?;
+        match lock(&file) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(JournalError::InUse { path: path.to_owned() });
             }
+            Err(error) => return Err(failed("locked")(error)),
         }
+        let Some(found) = text::read(path, &file)? else { return Ok(None) };
+        // What comes next does not follow half a line.
+        file.set_len(found.intact).map_err(failed("cut off after its last whole line"))?;
+        let id = match &found.operation {
+            Operation::Save(begin) => begin.id,
+            Operation::Restore(begin) => begin.id,
+        };
+        let created = found.records.iter().filter_map(|record| match record {
+            Record::Created(file) => Some(file.clone()),
+            _ => None,
+        });
+        let journal = Self {
+            prefix: prefix(id),
+            durable: true,
+            created: created.collect(),
+            file: Some(JournalFile { file, end: found.intact, path: path.to_owned() }),
+        };
+        Ok(Some((journal, found)))
+    }
+
+    /// Writes a record down. It is durable on return; on failure it is not there.
+    pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        steps::reached(&format!("before {}", record.name()));
+        let line = text::line(record);
+        let mut written = file.file.write_all_at(line.as_bytes(), file.end);
+        if self.durable {
+            written = written.and_then(|()| file.file.sync_data());
+        }
+        if let Err(error) = written {
+            // A line after half a line would make the journal unreadable.
+            file.file.set_len(file.end)?;
+            return Err(error);
+        }
+        file.end += line.len() as u64;
+        steps::reached(&format!("after {}", record.name()));
         Ok(())
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| &*file.path)
     }
 
     /// Files that were created so far.
@@ -108,6 +166,23 @@ impl CreationLog for Journal {
         self.write(&Record::Created(file.clone()))?;
         self.created.push(file.clone());
         Ok(())
+    }
+}
+
+/// A FIFO in the place of a journal would hang without the last flag.
+fn options() -> std::fs::OpenOptions {
+    let mut options = File::options();
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    options.read(true).write(true).custom_flags(flags.bits().cast_signed());
+    options
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::INTR) => {}
+            locked => return Ok(locked?),
+        }
     }
 }
 

@@ -8,8 +8,7 @@ use uuid::Uuid;
 use crate::Snapshot;
 use crate::control::{DomainIdentity, DomainState};
 use crate::creation::CreatedFile;
-use crate::disk::DiskSnapshot;
-use crate::disk::image::ImageRef;
+use crate::disk::{DiskSnapshot, OverlayIntent, TagIntent};
 use crate::restore::{Restored, Start};
 use crate::save::{After, ConfigUpdate};
 
@@ -21,19 +20,25 @@ pub(crate) enum Record {
     Begin(Box<Operation>),
     /// A file is there under its temporary name, still empty.
     Created(CreatedFile),
+    /// The guest is about to be asked to quiesce its file systems.
+    Freezing,
+    /// It was asked to thaw them, and has.
+    Thawed,
     /// The guest is about to be asked to suspend.
     Suspending,
     /// Memory image and Xenstore state are about to have their names.
     Naming,
     /// The disks are about to be frozen. All else has been saved.
     Pivoting(Box<DraftSave>),
+    /// Snapshots inside images are about to be made.
+    Tagging(Vec<TagIntent>),
     /// A group of disks that can be brought back has its snapshot.
     Committed(Vec<DiskSnapshot>),
     /// All disks have their snapshots: the save is completed from here on, whatever happens.
     Pivoted(Box<Snapshot>),
     /// The save is done, and the domain is what it was to be.
     Saved(Box<Snapshot>),
-    /// A domain is about to be built under the temporary name.
+    /// A domain is about to be built under the temporary name; the replaced one is destroyed before if that was to be.
     Building,
     /// It is built, and paused.
     Built(DomainIdentity),
@@ -43,6 +48,30 @@ pub(crate) enum Record {
     Restored(Box<Restored>),
     /// Everything was undone.
     RolledBack,
+}
+
+impl Record {
+    /// As it is in the journal.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Begin(_) => "begin",
+            Self::Created(_) => "created",
+            Self::Freezing => "freezing",
+            Self::Thawed => "thawed",
+            Self::Suspending => "suspending",
+            Self::Naming => "naming",
+            Self::Pivoting(_) => "pivoting",
+            Self::Tagging(_) => "tagging",
+            Self::Committed(_) => "committed",
+            Self::Pivoted(_) => "pivoted",
+            Self::Saved(_) => "saved",
+            Self::Building => "building",
+            Self::Built(_) => "built",
+            Self::Committing(_) => "committing",
+            Self::Restored(_) => "restored",
+            Self::RolledBack => "rolled-back",
+        }
+    }
 }
 
 /// What a journal is of.
@@ -62,39 +91,25 @@ pub(crate) struct BeginSave {
     pub(crate) state_before: DomainState,
     /// Final names of all files that may be created.
     pub(crate) targets: Vec<PathBuf>,
-    /// Tags that may be created.
-    pub(crate) tags: Vec<TagIntent>,
     pub(crate) qmp: Option<PathBuf>,
     pub(crate) after: After,
     pub(crate) config: ConfigUpdate,
     /// Names of hooks that take part. What they did only they can tell.
     pub(crate) hooks: Vec<String>,
+    /// The name of the quiescer, if the guest is quiesced.
+    pub(crate) quiescer: Option<String>,
+    /// Disks whose frozen image is read for a digest.
+    pub(crate) digests: Vec<String>,
 }
 
-/// A snapshot inside an image that may have been made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TagIntent {
-    pub(crate) vdev: String,
-    pub(crate) node: String,
-    pub(crate) image: PathBuf,
-    pub(crate) tag: String,
-}
-
-/// All of a snapshot but its disks, and what is about to be done with them.
+/// All of a snapshot but the disks of the last group, and what is about to be done with those.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DraftSave {
+    /// With the disks that are committed already.
     pub(crate) snapshot: Snapshot,
     pub(crate) overlays: Vec<OverlayIntent>,
-}
-
-/// An overlay that is about to be put over an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct OverlayIntent {
-    pub(crate) vdev: String,
-    pub(crate) node: String,
-    pub(crate) overlay: ImageRef,
-    pub(crate) overlay_node: String,
-    pub(crate) base: ImageRef,
+    /// The hook whose disks cannot be brought back, if those are the last group.
+    pub(crate) hook: Option<String>,
 }
 
 /// What a restore set out to do.

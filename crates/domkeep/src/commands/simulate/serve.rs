@@ -40,7 +40,9 @@ pub(super) fn run(
         |given| std::path::absolute(&given).unwrap_or(given),
     );
     let (xenstore_socket, templates) = (directory.join("xenstore"), directory.join("templates"));
-    failed(&templates, "made", fs::create_dir_all(&templates))?;
+    if !templates.is_dir() {
+        failed(&templates, "made", fs::create_dir(&templates))?;
+    }
     // Before anybody can be told that the host runs, so that no signal is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(CommandError::Signals)?;
     let listener = listener(&socket)?;

@@ -105,7 +105,7 @@ pub(in crate::disk) fn names(node: &NodeImage, image: &ImageRef) -> bool {
 ///
 /// Where a plain name would not open the same, as for an overlay that is opened without its backing file, QEMU tells a description.
 /// What has only a descriptor set, a protocol or a path relative to QEMU's directory has no path here.
-fn path_of(node: &NodeImage) -> Option<PathBuf> {
+pub(in crate::disk) fn path_of(node: &NodeImage) -> Option<PathBuf> {
     let is_path = |path: &str| path.starts_with('/') && !path.starts_with("/dev/fdset/");
     let Some(description) = node.filename.strip_prefix("json:") else {
         return is_path(&node.filename).then(|| PathBuf::from(&node.filename));

@@ -8,7 +8,7 @@ mod offline;
 mod pivot;
 mod prepared;
 
-pub(super) use graph::{CheckedNode, check_node, job_refusals, names};
+pub(super) use graph::{CheckedNode, check_node, job_refusals, names, path_of};
 pub(super) use prepared::check_backing;
 
 pub use live::{LiveOverlay, LiveOverlays};

@@ -131,37 +131,37 @@ impl TransactionAction {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Greeting {
+pub(in crate::disk) struct Greeting {
     #[serde(rename = "QMP")]
-    pub(super) qmp: GreetingContent,
+    pub(in crate::disk) qmp: GreetingContent,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct GreetingContent {
-    pub(super) version: GreetingVersion,
+pub(in crate::disk) struct GreetingContent {
+    pub(in crate::disk) version: GreetingVersion,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct GreetingVersion {
-    pub(super) qemu: QmpVersion,
+pub(in crate::disk) struct GreetingVersion {
+    pub(in crate::disk) qemu: QmpVersion,
 }
 
 /// What comes after the greeting: one of the three.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(in crate::disk) enum Message {
     Event(QmpEvent),
     Return { id: Value, value: Value },
     Error { id: Value, error: ErrorContent },
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct ErrorContent {
-    pub(super) class: String,
-    pub(super) desc: String,
+pub(in crate::disk) struct ErrorContent {
+    pub(in crate::disk) class: String,
+    pub(in crate::disk) desc: String,
 }
 
 impl Message {
-    pub(super) fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
+    pub(in crate::disk) fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Any {
             #[serde(rename = "return")]

@@ -7,6 +7,8 @@ mod client;
 mod lines;
 mod message;
 
+pub(super) use message::{Greeting, Message};
+
 pub use client::{QmpClient, QmpError};
 pub use lines::{LINE_MAX, LineDecoder, LineTooLong};
 pub use message::{
