@@ -1,10 +1,10 @@
 //! Comparing what was saved with what is there, before anything is made of it.
 
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::RestoreCause;
@@ -134,16 +134,18 @@ pub(super) fn ends(pid: u32, deadline: Instant) -> bool {
         return false;
     }
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()).map(File::from) else {
-        // There is none any more.
-        return true;
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        // It has ended meanwhile.
+        Err(Errno::SRCH) => return Instant::now() < deadline,
+        Err(_) => return false,
     };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
             Ok(0) => return false,
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Ok(_) => return true,
             Err(_) => return false,
         }

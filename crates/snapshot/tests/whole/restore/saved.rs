@@ -31,7 +31,7 @@ use xenstore_migration::{ByteOrder, Peer, Preamble, StreamWriter, Version};
 use xenstored::{Embedded, Store};
 use xsclient::{Client, DomId, Endpoint, Nodes, OpenError, Options};
 
-const DIRECTORY: &str = "DOMKEEP_TEST_RESTORE_DIRECTORY";
+pub(super) const DIRECTORY: &str = "DOMKEEP_TEST_RESTORE_DIRECTORY";
 const PAGES: u64 = 1024;
 const SEED: u64 = 23;
 const DISKS: [&str; 2] = ["xvda", "xvdb"];
@@ -264,6 +264,36 @@ fn connected(operator: &Operator) -> Result<Client, OpenError> {
     Client::open(Endpoint::UnixSocket(socket), Options::default())
 }
 
+/// Calls with access to the host that listens there.
+pub(super) fn with_host<T>(socket: &Path, work: impl FnOnce(&mut HostAccess<'_>) -> T) -> T {
+    let (control, operator) = (SimulatedDomain::new(socket), Operator::new(socket));
+    let templates = MemoryStore::new();
+    let mut access = HostAccess {
+        control: &control,
+        xenstore: &|_| connected(&operator),
+        templates: &templates,
+        hypervisor: None,
+        qemu_img: QemuImg::default(),
+        guardian: None,
+        hooks: BTreeMap::new(),
+        quiescers: BTreeMap::new(),
+    };
+    work(&mut access)
+}
+
+/// As a new domain of that name, with overlays of that name and a journal.
+pub(super) fn request(snapshot: Snapshot, directory: &Path, name: &str) -> RestoreRequest {
+    let mut request = RestoreRequest::new(snapshot);
+    let uuid = UuidChoice::New(Uuid::from_u128(name.bytes().map(u128::from).sum()));
+    request.identity = NewIdentity { name: Some(name.to_owned()), uuid };
+    for vdev in DISKS {
+        let overlay = Target::Path(directory.join(format!("{name}-{vdev}")));
+        request.disks.insert(vdev.to_owned(), DiskRestore::NewOverlay { overlay });
+    }
+    request.journal = Some(Target::Path(directory.join(format!("{name}-journal"))));
+    request
+}
+
 impl Saved {
     pub(super) fn control(&self) -> SimulatedDomain {
         self.process.control()
@@ -283,32 +313,11 @@ impl Saved {
 
     /// Calls with a host's access.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut HostAccess<'_>) -> T) -> T {
-        let (control, operator) = (self.control(), self.operator());
-        let templates = MemoryStore::new();
-        let mut access = HostAccess {
-            control: &control,
-            xenstore: &|_| connected(&operator),
-            templates: &templates,
-            hypervisor: None,
-            qemu_img: QemuImg::default(),
-            guardian: None,
-            hooks: BTreeMap::new(),
-            quiescers: BTreeMap::new(),
-        };
-        work(&mut access)
+        with_host(&self.path("host"), work)
     }
 
-    /// As a new domain of that name, with overlays of that name and a journal.
     pub(super) fn request(&self, name: &str) -> RestoreRequest {
-        let mut request = RestoreRequest::new(self.snapshot.clone());
-        let uuid = UuidChoice::New(Uuid::from_u128(name.bytes().map(u128::from).sum()));
-        request.identity = NewIdentity { name: Some(name.to_owned()), uuid };
-        for vdev in DISKS {
-            let overlay = Target::Path(self.path(&format!("{name}-{vdev}")));
-            request.disks.insert(vdev.to_owned(), DiskRestore::NewOverlay { overlay });
-        }
-        request.journal = Some(Target::Path(self.path(&format!("{name}-journal"))));
-        request
+        request(self.snapshot.clone(), self.directory.path(), name)
     }
 
     pub(super) fn plan(&self, request: RestoreRequest) -> RestorePlan {
