@@ -14,6 +14,7 @@ use super::run::not_used;
 use crate::control::CancelToken;
 use crate::disk::image::{Chain, ChainRefusal, ChainRules, DEPTH_DEFAULT, ImageRef, Writers};
 use crate::disk::{DiskFailure, digest_image};
+use crate::manifest::NamedImage;
 use crate::verify::{Parts, Sources, VerifyError, verify_parts};
 use crate::{Observer, Progress};
 
@@ -111,10 +112,8 @@ fn until<T>(
 pub(super) fn images_are_free(plan: &RestorePlan, deadline: Instant) -> Result<(), RestoreCause> {
     let rules = ChainRules { depth: DEPTH_DEFAULT, writers: Writers::Nobody };
     for disk in plan.disks.iter().filter(|disk| disk.writable && disk.over.is_none()) {
-        loop {
-            let Err(refusals) = Chain::read(&disk.image.path, disk.image.format, rules) else {
-                break;
-            };
+        let NamedImage { path, format } = &disk.image;
+        while let Err(refusals) = Chain::read(path, *format, rules) {
             let Some(source) = refusals.into_iter().next() else { break };
             let pid = match &source {
                 ChainRefusal::Written { pid, .. } => *pid,

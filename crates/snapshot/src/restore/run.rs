@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::error::{RestoreCause, RestoreFailure};
 use super::plan::{RestorePlan, draw, rests_on_frozen};
-use super::refusal::PlanRestoreError;
 use super::request::{DiskRestore, RestoreMode, Start};
 use super::undo::Undo;
 use super::{
@@ -377,7 +376,7 @@ impl Run<'_, '_, '_> {
         let report = self.undo.run(self.access.control, self.journal.as_mut(), self.plan.uuid, old);
         RestoreFailure {
             phase,
-            cause,
+            cause: Box::new(cause),
             domain: report.domain,
             replaced: self.undo.replaced,
             removed: report.files.removed,
@@ -395,7 +394,7 @@ impl Run<'_, '_, '_> {
         let journal: Option<PathBuf> = self.plan.journal.clone();
         RestoreFailure {
             phase: self.phase,
-            cause,
+            cause: Box::new(cause),
             domain,
             replaced: self.undo.replaced,
             removed: Vec::new(),
@@ -415,10 +414,4 @@ pub(super) fn not_used(plan: &RestorePlan) -> Vec<&str> {
             !rests_on_frozen(restore)
         })
         .collect()
-}
-
-impl From<PlanRestoreError> for RestoreCause {
-    fn from(source: PlanRestoreError) -> Self {
-        Self::Refused { source }
-    }
 }

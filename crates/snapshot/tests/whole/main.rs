@@ -1,3 +1,5 @@
 //! Whole domains: saved from simulated hosts and brought back to them.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod restore;

@@ -124,8 +124,8 @@ fn what_fails_once_the_original_is_destroyed_leaves_the_new_one_there_paused() {
         assert_eq!(failed.replaced, Some(DomainState::Gone));
         assert_eq!(failed.journal, Some(saved.path("again-journal")));
         match call {
-            Call::Rename => assert!(matches!(failed.cause, RestoreCause::Rename { .. })),
-            _ => assert!(matches!(failed.cause, RestoreCause::Start { .. })),
+            Call::Rename => assert!(matches!(*failed.cause, RestoreCause::Rename { .. })),
+            _ => assert!(matches!(*failed.cause, RestoreCause::Start { .. })),
         }
         let domains = saved.domains();
         assert_eq!(domains, BTreeMap::from([(restored.name.clone(), DomainState::Paused)]));
