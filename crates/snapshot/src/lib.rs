@@ -10,6 +10,7 @@
 //! | snapshots of disks: overlays, internal snapshots, copies | [`disk`] |
 //! | what saving and restoring ask of a hypervisor | [`control`] |
 //! | a domain to test against, without a hypervisor | [`simulated`] |
+//! | bringing a saved domain back | [`plan_restore`], [`restore()`], [`mod@restore`] |
 //! | comparing what was saved with what is there | [`verify`] |
 //! | requests as JSON | [`request_json`] |
 //! | a new file that has its name only once it is complete | [`CompleteFile`] |
