@@ -1,6 +1,7 @@
 //! Exactly what was typed.
 
 mod simulate;
+mod snapshot;
 mod stream;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use xsclient::{DomId, Path, PathOrSpecial};
 
 pub(crate) use simulate::{ImageFormat, NewDomain, Simulate};
+pub(crate) use snapshot::{CodecChoice, DepthChoice, FormatChoice, Packing, Snapshot, Transcode, Verify};
 pub(crate) use stream::{Apply, Extract, Form, Renumbering, Stream, UnknownChoice};
 
 /// Most seconds that may be asked for: a year, so that no sum of times overflows.
@@ -78,6 +80,9 @@ pub(crate) enum Command {
     /// Run a host of simulated domains, whose memory and disks are real, and make such domains
     #[command(subcommand)]
     Simulate(Simulate),
+    /// Save, verify and restore whole domains: memory, disks, configuration and Xenstore state
+    #[command(subcommand)]
+    Snapshot(Snapshot),
     /// Show the main job on a machine without Xen
     Demo,
     /// Print completions for a shell

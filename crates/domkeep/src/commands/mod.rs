@@ -7,6 +7,7 @@ mod octets;
 mod retrieve;
 mod shell;
 mod simulate;
+mod snapshot;
 mod stream;
 mod template;
 mod watch;
@@ -16,6 +17,8 @@ use crate::arguments::{Arguments, Command};
 use crate::exit::{CommandError, Exit};
 use crate::output::Output;
 use crate::places::Places;
+
+pub(crate) use snapshot::SnapshotError;
 
 /// Does what was asked for.
 pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, CommandError> {
@@ -29,6 +32,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Com
         Command::Xenstore(asked) => xenstore::run(asked, &arguments.global, &places, output),
         Command::Stream(asked) => stream::run(&asked, &places, output),
         Command::Simulate(asked) => simulate::run(asked, &places, output),
+        Command::Snapshot(asked) => snapshot::run(asked, output),
         Command::Demo => demo::run(output),
         Command::Completions { shell } => shell::completions(shell, output),
         Command::Man { command } => shell::man(&command, output),

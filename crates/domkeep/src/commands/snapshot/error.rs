@@ -1,0 +1,95 @@
+//! What can go wrong with saved domains, and the exit status for it.
+
+use std::path::PathBuf;
+
+use snapshot::disk::image::Qcow2HeaderError;
+use snapshot::image::{ImageOpenError, ImageReadError, ImageWriteError, InspectError};
+use snapshot::manifest::ManifestError;
+use snapshot::verify::VerifyError;
+
+use crate::exit::Exit;
+
+/// Why a command about saved domains did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    #[error("{}: it cannot be told what it is", path.display())]
+    Inspect { path: PathBuf, source: InspectError },
+    #[error("{}: is no qcow2 image that can be used", path.display())]
+    Qcow2 { path: PathBuf, source: Qcow2HeaderError },
+    #[error("{}: is no memory image that can be read", path.display())]
+    ImageOpen { path: PathBuf, source: ImageOpenError },
+    #[error("{}: is not as it was written", path.display())]
+    ImageRead { path: PathBuf, source: ImageReadError },
+    #[error("{}: is no saved domain", path.display())]
+    NoDomain { path: PathBuf, source: ImageWriteError },
+    #[error("{}: cannot be written", path.display())]
+    ImageWrite { path: PathBuf, source: ImageWriteError },
+    #[error("{}: what was written is not the domain in {}", out.display(), file.display())]
+    OtherStream { file: PathBuf, out: PathBuf },
+    #[error("{}: holds digests, and no domain", path.display())]
+    DigestsAlone { path: PathBuf },
+    #[error("an image is read at many places; from stdin comes a stream only")]
+    ImageOnStdin,
+    #[error("an image is written at many places; to stdout goes a stream only")]
+    ImageToStdout,
+    #[error("{option} is for --to {format} only")]
+    OptionOfOther { option: &'static str, format: &'static str },
+    #[error("{option} is for images, and this is a manifest")]
+    ForImages { option: &'static str },
+    #[error("{option} is for streams, and this image has digests of its own")]
+    ForStreams { option: &'static str },
+    #[error("--memory and --xenstore-state are for manifests, and this is none")]
+    ForManifests,
+    #[error("the snapshot cannot be compared")]
+    Verify { source: VerifyError },
+    #[error("--level is for --codec zstd only")]
+    LevelOfLz4,
+    #[error("{}: cannot be read as a manifest", path.display())]
+    Manifest { path: PathBuf, source: ManifestError },
+    #[error("{}: is no manifest, which is text", path.display())]
+    ManifestNotText { path: PathBuf },
+    #[error("cancelled; nothing is left of it")]
+    Cancelled,
+}
+
+impl SnapshotError {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::ImageOpen { source: ImageOpenError::Io { source, .. }, .. }
+            | Self::ImageRead { source: ImageReadError::Io { source, .. }, .. }
+                if source.kind() != std::io::ErrorKind::UnexpectedEof =>
+            {
+                Exit::OutOfReach
+            }
+            Self::ImageRead { source: ImageReadError::Output { .. }, .. }
+            | Self::ImageWrite {
+                source: ImageWriteError::Output { .. } | ImageWriteError::Codec { .. },
+                ..
+            } => Exit::OutOfReach,
+            Self::ImageOnStdin
+            | Self::ImageToStdout
+            | Self::OptionOfOther { .. }
+            | Self::LevelOfLz4
+            | Self::ForImages { .. }
+            | Self::ForStreams { .. }
+            | Self::ForManifests => Exit::Usage,
+            _ => Exit::BadNews,
+        }
+    }
+
+    pub(crate) fn advice(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::ImageOpen { source: ImageOpenError::Partial, .. } => {
+                "whoever wrote it did not come to its end; nothing can be restored from it"
+            }
+            Self::ImageWrite { source: ImageWriteError::Duplicate { .. }, .. } => {
+                "write it with --to packed, which takes pages that were sent more than once"
+            }
+            Self::DigestsAlone { .. } => "give the stream that they are the digests of",
+            Self::Manifest { source: ManifestError::Edited | ManifestError::Digest { .. }, .. } => {
+                "a manifest is kept octet for octet as it was written"
+            }
+            _ => return None,
+        })
+    }
+}
