@@ -10,6 +10,8 @@
 //! | snapshots of disks: overlays, internal snapshots, copies | [`disk`] |
 //! | what saving and restoring ask of a hypervisor | [`control`] |
 //! | a domain to test against, without a hypervisor | [`simulated`] |
+//! | comparing what was saved with what is there | [`verify`] |
+//! | requests as JSON | [`request_json`] |
 //! | a new file that has its name only once it is complete | [`CompleteFile`] |
 //! | where new files are to be, and who knows of them | [`Target`], [`CreationLog`] |
 
@@ -20,11 +22,14 @@ mod complete_file;
 pub mod control;
 mod creation;
 pub mod disk;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod image;
 mod journal;
 pub mod manifest;
 mod progress;
 pub mod recover;
+pub mod request_json;
 pub mod restore;
 pub mod save;
 pub mod simulated;
@@ -43,4 +48,5 @@ pub use journal::steps as crash_steps;
 pub use manifest::Snapshot;
 pub use progress::{Observer, Phase, Progress};
 pub use recover::recover;
+pub use restore::{RestorePlan, plan_restore, restore};
 pub use target::{FreeSpace, Located, Target, TargetError, free_space};

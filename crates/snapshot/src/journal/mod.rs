@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! save:     begin  created*  freezing?  suspending?  naming?  tagging?  committed*  pivoting?  pivoted  thawed?  saved
-//! restore:  begin  freeing?  created*   building?    built?   committing           restored
+//! restore:  begin  created*  building?  built?  committing  restored
 //! either:   ...    rolled-back
 //! ```
 //!
@@ -14,9 +14,12 @@
 //!
 //! While a journal is written it is locked, so that nobody recovers what is still going on. The lock ends with the process.
 
+pub(crate) mod fuzzing;
 mod record;
 #[doc(hidden)]
 pub mod steps;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::fs::File;
@@ -27,7 +30,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-pub(crate) use record::{BeginRestore, BeginSave, DraftSave, Operation, Record};
+pub(crate) use record::{BeginRestore, BeginSave, DraftSave, Operation, Record, RestoredDraft};
 pub use text::JournalError;
 pub(crate) use text::ReadJournal;
 
@@ -74,6 +77,11 @@ impl Journal {
             sync_directory(&file.path)?;
         }
         Ok(journal)
+    }
+
+    /// Remembers what is created, and writes nothing down.
+    pub(crate) fn none(id: uuid::Uuid) -> Self {
+        Self { file: None, prefix: prefix(id), durable: false, created: Vec::new() }
     }
 
     /// Goes on with a journal that was found, whose last line may be torn; `None` if not even its first line is whole, so that

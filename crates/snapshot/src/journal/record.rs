@@ -38,9 +38,7 @@ pub(crate) enum Record {
     Pivoted(Box<Snapshot>),
     /// The save is done, and the domain is what it was to be.
     Saved(Box<Snapshot>),
-    /// The replaced domain is about to be destroyed, before there is a new one.
-    Freeing,
-    /// A domain is about to be built under the temporary name.
+    /// A domain is about to be built under the temporary name; the replaced one is destroyed before if that was to be.
     Building,
     /// It is built, and paused.
     Built(DomainIdentity),
@@ -67,7 +65,6 @@ impl Record {
             Self::Committed(_) => "committed",
             Self::Pivoted(_) => "pivoted",
             Self::Saved(_) => "saved",
-            Self::Freeing => "freeing",
             Self::Building => "building",
             Self::Built(_) => "built",
             Self::Committing(_) => "committing",

@@ -95,14 +95,14 @@ pub(super) fn read(path: &Path, mut file: &File) -> Result<Option<ReadJournal>, 
     parse(path, &text)
 }
 
-fn parse(path: &Path, octets: &[u8]) -> Result<Option<ReadJournal>, JournalError> {
+pub(super) fn parse(path: &Path, octets: &[u8]) -> Result<Option<ReadJournal>, JournalError> {
     let mut records = Vec::new();
     let mut intact = 0;
     let mut lines = octets.split_inclusive(|octet| *octet == b'\n').enumerate().peekable();
     while let Some((at, text)) = lines.next() {
         let line = at + 1;
         let Some(json) = whole(text) else {
-            if lines.peek().is_none() {
+            if lines.peek().is_none() && !hides_a_line(text) {
                 break;
             }
             return Err(JournalError::Broken { path: path.to_owned(), line });
@@ -116,7 +116,8 @@ fn parse(path: &Path, octets: &[u8]) -> Result<Option<ReadJournal>, JournalError
         intact += text.len() as u64;
     }
     if records.is_empty() {
-        return Ok(None);
+        let torn = may_begin(octets);
+        return if torn { Ok(None) } else { Err(JournalError::NoBegin { path: path.to_owned() }) };
     }
     let Record::Begin(operation) = records.remove(0) else {
         return Err(JournalError::NoBegin { path: path.to_owned() });
@@ -128,6 +129,21 @@ fn parse(path: &Path, octets: &[u8]) -> Result<Option<ReadJournal>, JournalError
 fn whole(line: &[u8]) -> Option<&[u8]> {
     let line = line.strip_suffix(b"\n")?;
     let (crc, json) = line.split_at_checked(9)?;
-    let crc = std::str::from_utf8(crc.strip_suffix(b" ")?).ok()?;
-    (u32::from_str_radix(crc, 16).ok()? == crc32c::crc32c(json)).then_some(json)
+    let expected = format!("{:08x} ", crc32c::crc32c(json));
+    (crc == expected.as_bytes()).then_some(json)
+}
+
+/// Whether a broken line ends with a whole one: then it is not torn, but the end of line between the two is broken.
+fn hides_a_line(text: &[u8]) -> bool {
+    text.windows(2).enumerate().any(|(at, pair)| {
+        pair == b" {" && at > 8 && text.get(at - 8..).is_some_and(|tail| whole(tail).is_some())
+    })
+}
+
+/// Whether this is what is left of a first line: a part of it, perhaps in a file that had its length before its content.
+fn may_begin(octets: &[u8]) -> bool {
+    let written = octets.iter().position(|octet| *octet == 0).unwrap_or(octets.len());
+    let (digits, json) = octets[..written].split_at(written.min(8));
+    let begin = br#" {"record":"begin","#;
+    digits.iter().all(u8::is_ascii_hexdigit) && json.iter().zip(begin).all(|(is, was)| is == was)
 }

@@ -1,5 +1,10 @@
 //! What was saved: the result of a save, which a caller keeps where it likes.
 
+pub(crate) mod fuzzing;
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::path::PathBuf;

@@ -4,13 +4,13 @@
 //! {
 //!   "format": "domkeep-snapshot",
 //!   "version": [1, 0],
-//!   "digest": "<BLAKE3 of the text of `snapshot`, 64 digits>",
+//!   "digest": "<64 digits>",
 //!   "snapshot": { ... }
 //! }
 //! ```
 //!
-//! The text is taken only as it was written, octet for octet: one that was edited, or laid out in another way, is refused. The
-//! digest finds what chance does to it. It does not keep out whoever can compute it again: against that, sign the text.
+//! The digest is the BLAKE3 of the whole text with 64 zeros in its place. So the text is taken only as it was written, octet for
+//! octet: one that was edited, or laid out in another way, is refused. The digest finds what chance does to it. It does not keep out whoever can compute it again: against that, sign the text.
 
 use serde_json::{Value, json};
 
@@ -61,9 +61,6 @@ pub enum ManifestError {
         /// What it says.
         says: String,
     },
-    /// The same values, laid out otherwise or with something beside them.
-    #[error("the manifest is not octet for octet as it was written")]
-    Edited,
     /// The digest is right, and there is something in it that cannot be.
     #[error("the manifest's snapshot cannot be read")]
     Content {
@@ -75,8 +72,7 @@ pub enum ManifestError {
 impl Snapshot {
     /// The manifest, to be kept octet for octet.
     pub fn to_json(&self) -> String {
-        let snapshot = json!(self);
-        document(&MANIFEST_VERSION.map(u64::from), &snapshot)
+        sealed(&json!(MANIFEST_VERSION), &json!(self))
     }
 
     /// Reads a manifest.
@@ -100,28 +96,37 @@ impl Snapshot {
         if major != u64::from(MANIFEST_VERSION[0]) {
             return Err(ManifestError::Version { major, minor });
         }
-        let snapshot = read["snapshot"].take();
-        let (found, says) = (digest(&snapshot), read["digest"].as_str().unwrap_or_default());
+        let says = read["digest"].as_str().unwrap_or_default();
+        let found = Digest::of(unsealed(text, says).as_bytes());
         if found.to_string() != says {
             return Err(ManifestError::Digest { found, says: says.to_owned() });
         }
-        if document(&[major, minor], &snapshot) != text {
-            return Err(ManifestError::Edited);
-        }
+        let snapshot = read["snapshot"].take();
         serde_json::from_value(snapshot).map_err(|source| ManifestError::Content { source })
     }
 }
 
-fn document(version: &[u64; 2], snapshot: &Value) -> String {
+/// What is in the place of the digest while that is computed.
+const NO_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// A manifest of that version.
+pub(super) fn sealed(version: &Value, snapshot: &Value) -> String {
     let document = json!({
         "format": MANIFEST_FORMAT,
         "version": version,
-        "digest": digest(snapshot),
+        "digest": NO_DIGEST,
         "snapshot": snapshot,
     });
-    format!("{document:#}\n")
+    let text = format!("{document:#}\n");
+    let digest = Digest::of(text.as_bytes()).to_string();
+    text.replacen(NO_DIGEST, &digest, 1)
 }
 
-fn digest(snapshot: &Value) -> Digest {
-    Digest::of(snapshot.to_string().as_bytes())
+/// The text without its digest, which comes before anything else that could look like it.
+fn unsealed(text: &str, digest: &str) -> String {
+    if digest.len() == NO_DIGEST.len() {
+        text.replacen(digest, NO_DIGEST, 1)
+    } else {
+        text.to_owned()
+    }
 }

@@ -16,6 +16,8 @@ mod error;
 mod files;
 mod restore;
 mod save;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 

@@ -14,12 +14,12 @@ pub(super) fn recover(
     begin: &BeginRestore,
     records: &[Record],
 ) -> Result<Recovered, RecoverError> {
-    let (mut draft, mut freed, mut undone) = (None, false, false);
+    let (mut draft, mut built, mut undone) = (None, None, false);
     for record in records {
         match record {
             Record::Committing(restored) => draft = Some(&restored.restored),
             Record::Restored(restored) => return Ok(Recovered::Restored(restored.clone())),
-            Record::Freeing => freed = true,
+            Record::Built(domain) => built = Some(*domain),
             Record::RolledBack => undone = true,
             _ => {}
         }
@@ -32,7 +32,7 @@ pub(super) fn recover(
     {
         return complete(work, begin, restored.clone());
     }
-    roll_back(work, begin, freed)
+    roll_back(work, begin, built)
 }
 
 /// Whether the new domain is there; if it is gone, it can be undone only as long as the old one is there, for until then the new
@@ -91,18 +91,21 @@ fn complete(
 fn roll_back(
     work: &mut Work<'_, '_, '_>,
     begin: &BeginRestore,
-    freed: bool,
+    built: Option<DomainIdentity>,
 ) -> Result<Recovered, RecoverError> {
     work.observer.begin(Phase::RollBack);
     let control = work.access.control;
-    for new in control.list(soon())?.iter().filter(|view| is_new(view, begin)) {
-        domain::destroy(control, &new.identity)?;
+    for view in control.list(soon())? {
+        // By its number also under its final name, which it may have got already.
+        if Some(view.identity) == built || is_new(&view, begin) {
+            domain::destroy(control, &view.identity)?;
+        }
     }
     let mut report = RollbackReport::default();
     files::remove(&begin.targets, &work.journal, &mut report);
     let old = begin.replaces.map(|old| control.state(&old, soon())).transpose()?;
     let mut warnings = Vec::new();
-    if freed && old == Some(DomainState::Gone) {
+    if begin.free_first && old == Some(DomainState::Gone) {
         warnings.push("the domain that was to be replaced had been destroyed before".into());
     }
     if report.left.is_empty() {

@@ -157,6 +157,9 @@ pub(crate) fn verify_parts(
         watch.done(of_xenstore);
     }
     for disk in disks {
+        if watch.is_cancelled() {
+            break;
+        }
         disks::check(disk, parts.disks, &watch, &mut findings);
         watch.done(disks::octets(disk, parts.disks));
     }

@@ -55,7 +55,7 @@ impl<'w, 'o> Watch<'w, 'o> {
         self.before.set(self.before.get().saturating_add(octets));
         self.now.set(0);
         self.counting.set(false);
-        if octets > 0 {
+        if octets > 0 && !self.is_cancelled() {
             self.tell(self.before.get());
         }
     }
