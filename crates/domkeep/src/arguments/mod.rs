@@ -16,7 +16,11 @@ use uuid::Uuid;
 use xsclient::{DomId, Path, PathOrSpecial};
 
 pub(crate) use simulate::{ImageFormat, NewDomain, Simulate};
-pub(crate) use snapshot::{CodecChoice, DepthChoice, FormatChoice, Packing, Snapshot, Transcode, Verify};
+pub(crate) use snapshot::{
+    Asked, CodecChoice, ControlAt, DepthChoice, DiskSpecAction, FormatChoice, ImageSpec,
+    MemorySpec, Packing, Recover, Restore, RestoreDiskSpec, Save, SaveWhat, Snapshot, Transcode,
+    UuidSpec, Verify,
+};
 pub(crate) use stream::{Apply, Extract, Form, Renumbering, Stream, UnknownChoice};
 
 /// Most seconds that may be asked for: a year, so that no sum of times overflows.
@@ -85,6 +89,9 @@ pub(crate) enum Command {
     Snapshot(Snapshot),
     /// Show the main job on a machine without Xen
     Demo,
+    /// Resume a domain whose saver has died; a save starts it, with what it needs on its stdin
+    #[command(hide = true)]
+    Guard,
     /// Print completions for a shell
     Completions {
         /// Which shell

@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod ids;
 mod list;
 mod octets;
 mod retrieve;
@@ -32,8 +33,9 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Com
         Command::Xenstore(asked) => xenstore::run(asked, &arguments.global, &places, output),
         Command::Stream(asked) => stream::run(&asked, &places, output),
         Command::Simulate(asked) => simulate::run(asked, &places, output),
-        Command::Snapshot(asked) => snapshot::run(asked, output),
+        Command::Snapshot(asked) => snapshot::run(asked, &arguments.global, &places, output),
         Command::Demo => demo::run(output),
+        Command::Guard => Ok(Exit::Usage),
         Command::Completions { shell } => shell::completions(shell, output),
         Command::Man { command } => shell::man(&command, output),
     }

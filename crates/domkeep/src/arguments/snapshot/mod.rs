@@ -1,14 +1,31 @@
 //! `snapshot`: exactly what was typed.
 
+mod restore;
+mod save;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use snapshot::restore::Depth;
 
+pub(crate) use restore::{ImageSpec, Recover, Restore, RestoreDiskSpec, UuidSpec};
+pub(crate) use save::{Asked, DiskSpecAction, MemorySpec, Save, SaveWhat};
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Snapshot {
+    /// Say what a save would do, or everything that speaks against it; changes nothing
+    Plan(SaveWhat),
+    /// Save a domain: memory, disks, configuration and Xenstore state of one moment
+    Save(Save),
     /// Compare what was saved with what is there; exit status 1 if anything is missing or different
     Verify(Verify),
+    /// Bring a saved domain back: beside others, or in the place of one
+    Restore(Restore),
+    /// Undo or complete a save or restore whose process died
+    Recover(Recover),
     /// Tell what a file is from its first octets: memory image, saved domain, manifest, journal, qcow2 image
     Inspect {
         /// The file
@@ -102,4 +119,29 @@ pub(crate) enum FormatChoice {
 pub(crate) enum CodecChoice {
     Zstd,
     Lz4,
+}
+
+/// How the hypervisor is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ControlAt {
+    /// A simulated host, by its socket.
+    Simulated(PathBuf),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("not simulated:SOCKET")]
+struct ControlError;
+
+fn control() -> impl TypedValueParser<Value = ControlAt> {
+    OsStringValueParser::new().try_map(|typed| {
+        let socket = typed.as_bytes().strip_prefix(b"simulated:").filter(|path| !path.is_empty());
+        socket.map(|path| ControlAt::Simulated(OsStr::from_bytes(path).into())).ok_or(ControlError)
+    })
+}
+
+/// A vdev, and what is behind the first `=`.
+fn vdev_and_rest(typed: &[u8]) -> Option<(String, &[u8])> {
+    let equals = typed.iter().position(|octet| *octet == b'=')?;
+    let vdev = str::from_utf8(&typed[..equals]).ok().filter(|vdev| !vdev.is_empty())?;
+    Some((vdev.to_owned(), &typed[equals + 1..]))
 }

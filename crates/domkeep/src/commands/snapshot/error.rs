@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use snapshot::disk::image::Qcow2HeaderError;
 use snapshot::image::{ImageOpenError, ImageReadError, ImageWriteError, InspectError};
 use snapshot::manifest::ManifestError;
+use snapshot::recover::RecoverError;
+use snapshot::restore::{PlanRestoreError, RestoreCause, RestoreFailure};
 use snapshot::verify::VerifyError;
+
+use snapshot::JournalError;
 
 use crate::exit::Exit;
 
@@ -32,7 +36,7 @@ pub(crate) enum SnapshotError {
     ImageOnStdin,
     #[error("an image is written at many places; to stdout goes a stream only")]
     ImageToStdout,
-    #[error("{option} is for --to {format} only")]
+    #[error("{option} is for images of the format {format} only")]
     OptionOfOther { option: &'static str, format: &'static str },
     #[error("{option} is for images, and this is a manifest")]
     ForImages { option: &'static str },
@@ -48,6 +52,16 @@ pub(crate) enum SnapshotError {
     Manifest { path: PathBuf, source: ManifestError },
     #[error("{}: is no manifest, which is text", path.display())]
     ManifestNotText { path: PathBuf },
+    #[error("no domain is {which}")]
+    NoSuchDomain { which: String },
+    #[error("disk {vdev} is named twice")]
+    DiskTwice { vdev: String },
+    #[error("the restore cannot be planned")]
+    PlanRestore { source: PlanRestoreError },
+    #[error("{}: {source}", path.display())]
+    Restore { path: PathBuf, source: Box<RestoreFailure> },
+    #[error("it is not recovered")]
+    Recover { source: Box<RecoverError> },
     #[error("cancelled; nothing is left of it")]
     Cancelled,
 }
@@ -72,7 +86,15 @@ impl SnapshotError {
             | Self::LevelOfLz4
             | Self::ForImages { .. }
             | Self::ForStreams { .. }
+            | Self::DiskTwice { .. }
             | Self::ForManifests => Exit::Usage,
+            Self::PlanRestore { .. } => Exit::OutOfReach,
+            Self::Recover { source } => match source.as_ref() {
+                RecoverError::Query(_) | RecoverError::Journal(JournalError::Io { .. }) => {
+                    Exit::OutOfReach
+                }
+                _ => Exit::BadNews,
+            },
             _ => Exit::BadNews,
         }
     }
@@ -86,10 +108,17 @@ impl SnapshotError {
                 "write it with --to packed, which takes pages that were sent more than once"
             }
             Self::DigestsAlone { .. } => "give the stream that they are the digests of",
-            Self::Manifest { source: ManifestError::Edited | ManifestError::Digest { .. }, .. } => {
+            Self::Manifest { source: ManifestError::Digest { .. }, .. } => {
                 "a manifest is kept octet for octet as it was written"
             }
+            Self::Restore { source, .. } if source.journal.is_some() => RECOVER,
+            Self::Restore { source, .. } if matches!(source.cause, RestoreCause::Verify { .. }) => {
+                "`domkeep snapshot verify MANIFEST` says all that is wrong"
+            }
+            Self::Recover { .. } => "recover once more, when what is in its way has gone",
             _ => return None,
         })
     }
 }
+
+const RECOVER: &str = "`domkeep snapshot recover JOURNAL` undoes or completes it";

@@ -80,7 +80,7 @@ fn line(name: &str, value: &Value) -> String {
         }
         value => value.to_string(),
     };
-    format!("  {:16} {value}\n", name.replace('_', " "))
+    format!("  {:21} {value}\n", name.replace('_', " "))
 }
 
 pub(super) fn run(file: &Path, output: &mut Output) -> Result<Exit, CommandError> {
@@ -129,9 +129,7 @@ fn image(info: &ImageInfo) -> Told {
         ImageFormat::SideDigest => "side digest of a stream",
     };
     let complete = info.state == ImageState::Complete;
-    let told = Told::new(kind)
-        .with("version", info.version.to_string())
-        .with("complete", complete);
+    let told = Told::new(kind).with("version", info.version.to_string()).with("complete", complete);
     if !complete {
         return told;
     }

@@ -23,22 +23,22 @@ pub(super) fn told(path: &Path, first: &[u8]) -> Result<Option<Told>, CommandErr
         return Ok(None);
     }
     let octets = new_file::read(path, JOURNAL_MAX)?;
-    let records: Vec<Value> =
-        octets.split(|octet| *octet == b'\n').map_while(record).collect();
+    let records: Vec<Value> = octets.split(|octet| *octet == b'\n').map_while(record).collect();
     let of = &begin["of"];
     let steps: Vec<_> = records.iter().map(|record| record["record"].clone()).collect();
     let created = records.iter().filter(|record| record["record"] == "created");
     let created: Vec<_> = created.map(|record| record["of"]["path"].clone()).collect();
-    let ended = matches!(
-        steps.last().and_then(Value::as_str),
-        Some("saved" | "restored" | "rolled-back")
-    );
+    let ended =
+        matches!(steps.last().and_then(Value::as_str), Some("saved" | "restored" | "rolled-back"));
     Ok(Some(
         Told::new("journal")
             .with("operation", of["operation"].clone())
             .with("id", of["id"].clone())
             .with("domain", of["domain"].clone())
-            .with("records", json!(steps.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")))
+            .with(
+                "records",
+                json!(steps.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
+            )
             .with("created", created)
             .with("ended", ended),
     ))

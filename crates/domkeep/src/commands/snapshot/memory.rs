@@ -12,8 +12,8 @@ use snapshot::control::CancelToken;
 use snapshot::image::mapped::MappedReader;
 use snapshot::image::packed::PackedReader;
 use snapshot::image::{
-    Digest, INSPECT_LEN, IMAGE_MAGIC, ImageReadError, ImageWriteError, Inspected, Layout, Limits, ReadAt,
-    inspect,
+    Digest, IMAGE_MAGIC, INSPECT_LEN, ImageReadError, ImageWriteError, Inspected, Layout, Limits,
+    ReadAt, inspect,
 };
 
 use super::bar::Counter;
@@ -196,8 +196,8 @@ impl Stream {
     /// After the end: whether the file has more, and where that begins.
     pub(super) fn goes_on(&mut self) -> Result<Option<u64>, CommandError> {
         let end = self.octets;
-        let more = self.is_file
-            && self.read(&mut [0]).map_err(|source| unread(&self.path, source))? > 0;
+        let more =
+            self.is_file && self.read(&mut [0]).map_err(|source| unread(&self.path, source))? > 0;
         Ok(more.then_some(end))
     }
 }

@@ -2,24 +2,38 @@
 
 mod bar;
 mod error;
+mod host;
 mod inspect;
 mod journal;
 mod manifest;
 mod memory;
 mod new_file;
+mod recover;
+mod refused;
+mod restore;
+mod saved;
 mod told;
 mod transcode;
 mod verify;
 
 pub(crate) use error::SnapshotError;
 
-use crate::arguments::Snapshot;
+use crate::arguments::{Global, Snapshot};
 use crate::exit::{CommandError, Exit};
 use crate::output::Output;
+use crate::places::Places;
 
-pub(super) fn run(asked: Snapshot, output: &mut Output) -> Result<Exit, CommandError> {
+pub(super) fn run(
+    asked: Snapshot,
+    global: &Global,
+    places: &Places,
+    output: &mut Output,
+) -> Result<Exit, CommandError> {
     match asked {
+        Snapshot::Plan(_) | Snapshot::Save(_) => Ok(Exit::Usage),
         Snapshot::Verify(asked) => verify::run(&asked, output),
+        Snapshot::Restore(asked) => restore::run(asked, global, places, output),
+        Snapshot::Recover(asked) => recover::run(&asked, global, places, output),
         Snapshot::Inspect { file } => inspect::run(&file, output),
         Snapshot::Transcode(asked) => transcode::run(&asked, output),
     }

@@ -107,23 +107,33 @@ fn tell(told: &Transcoded, to_stdout: bool, output: &mut Output) -> Result<(), C
 }
 
 fn check(asked: &Transcode, to_stdout: bool) -> Result<(), SnapshotError> {
-    let Packing { codec, level, workers } = asked.packing;
+    check_options(asked.to, asked.packing, asked.side_digest.is_some())?;
+    if to_stdout && asked.to != FormatChoice::Stream {
+        return Err(SnapshotError::ImageToStdout);
+    }
+    Ok(())
+}
+
+/// Refuses options that a format does not have.
+pub(super) fn check_options(
+    of: FormatChoice,
+    packing: Packing,
+    side_digest: bool,
+) -> Result<(), SnapshotError> {
+    let Packing { codec, level, workers } = packing;
     let options = [
         ("--codec", codec.is_some(), FormatChoice::Packed),
         ("--level", level.is_some(), FormatChoice::Packed),
         ("--workers", workers.is_some(), FormatChoice::Packed),
-        ("--side-digest", asked.side_digest.is_some(), FormatChoice::Stream),
+        ("--side-digest", side_digest, FormatChoice::Stream),
     ];
     if let Some((option, _, format)) =
-        options.into_iter().find(|(_, given, format)| *given && *format != asked.to)
+        options.into_iter().find(|(_, given, format)| *given && *format != of)
     {
         return Err(SnapshotError::OptionOfOther { option, format: name(format) });
     }
     if level.is_some() && codec == Some(CodecChoice::Lz4) {
         return Err(SnapshotError::LevelOfLz4);
-    }
-    if to_stdout && asked.to != FormatChoice::Stream {
-        return Err(SnapshotError::ImageToStdout);
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde::Serialize;
 use snapshot::control::CancelToken;
-use snapshot::image::passthrough::{self, SideDigest};
 use snapshot::image::Limits;
+use snapshot::image::passthrough::{self, SideDigest};
 use snapshot::restore::{Depth, Source};
 use snapshot::verify::{
     Artifact, Checked, How, Note, Sources, Uncovered, Verified, VerifyError, verify,
@@ -43,8 +43,8 @@ pub(super) fn run(asked: &Verify, output: &mut Output) -> Result<Exit, CommandEr
     let cancel = told::cancelled_by_signals()?;
     let mut bar = Bar::new(output);
     let mut first = Vec::new();
-    let opened = File::open(&asked.file)
-        .and_then(|file| file.take(SNIFF_LEN).read_to_end(&mut first));
+    let opened =
+        File::open(&asked.file).and_then(|file| file.take(SNIFF_LEN).read_to_end(&mut first));
     opened.map_err(|source| new_file::unread(&asked.file, source))?;
     let found = if manifest::is_one(&first) {
         of_manifest(asked, &mut bar, &cancel)?
@@ -111,7 +111,7 @@ fn of_image(asked: &Verify, bar: &mut Bar, cancel: &CancelToken) -> Result<Found
         Ok(how) => found.checked.push(Checked { artifact: Artifact::Memory, how }),
         Err(problem) => found.problems.push(problem),
     }
-    if asked.depth != DepthChoice::Full {
+    if asked.depth != DepthChoice::Full && side.is_none() {
         let reason = "its pages are compared at full depth only".to_owned();
         found.uncovered.push(Uncovered { artifact: Artifact::Memory, reason });
     }
@@ -125,7 +125,7 @@ fn compared(
     depth: DepthChoice,
 ) -> Result<Result<How, String>, CommandError> {
     let full = depth == DepthChoice::Full;
-    let how = if full { How::Octets } else { How::Header };
+    let how = if full || side.is_some() { How::Octets } else { How::Header };
     let checked: Result<(), Box<dyn std::error::Error>> = match saved {
         _ if !full && side.is_none() => Ok(()),
         Saved::Stream(mut stream) => of_stream(&mut stream, side),
@@ -188,10 +188,17 @@ impl Found {
             text.push_str(&format!("{}\n", printable(&line)));
         }
         for Uncovered { artifact, reason } in &self.uncovered {
-            text.push_str(&format!("not compared: {}\n", printable(&format!("{artifact}: {reason}"))));
+            text.push_str(&format!(
+                "not compared: {}\n",
+                printable(&format!("{artifact}: {reason}"))
+            ));
         }
         let problems = self.problems.len();
-        let end = if problems == 0 { "as it was saved".to_owned() } else { format!("problems: {problems}") };
+        let end = if problems == 0 {
+            "as it was saved".to_owned()
+        } else {
+            format!("problems: {problems}")
+        };
         text.push_str(&format!("{}: {end}\n", printable(&self.file)));
         text
     }

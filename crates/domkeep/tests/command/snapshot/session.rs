@@ -1,0 +1,1 @@
+//! A whole session: a simulated host, a domain, and what is done to it.
