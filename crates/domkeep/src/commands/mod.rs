@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod guard;
 mod ids;
 mod list;
 mod octets;
@@ -35,7 +36,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Com
         Command::Simulate(asked) => simulate::run(asked, &places, output),
         Command::Snapshot(asked) => snapshot::run(asked, &arguments.global, &places, output),
         Command::Demo => demo::run(output),
-        Command::Guard => Ok(Exit::Usage),
+        Command::Guard => guard::run(),
         Command::Completions { shell } => shell::completions(shell, output),
         Command::Man { command } => shell::man(&command, output),
     }

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use snapshot::disk::image::Qcow2HeaderError;
+use snapshot::guard::GuardError;
 use snapshot::image::{ImageOpenError, ImageReadError, ImageWriteError, InspectError};
 use snapshot::manifest::ManifestError;
 use snapshot::recover::RecoverError;
+use snapshot::request_json::RequestError;
 use snapshot::restore::{PlanRestoreError, RestoreCause, RestoreFailure};
+use snapshot::save::{PlanSaveError, SaveFailure};
 use snapshot::verify::VerifyError;
 
 use snapshot::JournalError;
@@ -56,6 +59,16 @@ pub(crate) enum SnapshotError {
     NoSuchDomain { which: String },
     #[error("disk {vdev} is named twice")]
     DiskTwice { vdev: String },
+    #[error("{}: cannot be read as a request", path.display())]
+    Request { path: PathBuf, source: RequestError },
+    #[error("{}: is no request, which is text", path.display())]
+    RequestNotText { path: PathBuf },
+    #[error("the save cannot be planned")]
+    PlanSave { source: Box<PlanSaveError> },
+    #[error(transparent)]
+    Save { source: Box<SaveFailure> },
+    #[error("the domain cannot be guarded")]
+    Guard { source: Box<GuardError> },
     #[error("the restore cannot be planned")]
     PlanRestore { source: PlanRestoreError },
     #[error("{}: {source}", path.display())]
@@ -88,7 +101,8 @@ impl SnapshotError {
             | Self::ForStreams { .. }
             | Self::DiskTwice { .. }
             | Self::ForManifests => Exit::Usage,
-            Self::PlanRestore { .. } => Exit::OutOfReach,
+            Self::PlanSave { .. } | Self::PlanRestore { .. } => Exit::OutOfReach,
+            Self::Request { .. } | Self::RequestNotText { .. } => Exit::Usage,
             Self::Recover { source } => match source.as_ref() {
                 RecoverError::Query(_) | RecoverError::Journal(JournalError::Io { .. }) => {
                     Exit::OutOfReach
@@ -111,6 +125,7 @@ impl SnapshotError {
             Self::Manifest { source: ManifestError::Digest { .. }, .. } => {
                 "a manifest is kept octet for octet as it was written"
             }
+            Self::Save { source } if source.journal.is_some() => RECOVER,
             Self::Restore { source, .. } if source.journal.is_some() => RECOVER,
             Self::Restore { source, .. } if matches!(source.cause, RestoreCause::Verify { .. }) => {
                 "`domkeep snapshot verify MANIFEST` says all that is wrong"

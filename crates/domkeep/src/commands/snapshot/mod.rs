@@ -11,6 +11,7 @@ mod new_file;
 mod recover;
 mod refused;
 mod restore;
+mod save;
 mod saved;
 mod told;
 mod transcode;
@@ -30,7 +31,8 @@ pub(super) fn run(
     output: &mut Output,
 ) -> Result<Exit, CommandError> {
     match asked {
-        Snapshot::Plan(_) | Snapshot::Save(_) => Ok(Exit::Usage),
+        Snapshot::Plan(asked) => save::plan(&asked, global, places, output),
+        Snapshot::Save(asked) => save::run(&asked, global, places, output),
         Snapshot::Verify(asked) => verify::run(&asked, output),
         Snapshot::Restore(asked) => restore::run(asked, global, places, output),
         Snapshot::Recover(asked) => recover::run(&asked, global, places, output),

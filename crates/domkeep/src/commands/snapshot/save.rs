@@ -3,13 +3,13 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use snapshot::disk::{BackingName, CopyMethod};
 use snapshot::image::packed::WORKERS_DEFAULT;
 use snapshot::request_json::REQUEST_MAX;
 use snapshot::save::{
     DiskRequest, DiskRequestAction, MemoryFormat, MemoryRequest, PlanSaveError, SavePlan,
     SaveRequest, plan_save, save,
 };
-use snapshot::disk::{BackingName, CopyMethod};
 use snapshot::{Observer, Progress, Target};
 
 use super::bar::Bar;
@@ -99,8 +99,7 @@ fn request(what: &SaveWhat, host: &Host) -> Result<SaveRequest, CommandError> {
     if let Some(path) = &what.request {
         let text = text_of(path)?;
         let request = SaveRequest::from_json(&text, &[]);
-        return Ok(request
-            .map_err(|source| SnapshotError::Request { path: path.clone(), source })?);
+        return Ok(request.map_err(|source| SnapshotError::Request { path: path.clone(), source })?);
     }
     // clap has seen to it that there is one.
     let domain = host.find(what.domain.as_deref().unwrap_or_default())?;
