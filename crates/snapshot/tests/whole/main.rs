@@ -1,0 +1,5 @@
+//! Domains saved as a whole, on simulated hosts.
+
+mod hosts;
+mod save;
+mod save_failures;
