@@ -1,6 +1,7 @@
 //! `snapshot`: saved domains, in files that the caller names.
 
 mod bar;
+pub(super) mod demo;
 mod error;
 mod host;
 mod inspect;

@@ -356,9 +356,11 @@ fn a_changed_manifest_or_image_is_not_restored() {
     let session = Session::raw();
     session.ask(&SAVE).expect(0);
     let restore = |manifest: &str| {
-        let disk = "xvda=image:copy,format=raw";
+        let disk = "xvda=image:mine,format=raw";
         session.ask(&["restore", manifest, "--as-name", "other", "--uuid", "new", "--disk", disk])
     };
+    // The copy itself is frozen.
+    fs::copy(session.path("copy"), session.path("mine")).unwrap();
     let text = read(&session.path("manifest"));
     fs::write(session.path("edited"), text.replace("\"web\"", "\"wed\"")).unwrap();
     let said = restore("edited").expect(1).stderr();
@@ -369,7 +371,8 @@ fn a_changed_manifest_or_image_is_not_restored() {
     fs::write(session.path("memory"), octets).unwrap();
     let wrong = session.ask(&["verify", "manifest", "--depth", "full", "--json"]).expect(1).json();
     assert_eq!(wrong["problems"].as_array().unwrap().len(), 1, "{wrong}");
-    restore("manifest").expect(1);
+    let said = restore("manifest").expect(1).stderr();
+    assert!(said.contains("memory image"), "{said}");
     let listed = session.host.ask("list", &["--json"]).expect(0).json();
     assert_eq!(listed.as_array().unwrap().len(), 1);
 }

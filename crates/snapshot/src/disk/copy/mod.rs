@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use self::destination::{Destination, Made, check_destination, shown};
 use self::octets::copy;
 use super::digest::{changed, digest_of};
-use super::image::{Chain, ChainRules, ImageFormat, OpenImage, Writers};
+use super::image::{Chain, ChainRules, ImageChange, ImageFormat, OpenImage, Writers};
 use super::target::Unique;
 use super::{
     CommitError, Description, DiskAction, DiskFailure, DiskPlan, DiskRefusal, DiskSnapshot,
@@ -111,6 +111,7 @@ impl ImageCopies {
 
     /// Copies one disk. What is made is told in any case, unless it is gone again.
     fn take(
+        &self,
         disk: &ImageCopy,
         chain: &Chain,
         destination: Destination,
@@ -125,7 +126,11 @@ impl ImageCopies {
             move |source| DiskFailure::Io { path, step, source }
         };
         let source = OpenImage::open(image.clone(), *format)?;
-        let changes = source.image.changes_since(chain.active());
+        let mut changes = source.image.changes_since(chain.active());
+        if self.writers != Writers::Nobody {
+            // Until a moment ago the guest wrote it.
+            changes.retain(|it| matches!(it, ImageChange::OtherFile | ImageChange::Format));
+        }
         if !changes.is_empty() {
             return Err(DiskFailure::Changed { path: image.clone(), changes });
         }
@@ -252,7 +257,7 @@ impl DiskSnapshotter for ImageCopies {
         let (mut all_made, mut done) = (Vec::new(), Vec::new());
         let mut failed = None;
         for (disk, (chain, destination)) in self.disks.iter().zip(prepared) {
-            match Self::take(disk, &chain, destination, deadline, &mut all_made) {
+            match self.take(disk, &chain, destination, deadline, &mut all_made) {
                 Ok(snapshot) => done.push(snapshot),
                 Err(source) => {
                     failed = Some(source);
