@@ -19,6 +19,8 @@ use xenstore_migration::domain_state::{FromStreamError, ToStreamError, Translate
 use xenstored::{LoadError as StoreLoadError, ServeError};
 use xsclient::{DomId, Failure, OpenError, OperationError};
 
+use crate::commands::SnapshotError;
+
 /// How the command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -129,6 +131,8 @@ pub(crate) enum CommandError {
     Change(#[from] ChangeError),
     #[error("no simulated domain is {which}")]
     NoSimulatedDomain { which: String },
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
     #[error("cannot start a thread")]
@@ -221,6 +225,7 @@ impl CommandError {
             Self::Change(ChangeError { reason: ChangeFailure::Refused(_), .. })
             | Self::NoSimulatedDomain { .. } => Exit::BadNews,
             Self::Load(error) if !is_out_of_reach(error) => Exit::BadNews,
+            Self::Snapshot(error) => error.exit(),
             Self::NoUuid { .. }
             | Self::NewFile(CompleteFileError::NoName { .. })
             | Self::ApplyToHost
@@ -257,6 +262,7 @@ impl CommandError {
             Self::DomainStream { .. } => {
                 "`domkeep stream verify FILE --kind domain` says all that is wrong with it"
             }
+            Self::Snapshot(error) => return error.advice(),
             Self::NoSimulatedDomain { .. } => "`domkeep simulate list HOST` shows the domains",
             Self::SimulatedHostRuns { .. } => "use that host, or another directory",
             Self::Operator(error) if error.source.is::<CallError>() => START_A_HOST,

@@ -16,7 +16,7 @@ use signal_hook::iterator::Signals;
 use crate::exit::CommandError;
 
 /// What shells add to the number of the signal that ended a process.
-const KILLED_BY: i32 = 128;
+pub(crate) const KILLED_BY: i32 = 128;
 
 /// Where answers go: whole documents, so that a reader never has half of one because of us.
 pub(crate) struct Output {

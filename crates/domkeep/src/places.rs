@@ -38,6 +38,11 @@ impl Places {
         }
     }
 
+    /// Where Xenstore is.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// How long an operation may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout

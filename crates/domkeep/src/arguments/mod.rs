@@ -1,6 +1,7 @@
 //! Exactly what was typed.
 
 mod simulate;
+mod snapshot;
 mod stream;
 
 use std::ffi::OsString;
@@ -15,6 +16,11 @@ use uuid::Uuid;
 use xsclient::{DomId, Path, PathOrSpecial};
 
 pub(crate) use simulate::{ImageFormat, NewDomain, Simulate};
+pub(crate) use snapshot::{
+    Asked, CodecChoice, ControlAt, DepthChoice, DiskSpecAction, FormatChoice, ImageSpec,
+    MemorySpec, Packing, Recover, Restore, RestoreDiskSpec, Save, SaveWhat, Snapshot, Transcode,
+    UuidSpec, Verify,
+};
 pub(crate) use stream::{Apply, Extract, Form, Renumbering, Stream, UnknownChoice};
 
 /// Most seconds that may be asked for: a year, so that no sum of times overflows.
@@ -78,8 +84,14 @@ pub(crate) enum Command {
     /// Run a host of simulated domains, whose memory and disks are real, and make such domains
     #[command(subcommand)]
     Simulate(Simulate),
+    /// Save, verify and restore whole domains: memory, disks, configuration and Xenstore state
+    #[command(subcommand)]
+    Snapshot(Snapshot),
     /// Show the main job on a machine without Xen
     Demo,
+    /// Resume a domain whose saver has died; a save starts it, with what it needs on its stdin
+    #[command(hide = true)]
+    Guard,
     /// Print completions for a shell
     Completions {
         /// Which shell

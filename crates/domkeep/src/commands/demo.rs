@@ -12,6 +12,7 @@ use xsclient::{Client, DomId, Nodes, Options, Path};
 
 use super::list::{self, Row};
 use super::retrieve::Answer;
+use super::snapshot::demo as saving;
 use crate::exit::{CommandError, Exit};
 use crate::explain;
 use crate::output::Output;
@@ -66,6 +67,7 @@ pub(super) fn run(output: &mut Output) -> Result<Exit, CommandError> {
     let before = host.retrieve(WEB)?;
     let event = host.finish_hotplug()?;
     let after = host.retrieve(WEB)?;
+    let snapshot = saving::run(output.is_json())?;
     if output.is_json() {
         output.document(&Told {
             list: rows,
@@ -74,9 +76,11 @@ pub(super) fn run(output: &mut Output) -> Result<Exit, CommandError> {
             event: &event,
             web_after: Answer::of(&after, true),
             revision_changed: before.revision != after.revision,
+            snapshot: &snapshot,
         })?;
     } else {
-        output.text(in_words(&rows, &db, &before, &event, &after))?;
+        output
+            .text(in_words(&rows, &db, &before, &event, &after) + &snapshot_in_words(&snapshot))?;
     }
     Ok(Exit::Done)
 }
@@ -89,6 +93,7 @@ struct Told<'r> {
     event: &'r str,
     web_after: Answer<'r>,
     revision_changed: bool,
+    snapshot: &'r saving::Told,
 }
 
 /// A host that is all in this process.
@@ -193,7 +198,6 @@ $ domkeep retrieve web --report
     xvdc before: {xvdc_before}
     xvdc after:  {xvdc_after}
 
-On a Xen host: `domkeep list`, `domkeep retrieve DOMAIN --report`, `domkeep retrieve DOMAIN --watch`.
 ",
         list = list::table(rows),
         db = explain::report(db),
@@ -201,5 +205,22 @@ On a Xen host: `domkeep list`, `domkeep retrieve DOMAIN --report`, `domkeep retr
         after = explain::report(after),
         xvdc_before = xvdc(before),
         xvdc_after = xvdc(after),
+    )
+}
+
+fn snapshot_in_words(told: &saving::Told) -> String {
+    format!(
+        "\
+4. A running guest is saved and brought back
+--------------------------------------------
+
+Another host, in a process of its own, which `domkeep simulate serve` runs in a directory DIR that is gone at the end. Its guest
+writes to its memory and its two disks all the time, and stops if it ever reads something else than it wrote. `save` takes
+memory, disks, configuration and Xenstore state of one moment, and the guest goes on; `restore` builds a second guest of
+that moment beside it. Every path is the caller's:
+
+{}On a Xen host: `domkeep list`, `domkeep retrieve DOMAIN --report`, `domkeep retrieve DOMAIN --watch`.
+",
+        told.in_words()
     )
 }

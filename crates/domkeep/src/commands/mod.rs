@@ -2,11 +2,14 @@
 
 mod config;
 mod demo;
+mod guard;
+mod ids;
 mod list;
 mod octets;
 mod retrieve;
 mod shell;
 mod simulate;
+mod snapshot;
 mod stream;
 mod template;
 mod watch;
@@ -16,6 +19,8 @@ use crate::arguments::{Arguments, Command};
 use crate::exit::{CommandError, Exit};
 use crate::output::Output;
 use crate::places::Places;
+
+pub(crate) use snapshot::SnapshotError;
 
 /// Does what was asked for.
 pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, CommandError> {
@@ -29,7 +34,9 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Com
         Command::Xenstore(asked) => xenstore::run(asked, &arguments.global, &places, output),
         Command::Stream(asked) => stream::run(&asked, &places, output),
         Command::Simulate(asked) => simulate::run(asked, &places, output),
+        Command::Snapshot(asked) => snapshot::run(asked, &arguments.global, &places, output),
         Command::Demo => demo::run(output),
+        Command::Guard => guard::run(),
         Command::Completions { shell } => shell::completions(shell, output),
         Command::Man { command } => shell::man(&command, output),
     }

@@ -21,6 +21,30 @@ fn the_demonstration_tells_of_the_interrupted_hotplug_and_of_its_end() {
 }
 
 #[test]
+fn the_demonstration_ends_with_two_guests_of_which_one_was_saved() {
+    // Without QEMU's programs the disks are raw.
+    for without in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = domkeep();
+        command.args(["demo", "--json"]).env("TMPDIR", directory.path());
+        if without {
+            command.env("PATH", directory.path());
+        }
+        let told = Answer::of(&mut command).expect(0).json()["snapshot"].clone();
+        let missing = told["missing_programs"].as_array().unwrap().len();
+        assert_eq!(told["images"], if missing == 0 { "qcow2" } else { "raw" });
+        assert!(missing == 3 || !without, "{told}");
+        assert_eq!(told["saved"]["consistency"], "complete");
+        assert_eq!(told["verified"]["problems"], serde_json::json!([]));
+        let domains = told["domains"].as_array().unwrap();
+        let of = |what| domains.iter().map(move |domain| domain[what].as_str().unwrap());
+        assert_eq!(of("name").collect::<Vec<_>>(), ["web", "web-again"]);
+        assert_eq!(of("state").collect::<Vec<_>>(), ["running", "running"]);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "something is left");
+    }
+}
+
+#[test]
 fn the_demonstration_is_a_document_too() {
     let told = Answer::of(domkeep().args(["demo", "--json"])).expect(0).json();
     assert_eq!(told["list"].as_array().unwrap().len(), 3);

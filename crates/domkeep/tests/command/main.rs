@@ -13,6 +13,7 @@ mod host;
 mod list;
 mod retrieve;
 mod simulate;
+mod snapshot;
 mod stock;
 mod stream;
 mod template;

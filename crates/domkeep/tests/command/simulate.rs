@@ -12,14 +12,14 @@ use tempfile::TempDir;
 use crate::host::{Answer, domkeep};
 
 /// `domkeep simulate serve`.
-struct Simulated {
+pub(crate) struct Simulated {
     child: Child,
     told: Value,
-    directory: TempDir,
+    pub(crate) directory: TempDir,
 }
 
 impl Simulated {
-    fn start(directory: TempDir) -> Self {
+    pub(crate) fn start(directory: TempDir) -> Self {
         let mut command = domkeep();
         command.args(["simulate", "serve", "--json"]).arg(directory.path());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -28,19 +28,28 @@ impl Simulated {
         Self { child, told: serde_json::from_str(&line).unwrap(), directory }
     }
 
-    fn told(&self, what: &str) -> &str {
+    pub(crate) fn told(&self, what: &str) -> &str {
         self.told[what].as_str().unwrap()
     }
 
-    fn ask(&self, command: &str, arguments: &[&str]) -> Answer {
+    pub(crate) fn ask(&self, command: &str, arguments: &[&str]) -> Answer {
         Answer::of(domkeep().args(["simulate", command, self.told("host")]).args(arguments))
     }
 
     /// An empty raw image, as an argument.
-    fn disk(&self, vdev: &str) -> String {
+    pub(crate) fn disk(&self, vdev: &str) -> String {
         let path = self.directory.path().join(vdev);
         File::create_new(&path).unwrap();
         format!("{vdev}={}:raw", path.display())
+    }
+
+    /// An empty qcow2 image, as an argument.
+    pub(crate) fn qcow2_disk(&self, vdev: &str) -> String {
+        let image = self.directory.path().join(format!("{vdev}.qcow2"));
+        let mut create = Command::new("qemu-img");
+        create.args(["create", "-q", "-f", "qcow2"]).arg(&image).arg("8M");
+        assert!(create.status().unwrap().success());
+        format!("{vdev}={}:qcow2", image.display())
     }
 
     fn stop(mut self) -> (i32, TempDir) {
@@ -58,7 +67,19 @@ impl Drop for Simulated {
     }
 }
 
-fn start() -> Simulated {
+/// Whether QEMU's programs are there; says what is missing.
+pub(crate) fn has_qemu(test: &str) -> bool {
+    for program in ["qemu-img", "qemu-storage-daemon", "setpriv"] {
+        let started = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+        if !started.is_ok_and(|status| status.success()) {
+            println!("skipped: {test}: {program} cannot be started");
+            return false;
+        }
+    }
+    true
+}
+
+pub(crate) fn start() -> Simulated {
     Simulated::start(tempfile::tempdir().unwrap())
 }
 
@@ -166,19 +187,11 @@ fn what_the_host_refuses_is_bad_news_and_no_host_is_out_of_reach() {
 #[test]
 fn a_qcow2_disk_has_a_qmp_socket() {
     const TEST: &str = "a_qcow2_disk_has_a_qmp_socket";
-    for program in ["qemu-img", "qemu-storage-daemon", "setpriv"] {
-        let started = Command::new(program).arg("--version").stdout(Stdio::null()).status();
-        if !started.is_ok_and(|status| status.success()) {
-            println!("skipped: {TEST}: {program} cannot be started");
-            return;
-        }
+    if !has_qemu(TEST) {
+        return;
     }
     let host = start();
-    let image = host.directory.path().join("a.qcow2");
-    let mut create = Command::new("qemu-img");
-    create.args(["create", "-q", "-f", "qcow2"]).arg(&image).arg("8M");
-    assert!(create.status().unwrap().success());
-    let disk = format!("xvda={}:qcow2", image.display());
+    let disk = host.qcow2_disk("xvda");
     let made = host.ask("create", &["--name", "web", "--disk", &disk, "--json"]).expect(0).json();
     assert!(Path::new(made["qmp"].as_str().unwrap()).exists(), "{made}");
 }

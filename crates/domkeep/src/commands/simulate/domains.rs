@@ -1,15 +1,14 @@
 //! `simulate create`, `list` and `destroy`: the domains of a simulated host.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use snapshot::control::{DomainControl, DomainState, DomainView};
 use snapshot::simulated::{DomainSpec, GuestSpec, Operator, SimulatedDomain};
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
 use crate::arguments::{ImageFormat, NewDomain};
+use crate::commands::ids::random_uuid;
 use crate::exit::{CommandError, Exit};
 use crate::explain::printable;
 use crate::output::Output;
@@ -127,16 +126,4 @@ fn table(rows: &[Row]) -> String {
         ));
     }
     text
-}
-
-fn random_uuid() -> Result<Uuid, CommandError> {
-    const SOURCE: &str = "/dev/urandom";
-    let mut octets = [0; 16];
-    let read = |octets: &mut [u8]| -> io::Result<()> { File::open(SOURCE)?.read_exact(octets) };
-    read(&mut octets).map_err(|source| CommandError::File {
-        path: SOURCE.into(),
-        action: "read",
-        source,
-    })?;
-    Ok(Builder::from_random_bytes(octets).into_uuid())
 }
