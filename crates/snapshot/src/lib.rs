@@ -48,4 +48,5 @@ pub use journal::steps as crash_steps;
 pub use manifest::Snapshot;
 pub use progress::{Observer, Phase, Progress};
 pub use recover::recover;
+pub use restore::{RestorePlan, plan_restore, restore};
 pub use target::{FreeSpace, Located, Target, TargetError, free_space};

@@ -1,6 +1,24 @@
 //! Bringing a saved domain back: as a new one, or in the place of one.
 
+//!
+//! ```text
+//! plan -> verify -> overlays -> build, paused, under a temporary name -> Xenstore state -> destroy the old -> name -> run
+//!         nothing was created   '----------------- undone by a failure ----------------'   commit point
+//! ```
+
+mod check;
+mod configuration;
+mod error;
+mod images;
+mod memory;
+mod plan;
+mod random;
+mod refusal;
 mod request;
+mod run;
+mod source;
+mod undo;
+mod xenstore;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,10 +26,14 @@ use uuid::Uuid;
 use crate::control::{DomainIdentity, DomainState};
 use crate::manifest::NamedImage;
 
+pub use error::{MemoryFailure, RestoreCause, RestoreFailure, XenstoreFailure};
+pub use plan::{PlannedRestoreDisk, RestorePlan, RestoreSpace, plan_restore};
+pub use refusal::{PlanRestoreError, RestoreRefusal};
 pub use request::{
     Depth, DiskRestore, GenerationId, NewIdentity, NicChange, RestoreDeadlines, RestoreMode,
     RestoreRequest, Source, Start, UuidChoice,
 };
+pub use run::restore;
 
 /// What came of a restore.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
