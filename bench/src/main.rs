@@ -10,6 +10,7 @@ mod migration;
 mod migration_codec;
 mod recording;
 mod retrieve;
+mod snapshot;
 mod store_memory;
 mod templates;
 
@@ -24,6 +25,7 @@ const ALL: &[Benchmark] = &[
     ("templates", templates::run),
     ("store-memory", store_memory::run),
     ("migration", migration::run),
+    ("snapshot", snapshot::run),
 ];
 
 fn main() -> ExitCode {
@@ -34,6 +36,9 @@ fn main() -> ExitCode {
     if let [migration_codec::CHILD, nodes] = &*wanted.iter().map(String::as_str).collect::<Vec<_>>()
     {
         return outcome(migration_codec::CHILD, migration_codec::child(nodes));
+    }
+    if let [snapshot::CHILD, format] = &*wanted.iter().map(String::as_str).collect::<Vec<_>>() {
+        return outcome(snapshot::CHILD, snapshot::child(format));
     }
     if let Some(unknown) = wanted.iter().find(|name| !ALL.iter().any(|(known, _)| known == name)) {
         let known: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
