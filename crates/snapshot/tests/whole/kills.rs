@@ -1,0 +1,214 @@
+//! Savers, restorers and recoveries that are killed with SIGKILL: at every step that they name, and at random moments.
+//!
+//! Each is a process of its own; the host with its domains is another, so that it outlives them, and so is the guardian. What has
+//! to hold is in `judge`.
+
+mod judge;
+mod program;
+mod random;
+mod world;
+
+use std::fs;
+use std::path::PathBuf;
+
+use snapshot::control::DomainIdentity;
+use snapshot::{Observer, Snapshot};
+
+use judge::{Outcome, When};
+use program::{Kill, Task, Work};
+use world::{DISKS, Format, World, available};
+
+/// Steps that a killed process is killed at: enough to find that one never ends by itself.
+const STEPS_MAX: u32 = 500;
+
+fn format_of(round: u32) -> Format {
+    if round.is_multiple_of(2) { Format::Stream } else { Format::Mapped }
+}
+
+/// Kills a save at each second step until one ends by itself, each of another domain.
+fn saves_killed_from(first: u32, when: When) {
+    let world = World::start();
+    let mut outcomes = Vec::new();
+    for step in (first..STEPS_MAX).step_by(2) {
+        let (name, format) = (format!("web-{step}"), format_of(step / 2));
+        let files = world.files(&name);
+        let domain = world.running(&name, &files);
+        let work = Work::Save { domain, format };
+        let task = Task { host: world.path().to_owned(), files: files.clone(), work, kill: Kill::At(step) };
+        let Some(at) = task.run() else {
+            println!("{} kills {when:?}: {outcomes:?}", outcomes.len());
+            assert!(outcomes.iter().any(|(_, outcome)| *outcome == Outcome::RolledBack));
+            assert!(outcomes.iter().any(|(_, outcome)| *outcome == Outcome::Completed));
+            return;
+        };
+        println!("step {step}: {at}");
+        outcomes.push((at, judge::save(&world, &files, &domain, format, when)));
+    }
+    panic!("a save never ended by itself");
+}
+
+#[test]
+fn a_save_killed_at_any_even_step_leaves_nothing_or_a_snapshot_once_its_guardian_is_done() {
+    const TEST: &str = "a_save_killed_at_any_even_step_leaves_nothing_or_a_snapshot_once_its_guardian_is_done";
+    if available(TEST) {
+        saves_killed_from(0, When::AfterGuardian);
+    }
+}
+
+#[test]
+fn a_save_killed_at_any_odd_step_leaves_nothing_or_a_snapshot_while_its_guardian_is_at_work() {
+    const TEST: &str = "a_save_killed_at_any_odd_step_leaves_nothing_or_a_snapshot_while_its_guardian_is_at_work";
+    if available(TEST) {
+        saves_killed_from(1, When::BesideGuardian);
+    }
+}
+
+/// A domain that was saved and runs on, and its snapshot.
+struct Origin {
+    world: World,
+    snapshot: Snapshot,
+    manifest: PathBuf,
+    domain: DomainIdentity,
+}
+
+impl Origin {
+    fn new() -> Self {
+        let world = World::start();
+        let files = world.files("origin");
+        let domain = world.running("web", &files);
+        let snapshot =
+            world::save(world.path(), &files, &domain, Format::Stream, &mut Observer::none());
+        let manifest = world.path().join("manifest");
+        fs::write(&manifest, snapshot.to_json()).unwrap();
+        Self { world, snapshot, manifest, domain }
+    }
+
+    fn task(&self, files: PathBuf, replaces: Option<DomainIdentity>, kill: Kill) -> Task {
+        let work = Work::Restore { manifest: self.manifest.clone(), replaces };
+        Task { host: self.world.path().to_owned(), files, work, kill }
+    }
+
+    /// What was saved is as it was.
+    fn is_whole(&self) {
+        let files = self.world.path().join("origin");
+        judge::is_whole(&self.world, &files, &self.snapshot, Format::Stream);
+    }
+}
+
+fn restores_killed(is_replacing: bool) {
+    let origin = Origin::new();
+    let (mut current, mut outcomes) = (origin.domain, Vec::new());
+    for step in 0..STEPS_MAX {
+        let files = origin.world.files(&format!("restored-{step}"));
+        let replaces = is_replacing.then_some(current);
+        let task = origin.task(files.clone(), replaces, Kill::At(step));
+        let Some(at) = task.run() else {
+            println!("{} kills, replacing {is_replacing}: {outcomes:?}", outcomes.len());
+            assert!(outcomes.iter().any(|(_, outcome)| *outcome == Outcome::RolledBack));
+            assert!(outcomes.iter().any(|(_, outcome)| *outcome == Outcome::Completed));
+            origin.is_whole();
+            return;
+        };
+        println!("step {step}: {at}");
+        let (outcome, now) =
+            judge::restore(&origin.world, &files, &origin.snapshot, current, is_replacing);
+        current = now;
+        outcomes.push((at, outcome));
+    }
+    panic!("a restore never ended by itself");
+}
+
+#[test]
+fn a_restore_in_a_domains_place_killed_at_any_step_leaves_the_old_one_or_the_new_one() {
+    const TEST: &str = "a_restore_in_a_domains_place_killed_at_any_step_leaves_the_old_one_or_the_new_one";
+    if available(TEST) {
+        restores_killed(true);
+    }
+}
+
+#[test]
+fn a_restore_beside_a_domain_killed_at_any_step_leaves_nothing_or_the_new_one() {
+    const TEST: &str = "a_restore_beside_a_domain_killed_at_any_step_leaves_nothing_or_the_new_one";
+    if available(TEST) {
+        restores_killed(false);
+    }
+}
+
+/// Kills the recovery of the same death at each of its steps; the next one has to come to the same end.
+fn recoveries_killed(mut die: impl FnMut(u32) -> Task, mut judge: impl FnMut(&Task)) {
+    for step in 0..STEPS_MAX {
+        let died = die(step);
+        let recovery = Task { work: Work::Recover, kill: Kill::At(step), ..died.clone() };
+        let killed = recovery.run();
+        judge(&died);
+        match killed {
+            Some(at) => println!("recovery of {:?} killed at {at}", died.kill),
+            None => return,
+        }
+    }
+    panic!("a recovery never ended by itself");
+}
+
+#[test]
+fn a_recovery_of_a_save_killed_at_any_of_its_steps_is_recovered_by_the_next() {
+    const TEST: &str = "a_recovery_of_a_save_killed_at_any_of_its_steps_is_recovered_by_the_next";
+    if !available(TEST) {
+        return;
+    }
+    let deaths = [
+        ("before pivoting", Outcome::RolledBack),
+        ("after pivoting", Outcome::RolledBack),
+        ("before pivoted", Outcome::Completed),
+    ];
+    for (at, expected) in deaths {
+        let world = World::start();
+        let die = |round: u32| {
+            let name = format!("web-{round}");
+            let files = world.files(&name);
+            let work = Work::Save { domain: world.running(&name, &files), format: Format::Stream };
+            let kill = Kill::Named(at.into());
+            let task = Task { host: world.path().to_owned(), files, work, kill };
+            assert_eq!(task.run().as_deref(), Some(at));
+            task
+        };
+        recoveries_killed(die, |died| {
+            let Work::Save { domain, format } = &died.work else { unreachable!("it is a save") };
+            let outcome = judge::save(&world, &died.files, domain, *format, When::BesideGuardian);
+            assert_eq!(outcome, expected);
+        });
+    }
+}
+
+#[test]
+fn a_recovery_of_a_restore_killed_at_any_of_its_steps_is_recovered_by_the_next() {
+    const TEST: &str = "a_recovery_of_a_restore_killed_at_any_of_its_steps_is_recovered_by_the_next";
+    if !available(TEST) {
+        return;
+    }
+    let origin = Origin::new();
+    let current = std::cell::Cell::new(origin.domain);
+    let deaths = [
+        ("before committing", Outcome::RolledBack),
+        ("after committing", Outcome::Completed),
+    ];
+    for (at, expected) in deaths {
+        let die = |round: u32| {
+            let files = origin.world.files(&format!("{}-{round}", at.replace(' ', "-")));
+            let task = origin.task(files, Some(current.get()), Kill::Named(at.into()));
+            assert_eq!(task.run().as_deref(), Some(at));
+            task
+        };
+        recoveries_killed(die, |died| {
+            let (outcome, now) = judge::restore(
+                &origin.world,
+                &died.files,
+                &origin.snapshot,
+                current.get(),
+                true,
+            );
+            assert_eq!(outcome, expected);
+            current.set(now);
+        });
+    }
+    origin.is_whole();
+}
