@@ -50,3 +50,4 @@ pub use progress::{Observer, Phase, Progress};
 pub use recover::recover;
 pub use restore::{RestorePlan, plan_restore, restore};
 pub use target::{FreeSpace, Located, Target, TargetError, free_space};
+pub use verify::verify;

@@ -182,7 +182,7 @@ fn a_first_line_that_was_torn_says_that_nothing_was_done_and_another_file_is_ref
     let first = line(&begin());
     let mut never_written = first.clone().into_bytes();
     never_written[20..].fill(0);
-    for octets in [&b""[..], &[0; 4096], first[..5].as_bytes(), &never_written] {
+    for octets in [&b""[..], &[0; 4096], &first.as_bytes()[..5], &never_written] {
         assert!(parse(path(), octets).unwrap().is_none(), "{octets:?}");
     }
     for octets in [&b"\n"[..], b"nonsense", b"nonsense\n", b"#!/bin/sh\n", b"00000000 {\"re\":"] {

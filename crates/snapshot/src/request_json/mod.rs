@@ -9,8 +9,9 @@
 //! ```
 //!
 //! The caller's own snapshotters and quiescers are named, as in [`HostAccess`](crate::HostAccess). What is left out has the value
-//! of [`SaveRequest::new`] and [`RestoreRequest::new`]; a field that does not exist is refused, so that a misspelt one is not taken
-//! for one that was left out. All fields are in `docs/snapshot.md`.
+//! of [`SaveRequest::new`](crate::save::SaveRequest::new) and [`RestoreRequest::new`](crate::restore::RestoreRequest::new); a field
+//! that does not exist is refused, so that a misspelt one is not taken for one that was left out. All fields are in
+//! `docs/snapshot-schema.md`.
 //!
 //! ```
 //! use snapshot::save::SaveRequest;

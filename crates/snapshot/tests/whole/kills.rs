@@ -34,7 +34,12 @@ fn saves_killed_from(first: u32, when: When) {
         let files = world.files(&name);
         let domain = world.running(&name, &files);
         let work = Work::Save { domain, format };
-        let task = Task { host: world.path().to_owned(), files: files.clone(), work, kill: Kill::At(step) };
+        let task = Task {
+            host: world.path().to_owned(),
+            files: files.clone(),
+            work,
+            kill: Kill::At(step),
+        };
         let Some(at) = task.run() else {
             println!("{} kills {when:?}: {outcomes:?}", outcomes.len());
             assert!(outcomes.iter().any(|(_, outcome)| *outcome == Outcome::RolledBack));
@@ -49,7 +54,8 @@ fn saves_killed_from(first: u32, when: When) {
 
 #[test]
 fn a_save_killed_at_any_even_step_leaves_nothing_or_a_snapshot_once_its_guardian_is_done() {
-    const TEST: &str = "a_save_killed_at_any_even_step_leaves_nothing_or_a_snapshot_once_its_guardian_is_done";
+    const TEST: &str =
+        "a_save_killed_at_any_even_step_leaves_nothing_or_a_snapshot_once_its_guardian_is_done";
     if available(TEST) {
         saves_killed_from(0, When::AfterGuardian);
     }
@@ -57,7 +63,8 @@ fn a_save_killed_at_any_even_step_leaves_nothing_or_a_snapshot_once_its_guardian
 
 #[test]
 fn a_save_killed_at_any_odd_step_leaves_nothing_or_a_snapshot_while_its_guardian_is_at_work() {
-    const TEST: &str = "a_save_killed_at_any_odd_step_leaves_nothing_or_a_snapshot_while_its_guardian_is_at_work";
+    const TEST: &str =
+        "a_save_killed_at_any_odd_step_leaves_nothing_or_a_snapshot_while_its_guardian_is_at_work";
     if available(TEST) {
         saves_killed_from(1, When::BesideGuardian);
     }
@@ -120,7 +127,8 @@ fn restores_killed(is_replacing: bool) {
 
 #[test]
 fn a_restore_in_a_domains_place_killed_at_any_step_leaves_the_old_one_or_the_new_one() {
-    const TEST: &str = "a_restore_in_a_domains_place_killed_at_any_step_leaves_the_old_one_or_the_new_one";
+    const TEST: &str =
+        "a_restore_in_a_domains_place_killed_at_any_step_leaves_the_old_one_or_the_new_one";
     if available(TEST) {
         restores_killed(true);
     }
@@ -181,16 +189,15 @@ fn a_recovery_of_a_save_killed_at_any_of_its_steps_is_recovered_by_the_next() {
 
 #[test]
 fn a_recovery_of_a_restore_killed_at_any_of_its_steps_is_recovered_by_the_next() {
-    const TEST: &str = "a_recovery_of_a_restore_killed_at_any_of_its_steps_is_recovered_by_the_next";
+    const TEST: &str =
+        "a_recovery_of_a_restore_killed_at_any_of_its_steps_is_recovered_by_the_next";
     if !available(TEST) {
         return;
     }
     let origin = Origin::new();
     let current = std::cell::Cell::new(origin.domain);
-    let deaths = [
-        ("before committing", Outcome::RolledBack),
-        ("after committing", Outcome::Completed),
-    ];
+    let deaths =
+        [("before committing", Outcome::RolledBack), ("after committing", Outcome::Completed)];
     for (at, expected) in deaths {
         let die = |round: u32| {
             let files = origin.world.files(&format!("{}-{round}", at.replace(' ', "-")));
@@ -199,13 +206,8 @@ fn a_recovery_of_a_restore_killed_at_any_of_its_steps_is_recovered_by_the_next()
             task
         };
         recoveries_killed(die, |died| {
-            let (outcome, now) = judge::restore(
-                &origin.world,
-                &died.files,
-                &origin.snapshot,
-                current.get(),
-                true,
-            );
+            let (outcome, now) =
+                judge::restore(&origin.world, &died.files, &origin.snapshot, current.get(), true);
             assert_eq!(outcome, expected);
             current.set(now);
         });

@@ -54,8 +54,7 @@ impl Task {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["--ignored", "--exact", "--nocapture", "kills::program::killed_program"]);
         command.env(TASK, serde_json::to_string(self).unwrap());
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.as_mut().unwrap());
         let mut line = String::new();
         while !line.contains(READY) {

@@ -116,7 +116,8 @@ impl World {
 
     /// A domain with two qcow2 disks in a directory, which runs.
     pub(super) fn running(&self, name: &str, files: &Path) -> DomainIdentity {
-        let mut spec = DomainSpec::new(name, Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()), guest());
+        let mut spec =
+            DomainSpec::new(name, Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()), guest());
         for (vdev, letter) in DISKS {
             let image = files.join(letter);
             let created = Command::new("qemu-img")
@@ -160,7 +161,11 @@ impl World {
 
     pub(super) fn ticks(&self, images: &[PathBuf]) -> Vec<u64> {
         let disks = images.iter().enumerate();
-        disks.map(|(number, image)| check::qcow2_disk(SEED, number, image, self.path(), soon()).unwrap()).collect()
+        disks
+            .map(|(number, image)| {
+                check::qcow2_disk(SEED, number, image, self.path(), soon()).unwrap()
+            })
+            .collect()
     }
 }
 
@@ -275,7 +280,9 @@ pub(super) fn memory_of(path: &Path, format: Format) -> check::CheckedMemory {
             let image = MappedReader::open(file, Limits::default()).unwrap();
             image.verify().unwrap();
             let mut stream = tempfile::tempfile().unwrap();
-            image.write_stream(stream.as_fd().try_clone_to_owned().map(fs::File::from).unwrap()).unwrap();
+            image
+                .write_stream(stream.as_fd().try_clone_to_owned().map(fs::File::from).unwrap())
+                .unwrap();
             std::io::Seek::rewind(&mut stream).unwrap();
             check::stream(&mut stream).unwrap()
         }

@@ -1,0 +1,4 @@
+//! Whole domains: saved from simulated hosts and brought back to them.
+
+mod kills;
+mod restore;
