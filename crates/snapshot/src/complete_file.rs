@@ -139,6 +139,14 @@ impl CompleteFile {
         self.finish_by(rename, |synced| fsync(synced))
     }
 
+    /// Gives the file its name and syncs nothing: after a loss of power it may be empty.
+    pub(crate) fn finish_unsynced(self) -> Result<CreatedFile, CompleteFileError> {
+        let rename = |directory: &OwnedFd, temporary: &OsStr, name: &OsStr| {
+            renameat_with(directory, temporary, directory, name, RenameFlags::NOREPLACE)
+        };
+        self.finish_by(rename, |_| Ok(()))
+    }
+
     fn finish_by(
         mut self,
         rename: impl FnOnce(&OwnedFd, &OsStr, &OsStr) -> Result<(), Errno>,

@@ -24,6 +24,7 @@ mod creation;
 pub mod disk;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod guard;
 pub mod image;
 mod journal;
 pub mod manifest;
@@ -49,5 +50,6 @@ pub use manifest::Snapshot;
 pub use progress::{Observer, Phase, Progress};
 pub use recover::recover;
 pub use restore::{RestorePlan, plan_restore, restore};
+pub use save::{plan_save, save};
 pub use target::{FreeSpace, Located, Target, TargetError, free_space};
 pub use verify::verify;

@@ -17,7 +17,7 @@ use super::domain::soon;
 
 /// Why the new images are not told.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConfigureError {
+pub(crate) enum ConfigureError {
     #[error("Xenstore cannot be reached: {0}")]
     Xenstore(#[from] OpenError),
     #[error(transparent)]
@@ -27,7 +27,7 @@ pub(super) enum ConfigureError {
 }
 
 /// Brings both views to the new images. A disk that has been moved on since is left: what it is in now only that move knows.
-pub(super) fn apply(
+pub(crate) fn apply(
     access: &HostAccess<'_>,
     domain: &DomainIdentity,
     moves: &[ImageMove],

@@ -10,7 +10,7 @@
 //! | a restore, before its commit | the new domain and its files are gone, the old one is as it was |
 //! | a restore, after that | it is completed: the old domain is gone, the new one has its name and runs |
 
-mod configure;
+pub(crate) mod configure;
 mod domain;
 mod error;
 mod files;

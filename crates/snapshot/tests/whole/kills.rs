@@ -16,7 +16,7 @@ use snapshot::{Observer, Snapshot};
 
 use judge::{Outcome, When};
 use program::{Kill, Task, Work};
-use world::{DISKS, Format, World, available};
+use world::{Format, World, available};
 
 /// Steps that a killed process is killed at: enough to find that one never ends by itself.
 const STEPS_MAX: u32 = 500;

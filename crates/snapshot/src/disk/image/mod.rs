@@ -221,6 +221,11 @@ impl Digest {
         Self(blake3::hash(octets).into())
     }
 
+    /// A digest that was taken elsewhere.
+    pub(crate) const fn from_octets(octets: [u8; 32]) -> Self {
+        Self(octets)
+    }
+
     pub(super) fn finished(hasher: &blake3::Hasher) -> Self {
         Self(hasher.finalize().into())
     }

@@ -101,6 +101,22 @@ pub(in crate::disk) fn names(node: &NodeImage, image: &ImageRef) -> bool {
     metadata.is_some_and(|metadata| (metadata.dev(), metadata.ino()) == (image.dev, image.ino))
 }
 
+/// The nodes with which QEMU writes an image of that format, known by device and inode.
+pub(crate) fn nodes_writing<'n>(
+    nodes: &'n [QmpNode],
+    image: &std::path::Path,
+    format: ImageFormat,
+) -> Vec<&'n str> {
+    let Ok(image) = image.metadata() else { return Vec::new() };
+    let is_it = |node: &&QmpNode| {
+        let open = path_of(&node.image).and_then(|path| path.metadata().ok());
+        !node.read_only
+            && ImageFormat::from_name(&node.driver) == Some(format)
+            && open.is_some_and(|open| (open.dev(), open.ino()) == (image.dev(), image.ino()))
+    };
+    nodes.iter().filter(is_it).map(|node| &*node.name).collect()
+}
+
 /// The file of a node, if it is one with an absolute path and nothing is in between.
 ///
 /// Where a plain name would not open the same, as for an overlay that is opened without its backing file, QEMU tells a description.

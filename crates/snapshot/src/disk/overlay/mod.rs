@@ -8,6 +8,7 @@ mod offline;
 mod pivot;
 mod prepared;
 
+pub(crate) use graph::nodes_writing;
 pub(super) use graph::{CheckedNode, check_node, job_refusals, names, path_of};
 pub(super) use prepared::check_backing;
 

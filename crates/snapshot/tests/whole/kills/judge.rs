@@ -11,6 +11,7 @@ use snapshot::restore::Depth;
 use snapshot::simulated::check;
 use snapshot::verify::{Sources, verify};
 use snapshot::{JournalError, Snapshot};
+use xenstore_migration::{ReadOptions, StreamReader};
 
 use super::world::{DISKS, Format, World, memory_of, recover, soon};
 
@@ -52,7 +53,8 @@ fn names_mean_complete_files(files: &Path, format: Format) {
     }
     if files.join("xenstore").exists() {
         let state = fs::read(files.join("xenstore")).unwrap();
-        xenstore_migration::domain_state::DomainState::from_stream(&state[..]).unwrap();
+        let mut stream = StreamReader::open(&state[..], ReadOptions::default()).unwrap();
+        xenstore_migration::domain_state::DomainState::from_stream(&mut stream).unwrap();
     }
     for name in ["a-1", "b-1", "a-2", "b-2"].map(|name| files.join(name)) {
         if name.exists() {

@@ -116,8 +116,7 @@ impl World {
 
     /// A domain with two qcow2 disks in a directory, which runs.
     pub(super) fn running(&self, name: &str, files: &Path) -> DomainIdentity {
-        let mut spec =
-            DomainSpec::new(name, Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()), guest());
+        let mut spec = DomainSpec::new(name, uuid_of(name), guest());
         for (vdev, letter) in DISKS {
             let image = files.join(letter);
             let created = Command::new("qemu-img")
@@ -167,6 +166,11 @@ impl World {
             })
             .collect()
     }
+}
+
+fn uuid_of(name: &str) -> Uuid {
+    let octets = name.bytes().chain(std::iter::repeat(0)).take(16).collect::<Vec<_>>();
+    Uuid::from_slice(&octets).unwrap()
 }
 
 fn guest() -> GuestSpec {

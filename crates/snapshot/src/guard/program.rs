@@ -1,0 +1,152 @@
+//! The guardian's own side.
+
+use std::io::{self, BufRead, Read, Write};
+use std::time::{Duration, Instant};
+
+use super::{ARMED, RELEASE};
+use crate::control::{
+    DomainControl, DomainIdentity, DomainState, GUARDIAN_NEEDS_MAX, GuardianNeeds,
+    GuardianNeedsError,
+};
+
+/// How long a guardian tries. A hypervisor that does not answer for so long is not helped by one more request.
+const TRY_LIMIT: Duration = Duration::from_secs(600);
+/// How long one attempt may take: what the saver has begun may have to end first.
+const CALL_LIMIT: Duration = Duration::from_secs(90);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a guardian did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GuardOutcome {
+    /// Nothing: the saver has released it.
+    Released,
+    /// The saver died, and the domain goes on.
+    Resumed,
+    /// The saver died, and the domain was not suspended.
+    NotSuspended {
+        /// What it is.
+        state: DomainState,
+    },
+}
+
+/// Why a guardian could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GuardError {
+    /// What it needs was not told.
+    #[error("what the guardian needs cannot be read")]
+    Input {
+        /// Why.
+        source: io::Error,
+    },
+    /// What it was told is not what it needs.
+    #[error("what the guardian was told is of no use")]
+    Needs {
+        /// Why.
+        #[from]
+        source: GuardianNeedsError,
+    },
+    /// The saver cannot be told that the guardian is armed.
+    #[error("the saver cannot be told that the guardian is armed")]
+    Output {
+        /// Why.
+        source: io::Error,
+    },
+    /// The domain was not resumed in all the time there was.
+    #[error("domain {domain} could not be resumed: {last}")]
+    NotResumed {
+        /// Which.
+        domain: DomainIdentity,
+        /// The last failure.
+        last: String,
+    },
+}
+
+/// Reads the first line: what the guardian needs.
+///
+/// # Errors
+///
+/// If the line cannot be read, is too long or of another shape.
+pub fn read_needs(input: &mut impl BufRead) -> Result<GuardianNeeds, GuardError> {
+    let mut line = String::new();
+    let max = GUARDIAN_NEEDS_MAX as u64 + 1;
+    input.take(max).read_line(&mut line).map_err(|source| GuardError::Input { source })?;
+    Ok(GuardianNeeds::from_json(line.trim_end())?)
+}
+
+/// Says on `output` that it is armed, and waits for the saver's word or its end on `input`, behind the line that
+/// [`read_needs`] has read. Without a word, the domain is resumed if it is suspended.
+///
+/// # Errors
+///
+/// If the domain could not be resumed within ten minutes.
+pub fn run(
+    control: &dyn DomainControl,
+    domain: &DomainIdentity,
+    input: impl Read,
+    mut output: impl Write,
+) -> Result<GuardOutcome, GuardError> {
+    let said = output.write_all(ARMED).and_then(|()| output.flush());
+    said.map_err(|source| GuardError::Output { source })?;
+    if is_released(input) {
+        return Ok(GuardOutcome::Released);
+    }
+    let give_up = Instant::now() + TRY_LIMIT;
+    loop {
+        match bring_back(control, domain, give_up.min(Instant::now() + CALL_LIMIT)) {
+            Ok(outcome) => return Ok(outcome),
+            Err(last) if Instant::now() >= give_up => {
+                return Err(GuardError::NotResumed { domain: *domain, last });
+            }
+            Err(last) => {
+                tracing::warn!(%domain, last, "the domain is not resumed yet");
+                std::thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// Whether the word comes before the end. What cannot be read any more has ended.
+fn is_released(mut input: impl Read) -> bool {
+    let (mut heard, mut octet) = (Vec::new(), [0]);
+    loop {
+        match input.read(&mut octet) {
+            Ok(0) => return false,
+            Ok(_) if octet == *b"\n" => {
+                if heard == RELEASE[..RELEASE.len() - 1] {
+                    return true;
+                }
+                heard.clear();
+            }
+            // Nothing that it can be told is longer.
+            Ok(_) if heard.len() < RELEASE.len() => heard.push(octet[0]),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+fn bring_back(
+    control: &dyn DomainControl,
+    domain: &DomainIdentity,
+    deadline: Instant,
+) -> Result<GuardOutcome, String> {
+    let state = control.state(domain, deadline).map_err(|error| error.to_string())?;
+    if state == DomainState::Gone {
+        return Ok(GuardOutcome::NotSuspended { state });
+    }
+    let state = control.settled(domain, deadline).map_err(|error| error.to_string())?;
+    if state != DomainState::Suspended {
+        return Ok(GuardOutcome::NotSuspended { state });
+    }
+    match control.resume(domain, deadline) {
+        Ok(()) => Ok(GuardOutcome::Resumed),
+        Err(error) => match error.state {
+            Some(DomainState::Running | DomainState::Paused) => Ok(GuardOutcome::Resumed),
+            _ => Err(error.to_string()),
+        },
+    }
+}
