@@ -26,6 +26,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -35,6 +36,11 @@ pub use text::JournalError;
 pub(crate) use text::ReadJournal;
 
 use crate::creation::{CreatedFile, CreationLog};
+
+/// How long a journal may stay locked whose process is dead: a child that it was just forking has the lock as well, until it
+/// executes its program. Nobody tells of the end of a lock, so it is looked for.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A journal that is being written. Without a file it remembers nothing, and everything else is the same.
 #[derive(Debug)]
@@ -79,11 +85,6 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Remembers what is created, and writes nothing down.
-    pub(crate) fn none(id: uuid::Uuid) -> Self {
-        Self { file: None, prefix: prefix(id), durable: false, created: Vec::new() }
-    }
-
     /// Goes on with a journal that was found, whose last line may be torn; `None` if not even its first line is whole, so that
     /// nothing had been done.
     ///
@@ -95,12 +96,16 @@ impl Journal {
             move |source: io::Error| JournalError::Io { path: path.to_owned(), step, source }
         };
         let file = options().open(path).map_err(failed("opened"))?;
-        match lock(&file) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(JournalError::InUse { path: path.to_owned() });
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match lock(&file) {
+                Ok(()) => break,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Err(failed("locked")(error));
+                }
+                Err(_) if Instant::now() < give_up => std::thread::sleep(PAUSE),
+                Err(_) => return Err(JournalError::InUse { path: path.to_owned() }),
             }
-            Err(error) => return Err(failed("locked")(error)),
         }
         let Some(found) = text::read(path, &file)? else { return Ok(None) };
         // What comes next does not follow half a line.
@@ -149,6 +154,15 @@ impl Journal {
     /// Files that were created so far.
     pub(crate) fn created(&self) -> &[CreatedFile] {
         &self.created
+    }
+}
+
+/// Also what other threads have forked meanwhile lets go of it.
+impl Drop for JournalFile {
+    fn drop(&mut self) {
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!(path = %self.path.display(), %error, "a journal stays locked");
+        }
     }
 }
 

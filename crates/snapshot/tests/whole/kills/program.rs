@@ -104,8 +104,14 @@ fn killed_program() {
     };
     let at_journal = strike.clone();
     snapshot::crash_steps::at_every_step(move |step| at_journal(step));
-    let mut at_progress =
-        |progress: &Progress| strike(&format!("{} {}", progress.phase, progress.done));
+    // Each phase, and each mebibyte of it: pieces come as the pipe has them.
+    let mut told = None;
+    let mut at_progress = |progress: &Progress| {
+        let now = (progress.phase, progress.done >> 20);
+        if told.replace(now) != Some(now) {
+            strike(&format!("{} {} MiB", now.0, now.1));
+        }
+    };
     let mut observer = Observer::none().progress(&mut at_progress);
     println!("{READY}");
     match &task.work {
