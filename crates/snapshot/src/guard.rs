@@ -17,6 +17,7 @@
 mod program;
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -35,6 +36,8 @@ pub use program::{GuardError, GuardOutcome, read_needs, run};
 const ARMED: &[u8] = b"armed\n";
 /// What it is told when it is not needed any more.
 const RELEASE: &[u8] = b"release\n";
+/// More than that a guardian does not say before it is armed.
+const HEARD_MAX: usize = 4096;
 /// How long a guardian may take to end once it is told to.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -161,10 +164,10 @@ impl Guardian {
     }
 }
 
-/// Whether the guardian says that it is armed, before a deadline.
-fn is_armed(mut answers: impl Read + std::os::fd::AsFd, deadline: Instant) -> io::Result<bool> {
+/// Whether the guardian says that it is armed, before a deadline. It may say something else before, on lines of its own.
+fn is_armed(mut answers: impl Read + AsFd, deadline: Instant) -> io::Result<bool> {
     let mut heard = Vec::new();
-    while heard.len() < ARMED.len() {
+    while heard.len() < HEARD_MAX {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -180,8 +183,11 @@ fn is_armed(mut answers: impl Read + std::os::fd::AsFd, deadline: Instant) -> io
             0 => return Ok(false),
             read => heard.extend_from_slice(&piece[..read]),
         }
+        if heard.split_inclusive(|octet| *octet == b'\n').any(|line| line == ARMED) {
+            return Ok(true);
+        }
     }
-    Ok(heard == ARMED)
+    Ok(false)
 }
 
 fn has_ended(child: &Child, give_up: Instant) -> bool {

@@ -10,7 +10,7 @@
 //! | snapshots of disks: overlays, internal snapshots, copies | [`disk`] |
 //! | what saving and restoring ask of a hypervisor | [`control`] |
 //! | a domain to test against, without a hypervisor | [`simulated`] |
-//! | comparing what was saved with what is there | [`verify`] |
+//! | comparing what was saved with what is there | [`verify()`] |
 //! | requests as JSON | [`request_json`] |
 //! | a new file that has its name only once it is complete | [`CompleteFile`] |
 //! | where new files are to be, and who knows of them | [`Target`], [`CreationLog`] |
@@ -50,6 +50,6 @@ pub use manifest::Snapshot;
 pub use progress::{Observer, Phase, Progress};
 pub use recover::recover;
 pub use restore::{RestorePlan, plan_restore, restore};
-pub use save::{plan_save, save};
+pub use save::{SavePlan, plan_save, save};
 pub use target::{FreeSpace, Located, Target, TargetError, free_space};
 pub use verify::verify;

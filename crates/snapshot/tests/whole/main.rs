@@ -1,4 +1,7 @@
-//! Whole domains: saved from simulated hosts and brought back to them.
+//! Domains saved as a whole, on simulated hosts.
 
+mod hosts;
 mod kills;
 mod restore;
+mod save;
+mod save_failures;
