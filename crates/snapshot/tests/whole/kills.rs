@@ -8,6 +8,7 @@ mod program;
 mod random;
 mod world;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -20,6 +21,10 @@ use world::{Format, World, available};
 
 /// Steps that a killed process is killed at: enough to find that one never ends by itself.
 const STEPS_MAX: u32 = 500;
+
+/// Deaths in the midst of moving the disks, and how long that takes at most.
+const DEATHS_IN_PIVOT: u64 = 24;
+const PIVOT_US: u64 = 24_000;
 
 fn format_of(round: u32) -> Format {
     if round.is_multiple_of(2) { Format::Stream } else { Format::Mapped }
@@ -68,6 +73,29 @@ fn a_save_killed_at_any_odd_step_leaves_nothing_or_a_snapshot_while_its_guardian
     if available(TEST) {
         saves_killed_from(1, When::BesideGuardian);
     }
+}
+
+#[test]
+fn a_snapshot_is_of_one_moment_also_if_its_saver_dies_while_qemu_freezes_the_disks() {
+    const TEST: &str =
+        "a_snapshot_is_of_one_moment_also_if_its_saver_dies_while_qemu_freezes_the_disks";
+    if !available(TEST) {
+        return;
+    }
+    let world = World::start();
+    let mut outcomes = BTreeMap::new();
+    for round in 0..DEATHS_IN_PIVOT {
+        let (name, format) = (format!("web-{round}"), Format::Stream);
+        let files = world.files(&name);
+        let domain = world.running(&name, &files);
+        let work = Work::Save { domain, format };
+        let kill = Kill::After("before commit".into(), round * PIVOT_US / DEATHS_IN_PIVOT);
+        Task { host: world.path().to_owned(), files: files.clone(), work, kill }.run();
+        let outcome = judge::save(&world, &files, &domain, format, When::AfterGuardian);
+        *outcomes.entry(outcome).or_insert(0) += 1;
+    }
+    println!("{outcomes:?}");
+    assert_eq!(outcomes.len(), 2, "all died too early, or too late: {outcomes:?}");
 }
 
 /// A domain that was saved and runs on, and its snapshot.

@@ -1,4 +1,4 @@
-//! Domains saved as a whole, on simulated hosts.
+//! Domains saved as a whole, on simulated hosts, and brought back to them.
 
 mod hosts;
 mod kills;

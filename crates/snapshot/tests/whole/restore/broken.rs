@@ -24,7 +24,7 @@ fn is_refused(saved: &Saved, path: &Path, at: u64) {
     let plan = saved.plan(saved.request("copy"));
     let failed = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap_err();
     let what = format!("{} at {at}", path.display());
-    assert!(matches!(failed.cause, RestoreCause::Verify { .. }), "{what}: {failed:?}");
+    assert!(matches!(*failed.cause, RestoreCause::Verify { .. }), "{what}: {failed:?}");
     assert_eq!(failed.phase, Phase::Verify);
     assert!(failed.domain.is_none() && failed.removed.is_empty(), "{what}: {failed:?}");
     assert_eq!(saved.files(), before, "{what}");
@@ -94,7 +94,7 @@ fn at_full_depth_the_octets_of_a_frozen_image_count_and_not_its_times() {
     flip(&frozen, at);
     let plan = full();
     let failed = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap_err();
-    assert!(matches!(failed.cause, RestoreCause::Verify { .. }), "{failed:?}");
+    assert!(matches!(*failed.cause, RestoreCause::Verify { .. }), "{failed:?}");
     flip(&frozen, at);
     let plan = full();
     let restored = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap();
@@ -111,12 +111,12 @@ fn what_changes_between_plan_and_restore_makes_the_plan_stale() {
     fs::copy(&memory, &moved).unwrap();
     fs::rename(&moved, &memory).unwrap();
     let failed = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap_err();
-    assert!(matches!(failed.cause, RestoreCause::StalePlan), "{failed:?}");
+    assert!(matches!(*failed.cause, RestoreCause::StalePlan), "{failed:?}");
 
     let plan = saved.plan(saved.request("copy"));
     fs::write(saved.path("copy-xvda"), b"of another").unwrap();
     let failed = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap_err();
-    assert!(matches!(failed.cause, RestoreCause::Refused { .. }), "{failed:?}");
+    assert!(matches!(*failed.cause, RestoreCause::Refused { .. }), "{failed:?}");
     assert_eq!(fs::read(saved.path("copy-xvda")).unwrap(), b"of another");
     saved.nothing_but_the_original();
 }

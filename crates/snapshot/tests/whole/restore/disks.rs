@@ -60,7 +60,7 @@ fn an_image_of_the_callers_has_to_hold_what_was_frozen() {
     request.disks.insert("xvda".into(), image(&other, ImageFormat::Qcow2));
     let plan = saved.plan(request);
     let failed = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap_err();
-    assert!(matches!(failed.cause, RestoreCause::OtherContent { .. }), "{failed:?}");
+    assert!(matches!(*failed.cause, RestoreCause::OtherContent { .. }), "{failed:?}");
     assert!(!saved.path("other-xvdb").exists());
     saved.frozen_is_as_it_was();
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use snapshot::control::CancelToken;
-use snapshot::restore::RestoreCause;
+use snapshot::restore::{RestoreCause, RestoreMode};
 use snapshot::{Observer, Phase, Progress, restore};
 
 use super::saved::{Memory, saved};
@@ -27,7 +27,7 @@ fn a_restore_that_is_cancelled_at_any_phase_leaves_nothing() {
             };
             let mut observer = Observer::none().progress(&mut tell).cancel(&token);
             let failed = saved.with(|access| restore(access, plan, &mut observer)).unwrap_err();
-            assert!(matches!(failed.cause, RestoreCause::Cancelled), "{phase}: {failed:?}");
+            assert!(matches!(*failed.cause, RestoreCause::Cancelled), "{phase}: {failed:?}");
             assert_eq!(failed.phase, phase);
             assert!(failed.left.is_empty() && failed.domain.is_none(), "{phase}: {failed:?}");
             let _ = std::fs::remove_file(saved.path("copy-journal"));
@@ -52,7 +52,7 @@ fn a_restore_that_is_cancelled_in_the_midst_of_the_stream_leaves_nothing() {
     };
     let mut observer = Observer::none().progress(&mut tell).cancel(&token);
     let failed = saved.with(|access| restore(access, plan, &mut observer)).unwrap_err();
-    assert!(matches!(failed.cause, RestoreCause::Cancelled), "{failed:?}");
+    assert!(matches!(*failed.cause, RestoreCause::Cancelled), "{failed:?}");
     assert!(streamed.get() > 0);
     std::fs::remove_file(saved.path("copy-journal")).unwrap();
     assert_eq!(saved.files(), before);
@@ -68,16 +68,40 @@ fn a_deadline_that_has_passed_ends_a_restore_before_anything_is_made() {
     request.deadlines.total = Duration::ZERO;
     let plan = saved.plan(request);
     let failed = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap_err();
-    assert!(matches!(failed.cause, RestoreCause::DeadlinePassed), "{failed:?}");
+    assert!(matches!(*failed.cause, RestoreCause::DeadlinePassed), "{failed:?}");
     assert_eq!(saved.files(), before);
 
     let mut request = saved.request("copy");
     request.deadlines.build = Duration::ZERO;
     let plan = saved.plan(request);
     let failed = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap_err();
-    assert!(matches!(failed.cause, RestoreCause::DeadlinePassed), "{failed:?}");
+    assert!(matches!(*failed.cause, RestoreCause::DeadlinePassed), "{failed:?}");
     assert_eq!(failed.phase, Phase::Build);
     std::fs::remove_file(saved.path("copy-journal")).unwrap();
     assert_eq!(saved.files(), before);
     saved.nothing_but_the_original();
+}
+
+#[test]
+fn the_original_is_untouched_by_a_restore_that_is_cancelled_before_it_is_destroyed() {
+    const TEST: &str =
+        "the_original_is_untouched_by_a_restore_that_is_cancelled_before_it_is_destroyed";
+    let Some(saved) = saved(TEST, Memory::Mapped) else { return };
+    for free_first in [false, true] {
+        let mut request = saved.request("copy");
+        request.mode = RestoreMode::Replace { domain: saved.web, free_first };
+        let plan = saved.plan(request);
+        let token = CancelToken::new().unwrap();
+        let mut tell = |progress: &Progress| {
+            if progress.phase == Phase::Replace {
+                token.cancel();
+            }
+        };
+        let mut observer = Observer::none().progress(&mut tell).cancel(&token);
+        let failed = saved.with(|access| restore(access, plan, &mut observer)).unwrap_err();
+        assert!(matches!(*failed.cause, RestoreCause::Cancelled), "{failed:?}");
+        assert_eq!(failed.phase, Phase::Replace);
+        std::fs::remove_file(saved.path("copy-journal")).unwrap();
+        saved.nothing_but_the_original();
+    }
 }

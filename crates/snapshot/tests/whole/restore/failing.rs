@@ -26,7 +26,7 @@ fn undone(saved: &Saved, call: Call, effect: Effect) -> RestoreCause {
     std::fs::remove_file(saved.path("copy-journal")).unwrap();
     assert_eq!(saved.files(), before, "{effect:?}");
     saved.nothing_but_the_original();
-    failed.cause
+    *failed.cause
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_new_domain_that_does_not_start_is_there_paused_under_its_name() {
     let plan = saved.plan(saved.request("copy"));
     saved.operator().fail(Call::Unpause, Effect::FailBefore, soon()).unwrap();
     let failed = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap_err();
-    assert!(matches!(failed.cause, RestoreCause::Start { .. }), "{failed:?}");
+    assert!(matches!(*failed.cause, RestoreCause::Start { .. }), "{failed:?}");
     let restored = failed.restored.unwrap();
     assert_eq!(restored.state, Some(DomainState::Paused));
     assert_eq!(saved.domains()["copy"], DomainState::Paused);
@@ -97,4 +97,26 @@ fn a_stream_that_the_builder_does_not_take_is_the_builders_word_not_a_broken_pip
         }
         cause => panic!("{cause:?}"),
     }
+}
+
+#[test]
+fn a_query_that_is_not_answered_leaves_no_domain_and_no_file() {
+    const TEST: &str = "a_query_that_is_not_answered_leaves_no_domain_and_no_file";
+    let Some(saved) = saved(TEST, Memory::Mapped) else { return };
+    for effect in [Effect::FailBefore, Effect::LoseBefore] {
+        undone(&saved, Call::Find, effect);
+    }
+}
+
+#[test]
+fn a_host_that_dies_leaves_no_file_and_a_journal_that_has_something_to_say() {
+    const TEST: &str = "a_host_that_dies_leaves_no_file_and_a_journal_that_has_something_to_say";
+    let Some(saved) = saved(TEST, Memory::Mapped) else { return };
+    let plan = saved.plan(saved.request("copy"));
+    saved.operator().fail(Call::BuildFrom, Effect::HostDies { at: 100_000 }, soon()).unwrap();
+    let failed = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap_err();
+    assert!(matches!(*failed.cause, RestoreCause::Build(_)), "{failed:?}");
+    assert_eq!(failed.journal, Some(saved.path("copy-journal")), "nobody knows what there is");
+    assert!(!saved.path("copy-xvda").exists() && !saved.path("copy-xvdb").exists());
+    saved.frozen_is_as_it_was();
 }

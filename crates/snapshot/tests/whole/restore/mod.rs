@@ -5,6 +5,7 @@ mod broken;
 mod disks;
 mod early;
 mod failing;
+mod killed;
 mod refused;
 mod replacing;
 mod saved;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use snapshot::control::{DomainControl, DomainState};
+use snapshot::disk::image::ChainRefusal;
 use snapshot::restore::{DiskRestore, NewIdentity, RestoreMode, RestoreRefusal, RestoreRequest};
 use snapshot::restore::{PlanRestoreError, RestoreCause};
 use snapshot::simulated::{Call, Effect};
 use snapshot::{Observer, plan_restore, restore};
 
-use super::saved::{Memory, Saved, saved, soon};
+use super::saved::{Memory, Original, Saved, saved, saved_and, soon};
 
 fn replacing(saved: &Saved, free_first: bool) -> RestoreRequest {
     let mut request = saved.request("again");
@@ -38,23 +39,44 @@ fn a_restored_domain_takes_the_place_name_and_uuid_of_the_original() {
 }
 
 #[test]
-fn images_of_a_domain_that_runs_are_adopted_only_once_it_is_destroyed() {
-    const TEST: &str = "images_of_a_domain_that_runs_are_adopted_only_once_it_is_destroyed";
+fn images_that_were_written_since_are_never_given_to_a_guest_with_older_memory() {
+    const TEST: &str =
+        "images_that_were_written_since_are_never_given_to_a_guest_with_older_memory";
     let Some(saved) = saved(TEST, Memory::Mapped) else { return };
-    let mut request = replacing(&saved, false);
-    request.disks.values_mut().for_each(|disk| *disk = DiskRestore::AdoptActive);
-    let refused = saved.with(|access| plan_restore(access, request.clone())).unwrap_err();
-    let PlanRestoreError::Refused { refusals } = refused else { panic!("{refused}") };
-    let written = refusals.iter().filter(|it| matches!(it, RestoreRefusal::Chain { .. }));
-    assert!(written.count() >= 2 && refusals.len() >= 2, "{refusals:?}");
+    for free_first in [false, true] {
+        let mut request = replacing(&saved, free_first);
+        request.disks.values_mut().for_each(|disk| *disk = DiskRestore::AdoptActive);
+        let refused = saved.with(|access| plan_restore(access, request)).unwrap_err();
+        let PlanRestoreError::Refused { refusals } = refused else { panic!("{refused}") };
+        let written = |it: &RestoreRefusal| match it {
+            RestoreRefusal::ActiveChanged { .. } => free_first,
+            RestoreRefusal::Chain { source, .. } => {
+                !free_first && matches!(source, ChainRefusal::Written { .. })
+            }
+            _ => false,
+        };
+        assert!(refusals.iter().all(written) && refusals.len() >= 2, "{refusals:?}");
+    }
+    saved.nothing_but_the_original();
+}
 
-    request.mode = RestoreMode::Replace { domain: saved.web, free_first: true };
-    let plan = saved.plan(request);
-    assert!(plan.warnings.iter().any(|it| it.contains("written since")), "{:?}", plan.warnings);
-    let restored = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap();
-    let images: Vec<_> = restored.disks.iter().map(|disk| disk.image.path.clone()).collect();
-    assert_eq!(images, [saved.path("xvda-1"), saved.path("xvdb-1")]);
-    saved.frozen_is_as_it_was();
+#[test]
+fn images_of_a_domain_that_stood_still_are_adopted_once_it_is_destroyed() {
+    const TEST: &str = "images_of_a_domain_that_stood_still_are_adopted_once_it_is_destroyed";
+    for original in [Original::Paused, Original::Destroyed] {
+        let Some(saved) = saved_and(TEST, Memory::Mapped, original) else { return };
+        let mut request = match original {
+            Original::Destroyed => saved.request("copy"),
+            _ => replacing(&saved, true),
+        };
+        request.disks.values_mut().for_each(|disk| *disk = DiskRestore::AdoptActive);
+        let plan = saved.plan(request);
+        let restored = saved.with(|access| restore(access, plan, &mut Observer::none())).unwrap();
+        let images: Vec<_> = restored.disks.iter().map(|disk| disk.image.path.clone()).collect();
+        assert_eq!(images, [saved.path("xvda-1"), saved.path("xvdb-1")]);
+        saved.ticks(&restored.domain.unwrap());
+        saved.frozen_is_as_it_was();
+    }
 }
 
 #[test]
@@ -102,8 +124,8 @@ fn what_fails_once_the_original_is_destroyed_leaves_the_new_one_there_paused() {
         assert_eq!(failed.replaced, Some(DomainState::Gone));
         assert_eq!(failed.journal, Some(saved.path("again-journal")));
         match call {
-            Call::Rename => assert!(matches!(failed.cause, RestoreCause::Rename { .. })),
-            _ => assert!(matches!(failed.cause, RestoreCause::Start { .. })),
+            Call::Rename => assert!(matches!(*failed.cause, RestoreCause::Rename { .. })),
+            _ => assert!(matches!(*failed.cause, RestoreCause::Start { .. })),
         }
         let domains = saved.domains();
         assert_eq!(domains, BTreeMap::from([(restored.name.clone(), DomainState::Paused)]));

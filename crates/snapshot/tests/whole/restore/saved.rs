@@ -31,7 +31,7 @@ use xenstore_migration::{ByteOrder, Peer, Preamble, StreamWriter, Version};
 use xenstored::{Embedded, Store};
 use xsclient::{Client, DomId, Endpoint, Nodes, OpenError, Options};
 
-const DIRECTORY: &str = "DOMKEEP_TEST_RESTORE_DIRECTORY";
+pub(super) const DIRECTORY: &str = "DOMKEEP_TEST_RESTORE_DIRECTORY";
 const PAGES: u64 = 1024;
 const SEED: u64 = 23;
 const DISKS: [&str; 2] = ["xvda", "xvdb"];
@@ -72,8 +72,20 @@ pub(super) struct Saved {
     frozen: Vec<Vec<u8>>,
 }
 
+/// What became of the original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Original {
+    Runs,
+    Paused,
+    Destroyed,
+}
+
 /// As [`Saved`], or the reason why not.
 pub(super) fn saved(test: &str, memory: Memory) -> Option<Saved> {
+    saved_and(test, memory, Original::Runs)
+}
+
+pub(super) fn saved_and(test: &str, memory: Memory, original: Original) -> Option<Saved> {
     for program in ["qemu-img", "qemu-storage-daemon", "setpriv"] {
         let started = Command::new(program).arg("--version").stdout(Stdio::null()).status();
         if !started.is_ok_and(|status| status.success()) {
@@ -86,10 +98,10 @@ pub(super) fn saved(test: &str, memory: Memory) -> Option<Saved> {
     program.args(["--ignored", "--exact", "restore::saved::simulated_host_program"]);
     program.env(DIRECTORY, directory.path()).stdout(Stdio::null());
     let process = HostProcess::start(program, directory.path().join("host"), soon()).unwrap();
-    Some(save(process, directory, memory))
+    Some(save(process, directory, memory, original))
 }
 
-fn save(process: HostProcess, directory: TempDir, format: Memory) -> Saved {
+fn save(process: HostProcess, directory: TempDir, format: Memory, original: Original) -> Saved {
     let at = |name: &str| directory.path().join(name);
     let mut spec = DomainSpec::new("web", Uuid::from_u128(0x77_6562), GuestSpec::new(SEED, PAGES));
     for vdev in DISKS {
@@ -113,7 +125,14 @@ fn save(process: HostProcess, directory: TempDir, format: Memory) -> Saved {
         LiveOverlay::new(vdev, format!("{vdev}-qcow2"), overlay, format!("{vdev}-1"))
     });
     let disks = snapshot(&mut LiveOverlays::new(qmp, overlays.to_vec()), soon()).unwrap();
-    control.resume(&web, soon()).unwrap();
+    match original {
+        Original::Runs => control.resume(&web, soon()).unwrap(),
+        Original::Paused => {
+            control.pause(&web, soon()).unwrap();
+            control.resume(&web, soon()).unwrap();
+        }
+        Original::Destroyed => control.destroy(&web, soon()).unwrap(),
+    }
 
     let disks: Vec<_> = disks.into_iter().map(digested).collect();
     let frozen = disks.iter().map(|disk| fs::read(&disk.frozen.path).unwrap()).collect();
@@ -245,6 +264,36 @@ fn connected(operator: &Operator) -> Result<Client, OpenError> {
     Client::open(Endpoint::UnixSocket(socket), Options::default())
 }
 
+/// Calls with access to the host that listens there.
+pub(super) fn with_host<T>(socket: &Path, work: impl FnOnce(&mut HostAccess<'_>) -> T) -> T {
+    let (control, operator) = (SimulatedDomain::new(socket), Operator::new(socket));
+    let templates = MemoryStore::new();
+    let mut access = HostAccess {
+        control: &control,
+        xenstore: &|_| connected(&operator),
+        templates: &templates,
+        hypervisor: None,
+        qemu_img: QemuImg::default(),
+        guardian: None,
+        hooks: BTreeMap::new(),
+        quiescers: BTreeMap::new(),
+    };
+    work(&mut access)
+}
+
+/// As a new domain of that name, with overlays of that name and a journal.
+pub(super) fn request(snapshot: Snapshot, directory: &Path, name: &str) -> RestoreRequest {
+    let mut request = RestoreRequest::new(snapshot);
+    let uuid = UuidChoice::New(Uuid::from_u128(name.bytes().map(u128::from).sum()));
+    request.identity = NewIdentity { name: Some(name.to_owned()), uuid };
+    for vdev in DISKS {
+        let overlay = Target::Path(directory.join(format!("{name}-{vdev}")));
+        request.disks.insert(vdev.to_owned(), DiskRestore::NewOverlay { overlay });
+    }
+    request.journal = Some(Target::Path(directory.join(format!("{name}-journal"))));
+    request
+}
+
 impl Saved {
     pub(super) fn control(&self) -> SimulatedDomain {
         self.process.control()
@@ -264,32 +313,11 @@ impl Saved {
 
     /// Calls with a host's access.
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut HostAccess<'_>) -> T) -> T {
-        let (control, operator) = (self.control(), self.operator());
-        let templates = MemoryStore::new();
-        let mut access = HostAccess {
-            control: &control,
-            xenstore: &|_| connected(&operator),
-            templates: &templates,
-            hypervisor: None,
-            qemu_img: QemuImg::default(),
-            guardian: None,
-            hooks: BTreeMap::new(),
-            quiescers: BTreeMap::new(),
-        };
-        work(&mut access)
+        with_host(&self.path("host"), work)
     }
 
-    /// As a new domain of that name, with overlays of that name and a journal.
     pub(super) fn request(&self, name: &str) -> RestoreRequest {
-        let mut request = RestoreRequest::new(self.snapshot.clone());
-        let uuid = UuidChoice::New(Uuid::from_u128(name.bytes().map(u128::from).sum()));
-        request.identity = NewIdentity { name: Some(name.to_owned()), uuid };
-        for vdev in DISKS {
-            let overlay = Target::Path(self.path(&format!("{name}-{vdev}")));
-            request.disks.insert(vdev.to_owned(), DiskRestore::NewOverlay { overlay });
-        }
-        request.journal = Some(Target::Path(self.path(&format!("{name}-journal"))));
-        request
+        request(self.snapshot.clone(), self.directory.path(), name)
     }
 
     pub(super) fn plan(&self, request: RestoreRequest) -> RestorePlan {
