@@ -8,7 +8,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
-use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
@@ -47,8 +46,6 @@ pub(super) enum Kill {
     At(u32),
     /// At the first step of that name.
     Named(String),
-    /// That many microseconds after the first step of that name.
-    After(String, u64),
 }
 
 impl Task {
@@ -99,12 +96,6 @@ fn killed_program() {
             Kill::Never => false,
             Kill::At(at) => number == *at,
             Kill::Named(name) => step == name,
-            Kill::After(name, micros) => {
-                if step == name {
-                    die_in(Duration::from_micros(*micros));
-                }
-                false
-            }
         };
         if is_now {
             fs::write(&last, step).unwrap();
@@ -134,13 +125,6 @@ fn killed_program() {
             world::recover(&task.host, &task.files, &mut observer).unwrap();
         }
     }
-}
-
-fn die_in(after: Duration) {
-    std::thread::spawn(move || {
-        std::thread::sleep(after);
-        kill_process(getpid(), Signal::KILL)
-    });
 }
 
 /// What a saver starts as its guardian. A test program writes to its standard output before any test does, so the guardian's words

@@ -168,6 +168,11 @@ impl World {
     }
 }
 
+/// The socket of a domain's QEMU.
+pub(super) fn qmp(host: &Path, domain: &DomainIdentity) -> PathBuf {
+    host.join(format!("qmp-libxl-{}", domain.domid))
+}
+
 fn uuid_of(name: &str) -> Uuid {
     let octets = name.bytes().chain(std::iter::repeat(0)).take(16).collect::<Vec<_>>();
     Uuid::from_slice(&octets).unwrap()
@@ -211,7 +216,8 @@ pub(super) fn save(
 ) -> Snapshot {
     let target = |name: &str| files.join(name).into();
     let mut request = SaveRequest::new(*domain);
-    request.qmp = Some(host.join(format!("qmp-libxl-{}", domain.domid)));
+    let before = files.join("qmp");
+    request.qmp = Some(if before.exists() { before } else { qmp(host, domain) });
     request.disks = DISKS
         .map(|(vdev, letter)| DiskRequest {
             vdev: vdev.into(),
