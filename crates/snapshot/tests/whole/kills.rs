@@ -14,12 +14,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use snapshot::control::DomainIdentity;
+use snapshot::control::{DomainControl, DomainIdentity, DomainState};
+use snapshot::save::After;
 use snapshot::{Observer, Snapshot};
 
 use judge::{Outcome, When};
 use program::{Kill, Task, Work};
-use world::{Format, World, available, soon};
+use world::{Format, Saving, World, available, soon};
 
 /// Steps that a killed process is killed at: enough to find that one never ends by itself.
 const STEPS_MAX: u32 = 500;
@@ -36,7 +37,7 @@ fn saves_killed_from(first: u32, when: When) {
         let (name, format) = (format!("web-{step}"), format_of(step / 2));
         let files = world.files(&name);
         let domain = world.running(&name, &files);
-        let work = Work::Save { domain, format };
+        let work = Work::Save { domain, saving: format.into() };
         let task = Task {
             host: world.path().to_owned(),
             files: files.clone(),
@@ -50,7 +51,7 @@ fn saves_killed_from(first: u32, when: When) {
             return;
         };
         println!("step {step}: {at}");
-        outcomes.push((at, judge::save(&world, &files, &domain, format, when)));
+        outcomes.push((at, judge::save(&world, &files, &domain, format.into(), when)));
     }
     panic!("a save never ended by itself");
 }
@@ -83,7 +84,7 @@ fn a_snapshot_is_of_one_moment_also_if_qemu_freezes_the_disks_after_the_saver_ha
     let world = World::start();
     let files = world.files("web");
     let domain = world.running("web", &files);
-    let work = Work::Save { domain, format: Format::Stream };
+    let work = Work::Save { domain, saving: Format::Stream.into() };
     let task = Task { host: world.path().to_owned(), files, work, kill: Kill::Never };
     let operator = world.operator();
     let (sender, saver) = std::sync::mpsc::channel::<Pid>();
@@ -99,8 +100,73 @@ fn a_snapshot_is_of_one_moment_also_if_qemu_freezes_the_disks_after_the_saver_ha
     let mut child = task.start();
     sender.send(Pid::from_child(&child)).unwrap();
     assert!(task.ended(child.wait().unwrap()).is_some(), "it was not killed");
-    let outcome = judge::save(&world, &task.files, &domain, Format::Stream, When::AfterGuardian);
+    let outcome =
+        judge::save(&world, &task.files, &domain, Format::Stream.into(), When::AfterGuardian);
     assert_eq!(outcome, Outcome::Completed);
+}
+
+#[test]
+fn a_save_killed_around_a_snapshot_inside_an_image_leaves_that_only_in_a_whole_snapshot() {
+    const TEST: &str =
+        "a_save_killed_around_a_snapshot_inside_an_image_leaves_that_only_in_a_whole_snapshot";
+    if !available(TEST) {
+        return;
+    }
+    let world = World::start();
+    let saving = Saving { inside: true, ..Format::Stream.into() };
+    let steps = [
+        ("after tagging", Outcome::RolledBack),
+        ("after commit", Outcome::RolledBack),
+        ("after committed", Outcome::RolledBack),
+        ("after pivoting", Outcome::RolledBack),
+        ("before pivoted", Outcome::Completed),
+    ];
+    for (number, (step, expected)) in steps.into_iter().enumerate() {
+        let name = format!("web-{number}");
+        let files = world.files(&name);
+        let domain = world.running(&name, &files);
+        let work = Work::Save { domain, saving };
+        let kill = Kill::Named(step.into());
+        let task = Task { host: world.path().to_owned(), files: files.clone(), work, kill };
+        assert_eq!(task.run().as_deref(), Some(step));
+        let when = if number % 2 == 0 { When::AfterGuardian } else { When::BesideGuardian };
+        assert_eq!(judge::save(&world, &files, &domain, saving, when), expected, "{step}");
+    }
+}
+
+#[test]
+fn a_killed_save_that_was_to_pause_or_destroy_its_domain_does_so_unless_that_has_gone_on() {
+    const TEST: &str =
+        "a_killed_save_that_was_to_pause_or_destroy_its_domain_does_so_unless_that_has_gone_on";
+    if !available(TEST) {
+        return;
+    }
+    let world = World::start();
+    let cases = [
+        (After::LeavePaused, "after pivoted", DomainState::Paused),
+        (After::LeavePaused, "after pause", DomainState::Paused),
+        (After::LeavePaused, "after resume", DomainState::Paused),
+        (After::Destroy, "before destroy", DomainState::Running),
+        (After::Destroy, "after destroy", DomainState::Gone),
+    ];
+    for (number, (after, step, expected)) in cases.into_iter().enumerate() {
+        let name = format!("web-{number}");
+        let files = world.files(&name);
+        let domain = world.running(&name, &files);
+        let saving = Saving { after, ..Format::Stream.into() };
+        let work = Work::Save { domain, saving };
+        let kill = Kill::Named(step.into());
+        let task = Task { host: world.path().to_owned(), files: files.clone(), work, kill };
+        assert_eq!(task.run().as_deref(), Some(step));
+        if expected == DomainState::Running {
+            // The guardian was first.
+            world.runs_on(&domain);
+        }
+        let snapshot = judge::saved(&world, &files);
+        judge::is_whole(&world, &files, &snapshot, Format::Stream, expected != DomainState::Gone);
+        assert_eq!(world.control().state(&domain, soon()).unwrap(), expected, "{after:?} {step}");
+        assert_eq!(snapshot.state_after, Some(expected));
+    }
 }
 
 /// A domain that was saved and runs on, and its snapshot.
@@ -116,8 +182,13 @@ impl Origin {
         let world = World::start();
         let files = world.files("origin");
         let domain = world.running("web", &files);
-        let snapshot =
-            world::save(world.path(), &files, &domain, Format::Stream, &mut Observer::none());
+        let snapshot = world::save(
+            world.path(),
+            &files,
+            &domain,
+            Format::Stream.into(),
+            &mut Observer::none(),
+        );
         let manifest = world.path().join("manifest");
         fs::write(&manifest, snapshot.to_json()).unwrap();
         Self { world, snapshot, manifest, domain }
@@ -131,7 +202,7 @@ impl Origin {
     /// What was saved is as it was.
     fn is_whole(&self) {
         let files = self.world.path().join("origin");
-        judge::is_whole(&self.world, &files, &self.snapshot, Format::Stream);
+        judge::is_whole(&self.world, &files, &self.snapshot, Format::Stream, true);
     }
 }
 
@@ -206,15 +277,16 @@ fn a_recovery_of_a_save_killed_at_any_of_its_steps_is_recovered_by_the_next() {
         let die = |round: u32| {
             let name = format!("web-{round}");
             let files = world.files(&name);
-            let work = Work::Save { domain: world.running(&name, &files), format: Format::Stream };
+            let work =
+                Work::Save { domain: world.running(&name, &files), saving: Format::Stream.into() };
             let kill = Kill::Named(at.into());
             let task = Task { host: world.path().to_owned(), files, work, kill };
             assert_eq!(task.run().as_deref(), Some(at));
             task
         };
         recoveries_killed(die, |died| {
-            let Work::Save { domain, format } = &died.work else { unreachable!("it is a save") };
-            let outcome = judge::save(&world, &died.files, domain, *format, When::BesideGuardian);
+            let Work::Save { domain, saving } = &died.work else { unreachable!("it is a save") };
+            let outcome = judge::save(&world, &died.files, domain, *saving, When::BesideGuardian);
             assert_eq!(outcome, expected);
         });
     }

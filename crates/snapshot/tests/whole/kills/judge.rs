@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 
 use snapshot::Observer;
 use snapshot::control::{DomainControl, DomainIdentity, DomainState, DomainView};
+use snapshot::disk::DiskAction;
 use snapshot::disk::image::{ImageFormat, ImageRef};
-use snapshot::recover::Recovered;
+use snapshot::recover::{RecoverError, Recovered};
 use snapshot::restore::Depth;
 use snapshot::simulated::check;
 use snapshot::verify::{Sources, verify};
 use snapshot::{JournalError, Snapshot};
 use xenstore_migration::{ReadOptions, StreamReader};
 
-use super::world::{DISKS, Format, World, memory_of, recover, soon};
+use super::world::{DISKS, Format, Saving, TAG, World, memory_of, recover, soon};
 
 /// What came of a call that was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,19 +72,24 @@ pub(super) fn save(
     world: &World,
     files: &Path,
     domain: &DomainIdentity,
-    format: Format,
+    saving: Saving,
     when: When,
 ) -> Outcome {
-    names_mean_complete_files(files, format);
+    names_mean_complete_files(files, saving.format);
     if when == When::AfterGuardian {
         world.runs_on(domain);
     }
-    let outcome = save_is_recovered(world, files, domain, format);
-    let letters = |suffix| DISKS.map(|(_, letter)| files.join(format!("{letter}{suffix}")));
-    let active = letters(if outcome == Outcome::Completed { "-1" } else { "" });
+    let outcome = save_is_recovered(world, files, domain, saving);
+    let is_completed = outcome == Outcome::Completed;
+    let active = DISKS.map(|(_, letter)| {
+        let is_moved = is_completed && !(saving.inside && letter == "b");
+        files.join(format!("{letter}{}", if is_moved { "-1" } else { "" }))
+    });
     assert_eq!(world.configured(domain), active);
     world.runs_on(domain);
     world.end(domain, &active);
+    let tags = if is_completed && saving.inside { vec![TAG.to_owned()] } else { vec![] };
+    assert_eq!(world.tags(&files.join("b")), tags);
     outcome
 }
 
@@ -91,14 +97,14 @@ fn save_is_recovered(
     world: &World,
     files: &Path,
     domain: &DomainIdentity,
-    format: Format,
+    saving: Saving,
 ) -> Outcome {
     let mut saved: Option<Box<Snapshot>> = None;
     let mut expected = vec!["a", "b", "journal"];
     // Once more gives the same.
     for time in 0..2 {
         match recover(world.path(), files, &mut Observer::none()) {
-            Err(snapshot::recover::RecoverError::Journal(JournalError::Io { .. })) => {
+            Err(RecoverError::Journal(JournalError::Io { .. })) => {
                 expected = vec!["a", "b"];
             }
             Ok(Recovered::NothingDone) => {}
@@ -107,10 +113,7 @@ fn save_is_recovered(
             }
             Ok(Recovered::Saved(snapshot)) => {
                 assert!(time == 0 || saved.as_ref() == Some(&snapshot));
-                expected = vec!["a", "a-1", "b", "b-1", "journal", "memory", "xenstore"];
-                if format == Format::Stream {
-                    expected.insert(4, "digests");
-                }
+                expected = files_of(saving);
                 saved = Some(snapshot);
             }
             other => panic!("{other:?}"),
@@ -120,19 +123,51 @@ fn save_is_recovered(
         assert_eq!(names(files), expected);
     }
     let Some(snapshot) = saved else { return Outcome::RolledBack };
-    is_whole(world, files, &snapshot, format);
+    is_whole(world, files, &snapshot, saving.format, true);
     Outcome::Completed
 }
 
+fn files_of(saving: Saving) -> Vec<&'static str> {
+    let mut names = vec!["a", "a-1", "b", "journal", "memory", "xenstore"];
+    names.extend((!saving.inside).then_some("b-1"));
+    names.extend((saving.format == Format::Stream).then_some("digests"));
+    names.sort_unstable();
+    names
+}
+
+/// A save was killed after its commit: what the recovery makes of it, twice.
+pub(super) fn saved(world: &World, files: &Path) -> Box<Snapshot> {
+    let [first, again] =
+        [0, 1].map(|_| match recover(world.path(), files, &mut Observer::none()) {
+            Ok(Recovered::Saved(snapshot)) => snapshot,
+            other => panic!("{other:?}"),
+        });
+    assert_eq!(first, again);
+    first
+}
+
 /// A snapshot is complete, and of one moment.
-pub(super) fn is_whole(world: &World, files: &Path, snapshot: &Snapshot, format: Format) {
+pub(super) fn is_whole(
+    world: &World,
+    files: &Path,
+    snapshot: &Snapshot,
+    format: Format,
+    is_applied: bool,
+) {
     let verified = verify(snapshot, &Sources::default(), Depth::Full, &mut Observer::none());
     verified.unwrap();
-    assert!(snapshot.disks.iter().all(|disk| disk.digest.is_some()), "{:?}", snapshot.warnings);
-    assert!(snapshot.config_applied, "{:?}", snapshot.warnings);
-    let frozen: Vec<_> = snapshot.disks.iter().map(|disk| disk.frozen.path.clone()).collect();
+    assert_eq!(snapshot.config_applied, is_applied, "{:?}", snapshot.warnings);
     let memory = memory_of(&files.join("memory"), format);
-    check::consistent(&memory, &world.ticks(&frozen)).unwrap();
+    let ticks = DISKS.iter().enumerate().map(|(number, (vdev, _))| {
+        let disk = snapshot.disks.iter().find(|disk| disk.vdev == *vdev).unwrap();
+        let image = &disk.frozen.path;
+        if matches!(disk.action, DiskAction::InternalQcow2 { .. }) {
+            return world.tick_inside(number, image);
+        }
+        assert!(disk.digest.is_some(), "{:?}", snapshot.warnings);
+        world.tick(number, image)
+    });
+    check::consistent(&memory, &ticks.collect::<Vec<_>>()).unwrap();
 }
 
 /// A restore was killed: recovers, and looks at all there is. The domain that has the name and runs.
@@ -148,7 +183,7 @@ pub(super) fn restore(
     let mut expected = vec!["journal"];
     for _ in 0..2 {
         match recover(world.path(), files, &mut Observer::none()) {
-            Err(snapshot::recover::RecoverError::Journal(JournalError::Io { .. })) => {
+            Err(RecoverError::Journal(JournalError::Io { .. })) => {
                 expected.clear();
             }
             Ok(Recovered::NothingDone) => {}

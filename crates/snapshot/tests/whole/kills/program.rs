@@ -15,7 +15,7 @@ use snapshot::control::DomainIdentity;
 use snapshot::simulated::SimulatedDomain;
 use snapshot::{Observer, Progress, guard};
 
-use super::world::{self, Format};
+use super::world::{self, Saving};
 
 const TASK: &str = "DOMKEEP_TEST_TASK";
 /// What a program says once it begins.
@@ -34,7 +34,7 @@ pub(super) struct Task {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Work {
-    Save { domain: DomainIdentity, format: Format },
+    Save { domain: DomainIdentity, saving: Saving },
     Restore { manifest: PathBuf, replaces: Option<DomainIdentity> },
     Recover,
 }
@@ -84,6 +84,11 @@ impl Task {
     }
 }
 
+/// Planned, a program says that it begins.
+pub(super) fn begins() {
+    println!("{READY}");
+}
+
 #[test]
 #[ignore = "saves, restores or recovers until it kills itself or is killed, which other tests start"]
 fn killed_program() {
@@ -113,15 +118,15 @@ fn killed_program() {
         }
     };
     let mut observer = Observer::none().progress(&mut at_progress);
-    println!("{READY}");
     match &task.work {
-        Work::Save { domain, format } => {
-            world::save(&task.host, &task.files, domain, *format, &mut observer);
+        Work::Save { domain, saving } => {
+            world::save(&task.host, &task.files, domain, *saving, &mut observer);
         }
         Work::Restore { manifest, replaces } => {
             world::restore(&task.host, &task.files, manifest, *replaces, &mut observer);
         }
         Work::Recover => {
+            begins();
             world::recover(&task.host, &task.files, &mut observer).unwrap();
         }
     }

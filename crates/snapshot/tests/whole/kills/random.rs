@@ -49,8 +49,13 @@ impl Measured {
     /// Kills it a random time after it began; whether it was killed before it had ended.
     fn killed(&mut self, task: &Task, random: &mut Random) -> bool {
         let (mut child, began) = (task.start(), Instant::now());
-        let micros = u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX);
-        std::thread::sleep(Duration::from_micros(random.below(micros)));
+        let all = u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX);
+        // Every second one in the last third, where the commit is.
+        let micros = match random.below(2) {
+            0 => random.below(all),
+            _ => all - random.below(all / 3),
+        };
+        std::thread::sleep(Duration::from_micros(micros));
         // It may have ended a moment ago; its number is its own until it is waited for.
         let _ = kill_process(Pid::from_child(&child), Signal::KILL);
         let was_killed = task.ended(child.wait().unwrap()).is_some();
@@ -88,7 +93,8 @@ fn saves(kills: u32, random: &mut Random) -> Counts {
     let task = |round: u32| {
         let name = format!("web-{round}");
         let files = world.files(&name);
-        let work = Work::Save { domain: world.running(&name, &files), format: format_of(round) };
+        let work =
+            Work::Save { domain: world.running(&name, &files), saving: format_of(round).into() };
         Task { host: world.path().to_owned(), files, work, kill: Kill::Never }
     };
     let mut measured = Measured::by(&task(u32::MAX));
@@ -99,9 +105,9 @@ fn saves(kills: u32, random: &mut Random) -> Counts {
         }
         let task = task(round);
         let was_killed = measured.killed(&task, random);
-        let Work::Save { domain, format } = &task.work else { unreachable!("it is a save") };
+        let Work::Save { domain, saving } = &task.work else { unreachable!("it is a save") };
         let when = if random.below(2) == 0 { When::AfterGuardian } else { When::BesideGuardian };
-        counts.count(judge::save(&world, &task.files, domain, *format, when), was_killed);
+        counts.count(judge::save(&world, &task.files, domain, *saving, when), was_killed);
     }
     println!("{kills} saves killed, of {measured:?} at least: {counts:?}");
     counts

@@ -12,13 +12,14 @@ use libxl_config::template::UserdataDir;
 use serde::{Deserialize, Serialize};
 use snapshot::control::{DomainControl, DomainIdentity, DomainState};
 use snapshot::disk::BackingName;
+use snapshot::disk::image::ImageFormat;
 use snapshot::disk::qemu_img::QemuImg;
 use snapshot::image::Limits;
 use snapshot::image::mapped::MappedReader;
 use snapshot::recover::{RecoverError, Recovered};
 use snapshot::restore::{DiskRestore, RestoreMode, RestoreRequest, UuidChoice};
 use snapshot::save::{
-    Consistency, DiskRequest, DiskRequestAction, MemoryFormat, MemoryRequest, SaveRequest,
+    After, Consistency, DiskRequest, DiskRequestAction, MemoryFormat, MemoryRequest, SaveRequest,
 };
 use snapshot::simulated::{
     DomainSpec, GuestSpec, Host, HostProcess, HostXenstore, Operator, SimulatedDomain, check,
@@ -43,6 +44,24 @@ pub(super) const DISKS: [(&str, &str); 2] = [("xvda", "a"), ("xvdb", "b")];
 pub(super) enum Format {
     Stream,
     Mapped,
+}
+
+/// What is saved, and what becomes of the domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Saving {
+    pub(super) format: Format,
+    /// The second disk gets a snapshot inside its image, instead of an overlay.
+    pub(super) inside: bool,
+    pub(super) after: After,
+}
+
+/// The tag of a snapshot inside an image.
+pub(super) const TAG: &str = "before";
+
+impl From<Format> for Saving {
+    fn from(format: Format) -> Self {
+        Self { format, inside: false, after: After::Resume }
+    }
 }
 
 pub(super) fn soon() -> Instant {
@@ -158,13 +177,31 @@ impl World {
         assert_eq!(self.ticks(images), [tick, tick]);
     }
 
+    /// The snapshots inside an image.
+    pub(super) fn tags(&self, image: &Path) -> Vec<String> {
+        let info = QemuImg::default().info(image, ImageFormat::Qcow2, true, soon()).unwrap();
+        info.snapshots.into_iter().map(|snapshot| snapshot.name).collect()
+    }
+
+    /// The tick of the snapshot inside an image that may be written meanwhile.
+    pub(super) fn tick_inside(&self, number: usize, image: &Path) -> u64 {
+        let raw = self.path().join("inside");
+        let converted = Command::new("qemu-img")
+            .args(["convert", "-U", "-l", &format!("snapshot.name={TAG}"), "-O", "raw"])
+            .args([image, &*raw])
+            .status();
+        assert!(converted.unwrap().success());
+        let tick = check::raw_disk(SEED, number, &fs::File::open(&raw).unwrap()).unwrap();
+        fs::remove_file(raw).unwrap();
+        tick
+    }
+
     pub(super) fn ticks(&self, images: &[PathBuf]) -> Vec<u64> {
-        let disks = images.iter().enumerate();
-        disks
-            .map(|(number, image)| {
-                check::qcow2_disk(SEED, number, image, self.path(), soon()).unwrap()
-            })
-            .collect()
+        images.iter().enumerate().map(|(number, image)| self.tick(number, image)).collect()
+    }
+
+    pub(super) fn tick(&self, number: usize, image: &Path) -> u64 {
+        check::qcow2_disk(SEED, number, image, self.path(), soon()).unwrap()
     }
 }
 
@@ -206,12 +243,12 @@ fn with_access<T>(host: &Path, call: impl FnOnce(&mut HostAccess<'_>) -> T) -> T
     })
 }
 
-/// Saves a domain whole, into `memory`, `xenstore`, `a-1`, `b-1` and `journal`.
+/// Saves a domain whole, into `memory`, `xenstore`, `a-1`, `b-1` and `journal`, with `digests` beside a stream.
 pub(super) fn save(
     host: &Path,
     files: &Path,
     domain: &DomainIdentity,
-    format: Format,
+    saving: Saving,
     observer: &mut Observer<'_>,
 ) -> Snapshot {
     let target = |name: &str| files.join(name).into();
@@ -219,18 +256,23 @@ pub(super) fn save(
     let before = files.join("qmp");
     request.qmp = Some(if before.exists() { before } else { qmp(host, domain) });
     request.disks = DISKS
-        .map(|(vdev, letter)| DiskRequest {
-            vdev: vdev.into(),
-            action: DiskRequestAction::ExternalQcow2 {
-                overlay: target(&format!("{letter}-1")),
-                node: None,
-                overlay_node: None,
-                backing: BackingName::Absolute,
-                digest: true,
-            },
+        .map(|(vdev, letter)| {
+            let action = if saving.inside && letter == "b" {
+                DiskRequestAction::InternalQcow2 { tag: TAG.into(), node: None }
+            } else {
+                DiskRequestAction::ExternalQcow2 {
+                    overlay: target(&format!("{letter}-1")),
+                    node: None,
+                    overlay_node: None,
+                    backing: BackingName::Absolute,
+                    digest: true,
+                }
+            };
+            DiskRequest { vdev: vdev.into(), action }
         })
         .into();
-    let format = match format {
+    request.after = saving.after;
+    let format = match saving.format {
         Format::Stream => MemoryFormat::Stream { side_digest: Some(target("digests")) },
         Format::Mapped => MemoryFormat::Mapped,
     };
@@ -240,6 +282,7 @@ pub(super) fn save(
     request.journal = Some(target("journal"));
     with_access(host, |access| {
         let plan = snapshot::save::plan_save(access, request).unwrap();
+        program::begins();
         snapshot::save::save(access, plan, observer).unwrap()
     })
 }
@@ -268,6 +311,7 @@ pub(super) fn restore(
     request.journal = Some(files.join("journal").into());
     with_access(host, |access| {
         let plan = snapshot::plan_restore(access, request).unwrap();
+        program::begins();
         snapshot::restore::restore(access, plan, observer).unwrap();
     });
 }
