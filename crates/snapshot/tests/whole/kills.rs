@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use snapshot::control::{DomainControl, DomainIdentity, DomainState};
+use snapshot::recover::Recovered;
+use snapshot::restore::RestoreMode;
 use snapshot::save::After;
 use snapshot::{Observer, Snapshot};
 
@@ -169,6 +171,30 @@ fn a_killed_save_that_was_to_pause_or_destroy_its_domain_does_so_unless_that_has
     }
 }
 
+#[test]
+fn without_a_guardian_the_guest_of_a_killed_saver_waits_for_the_recovery() {
+    const TEST: &str = "without_a_guardian_the_guest_of_a_killed_saver_waits_for_the_recovery";
+    if !available(TEST) {
+        return;
+    }
+    let world = World::start();
+    let saving = Saving { is_guarded: false, ..Format::Stream.into() };
+    for (number, step) in
+        ["after suspend", "after pivoting", "after commit", "before resume"].iter().enumerate()
+    {
+        let name = format!("web-{number}");
+        let files = world.files(&name);
+        let domain = world.running(&name, &files);
+        let work = Work::Save { domain, saving };
+        let kill = Kill::Named((*step).into());
+        let task = Task { host: world.path().to_owned(), files: files.clone(), work, kill };
+        assert_eq!(task.run().as_deref(), Some(*step));
+        assert_eq!(world.control().state(&domain, soon()).unwrap(), DomainState::Suspended);
+        let outcome = judge::save(&world, &files, &domain, saving, When::BesideGuardian);
+        assert_eq!(outcome == Outcome::Completed, number >= 2, "{step}");
+    }
+}
+
 /// A domain that was saved and runs on, and its snapshot.
 struct Origin {
     world: World,
@@ -195,7 +221,11 @@ impl Origin {
     }
 
     fn task(&self, files: PathBuf, replaces: Option<DomainIdentity>, kill: Kill) -> Task {
-        let work = Work::Restore { manifest: self.manifest.clone(), replaces };
+        let mode = match replaces {
+            Some(domain) => RestoreMode::Replace { domain, free_first: false },
+            None => RestoreMode::New,
+        };
+        let work = Work::Restore { manifest: self.manifest.clone(), mode };
         Task { host: self.world.path().to_owned(), files, work, kill }
     }
 
@@ -318,4 +348,36 @@ fn a_recovery_of_a_restore_killed_at_any_of_its_steps_is_recovered_by_the_next()
         });
     }
     origin.is_whole();
+}
+
+#[test]
+fn a_restore_that_frees_the_old_domain_first_leaves_neither_or_the_new_one() {
+    const TEST: &str = "a_restore_that_frees_the_old_domain_first_leaves_neither_or_the_new_one";
+    if !available(TEST) {
+        return;
+    }
+    for step in ["after built", "before committing", "after committing"] {
+        let origin = Origin::new();
+        let mut task = origin.task(origin.world.files("restored"), None, Kill::Named(step.into()));
+        let mode = RestoreMode::Replace { domain: origin.domain, free_first: true };
+        task.work = Work::Restore { manifest: origin.manifest.clone(), mode };
+        assert_eq!(task.run().as_deref(), Some(step));
+        let recovered = world::recover(&task.host, &task.files, &mut Observer::none()).unwrap();
+        let domains = origin.world.control().list(soon()).unwrap();
+        match recovered {
+            Recovered::RolledBack { warnings, domain, .. } => {
+                assert_ne!(step, "after committing");
+                assert_eq!((domains.len(), domain), (0, Some(DomainState::Gone)));
+                assert_eq!(warnings.len(), 1, "{warnings:?}");
+                assert!(!task.files.join("a-2").exists() && !task.files.join("b-2").exists());
+            }
+            Recovered::Restored(restored) => {
+                assert_eq!(step, "after committing");
+                assert_eq!(domains.len(), 1);
+                origin.world.runs_on(&restored.domain.unwrap());
+            }
+            other => panic!("{other:?}"),
+        }
+        origin.is_whole();
+    }
 }

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use snapshot::control::DomainIdentity;
+use snapshot::restore::RestoreMode;
 use snapshot::simulated::SimulatedDomain;
 use snapshot::{Observer, Progress, guard};
 
@@ -35,7 +36,7 @@ pub(super) struct Task {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Work {
     Save { domain: DomainIdentity, saving: Saving },
-    Restore { manifest: PathBuf, replaces: Option<DomainIdentity> },
+    Restore { manifest: PathBuf, mode: RestoreMode },
     Recover,
 }
 
@@ -122,8 +123,8 @@ fn killed_program() {
         Work::Save { domain, saving } => {
             world::save(&task.host, &task.files, domain, *saving, &mut observer);
         }
-        Work::Restore { manifest, replaces } => {
-            world::restore(&task.host, &task.files, manifest, *replaces, &mut observer);
+        Work::Restore { manifest, mode } => {
+            world::restore(&task.host, &task.files, manifest, *mode, &mut observer);
         }
         Work::Recover => {
             begins();

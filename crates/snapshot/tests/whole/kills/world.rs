@@ -53,6 +53,8 @@ pub(super) struct Saving {
     /// The second disk gets a snapshot inside its image, instead of an overlay.
     pub(super) inside: bool,
     pub(super) after: After,
+    /// Whether there is a guardian.
+    pub(super) is_guarded: bool,
 }
 
 /// The tag of a snapshot inside an image.
@@ -60,7 +62,7 @@ pub(super) const TAG: &str = "before";
 
 impl From<Format> for Saving {
     fn from(format: Format) -> Self {
-        Self { format, inside: false, after: After::Resume }
+        Self { format, inside: false, after: After::Resume, is_guarded: true }
     }
 }
 
@@ -228,7 +230,7 @@ fn templates(host: &Path) -> UserdataDir {
 }
 
 /// The host, as whoever saves or restores is given it.
-fn with_access<T>(host: &Path, call: impl FnOnce(&mut HostAccess<'_>) -> T) -> T {
+fn with_access<T>(host: &Path, is_guarded: bool, call: impl FnOnce(&mut HostAccess<'_>) -> T) -> T {
     let (control, templates) = (SimulatedDomain::new(host.join("host")), templates(host));
     let xenstore = |_: Instant| xenstore(host);
     call(&mut HostAccess {
@@ -237,7 +239,7 @@ fn with_access<T>(host: &Path, call: impl FnOnce(&mut HostAccess<'_>) -> T) -> T
         templates: &templates,
         hypervisor: None,
         qemu_img: QemuImg::default(),
-        guardian: Some(program::guardian()),
+        guardian: is_guarded.then(program::guardian),
         hooks: BTreeMap::new(),
         quiescers: BTreeMap::new(),
     })
@@ -280,7 +282,7 @@ pub(super) fn save(
     request.xenstore = Some(target("xenstore"));
     request.min_consistency = Consistency::Complete;
     request.journal = Some(target("journal"));
-    with_access(host, |access| {
+    with_access(host, saving.is_guarded, |access| {
         let plan = snapshot::save::plan_save(access, request).unwrap();
         program::begins();
         snapshot::save::save(access, plan, observer).unwrap()
@@ -292,24 +294,22 @@ pub(super) fn restore(
     host: &Path,
     files: &Path,
     manifest: &Path,
-    replaces: Option<DomainIdentity>,
+    mode: RestoreMode,
     observer: &mut Observer<'_>,
 ) {
     let snapshot = Snapshot::from_json(&fs::read_to_string(manifest).unwrap()).unwrap();
     let mut request = RestoreRequest::new(snapshot);
-    match replaces {
-        Some(domain) => request.mode = RestoreMode::Replace { domain, free_first: false },
-        None => {
-            request.identity.name = Some("copy".into());
-            request.identity.uuid = UuidChoice::New(Uuid::from_u128(77));
-        }
+    request.mode = mode;
+    if mode == RestoreMode::New {
+        request.identity.name = Some("copy".into());
+        request.identity.uuid = UuidChoice::New(Uuid::from_u128(77));
     }
     for (vdev, letter) in DISKS {
         let overlay = files.join(format!("{letter}-2")).into();
         request.disks.insert(vdev.into(), DiskRestore::NewOverlay { overlay });
     }
     request.journal = Some(files.join("journal").into());
-    with_access(host, |access| {
+    with_access(host, false, |access| {
         let plan = snapshot::plan_restore(access, request).unwrap();
         program::begins();
         snapshot::restore::restore(access, plan, observer).unwrap();
@@ -322,7 +322,7 @@ pub(super) fn recover(
     files: &Path,
     observer: &mut Observer<'_>,
 ) -> Result<Recovered, RecoverError> {
-    with_access(host, |access| snapshot::recover(access, &files.join("journal"), observer))
+    with_access(host, false, |access| snapshot::recover(access, &files.join("journal"), observer))
 }
 
 /// What a memory image holds, which is checked.
