@@ -85,6 +85,11 @@ impl Journal {
         Ok(journal)
     }
 
+    /// Remembers what is created, and writes nothing down.
+    pub(crate) fn none(id: uuid::Uuid) -> Self {
+        Self { file: None, prefix: prefix(id), durable: false, created: Vec::new() }
+    }
+
     /// Goes on with a journal that was found, whose last line may be torn; `None` if not even its first line is whole, so that
     /// nothing had been done.
     ///

@@ -39,7 +39,7 @@ pub fn restore(
         observer,
         deadline,
         phase: Phase::Plan,
-        journal: None,
+        journal: Journal::none(Uuid::nil()),
         undo: Undo::default(),
         id: Uuid::nil(),
     };
@@ -68,8 +68,7 @@ struct Run<'r, 'a, 'o> {
     observer: &'r mut Observer<'o>,
     deadline: Instant,
     phase: Phase,
-    /// Also without a file, once anything is made: it knows what was.
-    journal: Option<Journal>,
+    journal: Journal,
     undo: Undo,
     id: Uuid,
 }
@@ -150,7 +149,7 @@ impl Run<'_, '_, '_> {
         let durable = self.plan.request.durability != Durability::None;
         let journal = Journal::create(self.plan.journal.as_deref(), self.id, durable, &begin)
             .map_err(|source| RestoreCause::Journal { source })?;
-        self.journal = Some(journal);
+        self.journal = journal;
         self.undo.journal = self.plan.journal.clone();
         Ok(())
     }
@@ -161,18 +160,16 @@ impl Run<'_, '_, '_> {
     }
 
     fn record(&mut self, record: &Record) -> Result<(), RestoreCause> {
-        let Some(journal) = &mut self.journal else { return Ok(()) };
-        journal.write(record).map_err(|source| RestoreCause::Journal { source })
+        self.journal.write(record).map_err(|source| RestoreCause::Journal { source })
     }
 
     fn overlays(&mut self) -> Result<(), RestoreCause> {
         for disk in &self.plan.disks {
             let Some(base) = &disk.over else { continue };
             self.check_time()?;
-            let Some(journal) = &mut self.journal else { return Ok(()) };
             let qemu_img = &self.access.qemu_img;
             steps::reached("before overlay");
-            create_overlay(qemu_img, &disk.image.path, base, journal, self.deadline)
+            create_overlay(qemu_img, &disk.image.path, base, &mut self.journal, self.deadline)
                 .map_err(|source| RestoreCause::Disk { vdev: disk.vdev.clone(), source })?;
         }
         Ok(())
@@ -373,7 +370,7 @@ impl Run<'_, '_, '_> {
                 self.access.control.state(&old, Instant::now() + SETTLE_LIMIT).ok();
         }
         let old = self.replaced().map(|(old, _)| old);
-        let report = self.undo.run(self.access.control, self.journal.as_mut(), self.plan.uuid, old);
+        let report = self.undo.run(self.access.control, &mut self.journal, self.plan.uuid, old);
         RestoreFailure {
             phase,
             cause: Box::new(cause),

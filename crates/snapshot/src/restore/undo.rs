@@ -41,7 +41,7 @@ impl Undo {
     pub(super) fn run(
         &self,
         control: &dyn DomainControl,
-        journal: Option<&mut Journal>,
+        journal: &mut Journal,
         uuid: Uuid,
         old: Option<DomainIdentity>,
     ) -> Undone {
@@ -49,7 +49,6 @@ impl Undo {
         let mut undone = Undone::default();
         let (left, is_certain) = self.destroy(control, uuid, old, deadline);
         undone.domain = left;
-        let Some(journal) = journal else { return undone };
         for created in journal.created().to_vec() {
             remove(&created, &mut undone.files, deadline);
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use self::destination::{Destination, Made, check_destination, shown};
 use self::octets::copy;
 use super::digest::{changed, digest_of};
-use super::image::{Chain, ChainRules, ImageFormat, OpenImage, Writers};
+use super::image::{Chain, ChainRules, ImageChange, ImageFormat, OpenImage, Writers};
 use super::target::Unique;
 use super::{
     CommitError, Description, DiskAction, DiskFailure, DiskPlan, DiskRefusal, DiskSnapshot,
@@ -36,6 +36,7 @@ pub(super) mod octets;
 pub struct ImageCopies {
     disks: Vec<ImageCopy>,
     writers: Writers,
+    written_until_commit: bool,
     stage: Stage,
 }
 
@@ -80,13 +81,20 @@ enum Stage {
 impl ImageCopies {
     /// Copies of these disks, which nobody may have open for writing.
     pub fn new(disks: Vec<ImageCopy>) -> Self {
-        Self { disks, writers: Writers::Nobody, stage: Stage::Fresh }
+        Self { disks, writers: Writers::Nobody, written_until_commit: false, stage: Stage::Fresh }
     }
 
     /// With others who may have the images open for writing: the domain's suspended QEMU, say.
     #[must_use]
     pub fn with_writers(mut self, writers: Writers) -> Self {
         self.writers = writers;
+        self
+    }
+
+    /// The images are at rest from the commit on only: until then the guest runs, whoever writes for it.
+    #[must_use]
+    pub fn written_until_commit(mut self) -> Self {
+        self.written_until_commit = true;
         self
     }
 
@@ -111,7 +119,7 @@ impl ImageCopies {
 
     /// Copies one disk. What is made is told in any case, unless it is gone again.
     fn take(
-        disk: &ImageCopy,
+        (disk, may_be_written): (&ImageCopy, bool),
         chain: &Chain,
         destination: Destination,
         deadline: Instant,
@@ -125,7 +133,11 @@ impl ImageCopies {
             move |source| DiskFailure::Io { path, step, source }
         };
         let source = OpenImage::open(image.clone(), *format)?;
-        let changes = source.image.changes_since(chain.active());
+        let mut changes = source.image.changes_since(chain.active());
+        if may_be_written {
+            // Who may write it has done so until it stood still: only that it is the same image counts.
+            changes.retain(|change| matches!(change, ImageChange::OtherFile | ImageChange::Format));
+        }
         if !changes.is_empty() {
             return Err(DiskFailure::Changed { path: image.clone(), changes });
         }
@@ -252,7 +264,13 @@ impl DiskSnapshotter for ImageCopies {
         let (mut all_made, mut done) = (Vec::new(), Vec::new());
         let mut failed = None;
         for (disk, (chain, destination)) in self.disks.iter().zip(prepared) {
-            match Self::take(disk, &chain, destination, deadline, &mut all_made) {
+            match Self::take(
+                (disk, self.written_until_commit),
+                &chain,
+                destination,
+                deadline,
+                &mut all_made,
+            ) {
                 Ok(snapshot) => done.push(snapshot),
                 Err(source) => {
                     failed = Some(source);

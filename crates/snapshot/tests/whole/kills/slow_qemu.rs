@@ -16,7 +16,7 @@ pub(super) fn before(real: &Path, socket: &Path, meanwhile: impl Fn() + Send + '
         let is_first = AtomicBool::new(true);
         for client in listener.incoming() {
             let Ok(qemu) = UnixStream::connect(&real) else { return };
-            serve(client.unwrap(), qemu, || {
+            serve(&client.unwrap(), &qemu, || {
                 if is_first.swap(false, Ordering::Relaxed) {
                     meanwhile();
                 }
@@ -25,7 +25,7 @@ pub(super) fn before(real: &Path, socket: &Path, meanwhile: impl Fn() + Send + '
     });
 }
 
-fn serve(client: UnixStream, qemu: UnixStream, meanwhile: impl Fn()) {
+fn serve(client: &UnixStream, mut qemu: &UnixStream, meanwhile: impl Fn()) {
     let (mut to_client, answers) = (client.try_clone().unwrap(), qemu.try_clone().unwrap());
     let back = thread::spawn(move || {
         for line in BufReader::new(answers).split(b'\n') {
@@ -34,13 +34,12 @@ fn serve(client: UnixStream, qemu: UnixStream, meanwhile: impl Fn()) {
             let _ = to_client.write_all(&[&line[..], b"\n"].concat());
         }
     });
-    let mut to_qemu = &qemu;
     for line in BufReader::new(client).split(b'\n') {
         let Ok(line) = line else { break };
         if line.windows(13).any(|part| part == b"\"transaction\"") {
             meanwhile();
         }
-        to_qemu.write_all(&[&line[..], b"\n"].concat()).unwrap();
+        qemu.write_all(&[&line[..], b"\n"].concat()).unwrap();
     }
     // QEMU answers what it has read before it hears that there is no more.
     let _ = qemu.shutdown(std::net::Shutdown::Write);
