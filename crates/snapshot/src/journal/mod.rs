@@ -69,18 +69,31 @@ impl Journal {
         durable: bool,
         begin: &Record,
     ) -> io::Result<Self> {
-        let file = match path {
-            None => None,
-            Some(path) => {
-                let file = options().create_new(true).mode(0o600).open(path)?;
-                lock(&file)?;
-                Some(JournalFile { file, end: 0, path: path.to_owned() })
-            }
-        };
+        let Some(path) = path else { return Ok(Self::none(id)) };
+        let file = options().create_new(true).mode(0o600).open(path)?;
+        let created = CreatedFile::new(path, &file)?;
+        let begun = Self::begun(file, path, id, durable, begin);
+        if begun.is_err()
+            && let Err(reason) = created.remove()
+        {
+            tracing::warn!(path = %path.display(), %reason, "an empty journal is left");
+        }
+        begun
+    }
+
+    fn begun(
+        file: File,
+        path: &Path,
+        id: uuid::Uuid,
+        durable: bool,
+        begin: &Record,
+    ) -> io::Result<Self> {
+        lock(&file)?;
+        let file = Some(JournalFile { file, end: 0, path: path.to_owned() });
         let mut journal = Self { file, prefix: prefix(id), durable, created: Vec::new() };
         journal.write(begin)?;
-        if let (true, Some(file)) = (durable, &journal.file) {
-            sync_directory(&file.path)?;
+        if durable {
+            sync_directory(path)?;
         }
         Ok(journal)
     }
