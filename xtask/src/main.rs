@@ -1,8 +1,9 @@
-//! What the project runs on itself: `cargo xtask test`, `bench` and `fuzz`.
+//! What the project runs on itself: `cargo xtask test`, `bench`, `kills` and `fuzz`.
 
 mod bench;
 mod command;
 mod fuzz;
+mod kills;
 mod test;
 
 use std::process::ExitCode;
@@ -25,6 +26,15 @@ enum Task {
         /// Which: retrieve, templates, store-memory, migration. All, if none is named.
         names: Vec<String>,
     },
+    /// Savers and restorers killed at random moments, more of them than `test` has time for.
+    Kills {
+        /// How many.
+        #[arg(long, default_value_t = 200)]
+        kills: u32,
+        /// What the moments are drawn from.
+        #[arg(long, default_value_t = 4)]
+        seed: u64,
+    },
     /// Each fuzz target for a bounded time.
     Fuzz {
         /// Seconds for each target.
@@ -39,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test => test::run(),
         Task::Bench { names } => bench::run(&names),
+        Task::Kills { kills, seed } => kills::run(kills, seed),
         Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
     };
     match outcome {

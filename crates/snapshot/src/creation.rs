@@ -1,7 +1,7 @@
 //! Files that a call created, and may therefore remove, also after it was killed.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -112,7 +112,8 @@ pub enum LeftReason {
     Refused(String),
 }
 
-/// A file that was created here: it is known again by its inode.
+/// A file that was created here: it is known again by its inode, and by when that was made, since a file system gives the number of a
+/// removed file to the next one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatedFile {
     /// Its final name: absolute, unless it was given otherwise.
@@ -121,6 +122,9 @@ pub struct CreatedFile {
     pub dev: u64,
     /// Its inode number.
     pub ino: u64,
+    /// When it was made, in nanoseconds since 1970, where the file system keeps that.
+    #[serde(default)]
+    pub born_ns: Option<u64>,
 }
 
 impl CreatedFile {
@@ -131,13 +135,20 @@ impl CreatedFile {
     /// If the file cannot be looked at.
     pub fn new(path: impl Into<PathBuf>, file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        Ok(Self { path: path.into(), dev: metadata.dev(), ino: metadata.ino() })
+        let born_ns = born_ns(&metadata);
+        Ok(Self { path: path.into(), dev: metadata.dev(), ino: metadata.ino(), born_ns })
+    }
+
+    fn is(&self, found: &Metadata) -> bool {
+        let born = self.born_ns.zip(born_ns(found));
+        (found.dev(), found.ino()) == (self.dev, self.ino)
+            && born.is_none_or(|(own, found)| own == found)
     }
 
     /// Whether this file is what `path` names. A link to it is another file.
     pub fn is_at(&self, path: &Path) -> bool {
         let named = path.symlink_metadata();
-        named.is_ok_and(|named| (named.dev(), named.ino()) == (self.dev, self.ino))
+        named.is_ok_and(|named| self.is(&named))
     }
 
     /// Removes the file from its final name, unless it is open somewhere or another file has that name. One that is gone is as good
@@ -159,7 +170,7 @@ impl CreatedFile {
             Err(errno) => return Err(io(errno)),
         };
         let metadata = file.metadata().map_err(LeftReason::Io)?;
-        if (metadata.dev(), metadata.ino()) != (self.dev, self.ino) {
+        if !self.is(&metadata) {
             return Err(LeftReason::OtherFile);
         }
         let holders = Holders::of(&file).map_err(LeftReason::Io)?;
@@ -181,6 +192,11 @@ impl CreatedFile {
         unlinkat(&directory, name, AtFlags::empty()).map_err(io)?;
         fsync(&directory).map_err(io)
     }
+}
+
+fn born_ns(metadata: &Metadata) -> Option<u64> {
+    let born = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(born.as_nanos()).ok()
 }
 
 impl RollbackReport {
@@ -238,6 +254,26 @@ mod tests {
         assert!(!file.is_at(&path));
         let json = serde_json::to_string(&file).unwrap();
         assert_eq!(serde_json::from_str::<CreatedFile>(&json).unwrap(), file);
+    }
+
+    #[test]
+    fn a_file_that_got_the_inode_of_a_removed_one_is_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("overlay");
+        let file = created(&path);
+        assert!(file.born_ns.is_none_or(|born| born > 0) && file.is_at(&path));
+        // As if it had been removed, and made anew a moment later with the same number.
+        let earlier = CreatedFile { born_ns: file.born_ns.map(|born| born - 1), ..file.clone() };
+        if file.born_ns.is_none() {
+            println!(
+                "skipped: a_file_that_got_the_inode_of_a_removed_one_is_another: no times of birth here"
+            );
+            return;
+        }
+        assert!(!earlier.is_at(&path));
+        assert!(matches!(earlier.remove(), Err(LeftReason::OtherFile)));
+        file.remove().unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

@@ -8,9 +8,13 @@
 //! what it needs, as JSON  --->  opens its DomainControl
 //!                         <---  armed
 //! (the guest is suspended, saved, resumed)
+//! qmp SOCKET              --->  (QEMU is about to be asked to freeze the disks)
 //! release                 --->  ends
 //! (or: the pipe closes)   --->  waits until nothing of the saver is under way, resumes the domain if it is suspended, ends
 //! ```
+//!
+//! What QEMU was asked for it may do after its client has died. A guest that goes on before that writes into images that are to
+//! be of the moment of its suspend. So QEMU is asked something as well, which it answers after all else.
 //!
 //! It is in a process group of its own, so that what a terminal sends to the saver's does not end it as well.
 
@@ -18,6 +22,7 @@ mod program;
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -34,6 +39,10 @@ pub use program::{GuardError, GuardOutcome, read_needs, run};
 
 /// What a guardian says once it is ready.
 const ARMED: &[u8] = b"armed\n";
+/// What it is told before the socket of a QEMU that is about to be asked for something.
+const QMP: &[u8] = b"qmp ";
+/// Most octets of a word: no socket has a longer path than 108.
+const WORD_MAX: usize = 128;
 /// What it is told when it is not needed any more.
 const RELEASE: &[u8] = b"release\n";
 /// More than that a guardian does not say before it is armed.
@@ -123,6 +132,25 @@ impl Guardian {
                 Err(error)
             }
         }
+    }
+
+    /// Tells it that the QEMU behind a socket is about to be asked for something that the guest must not outrun.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be told.
+    pub fn awaits_qemu(&mut self, socket: &Path) -> Result<(), GuardianError> {
+        let path = socket.as_os_str().as_bytes();
+        if path.contains(&b'\n') || QMP.len() + path.len() > WORD_MAX {
+            // No QEMU listens there, and there would be no connection to it.
+            return Ok(());
+        }
+        let word = [QMP, path, b"\n"].concat();
+        self.say(&word).map_err(|source| GuardianError::Program {
+            program: self.program.clone(),
+            step: "tell it of QEMU",
+            source,
+        })
     }
 
     /// Has it end without touching the domain.

@@ -1,18 +1,24 @@
 //! The guardian's own side.
 
+use std::ffi::OsStr;
 use std::io::{self, BufRead, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{ARMED, RELEASE};
+use super::{ARMED, QMP, RELEASE, WORD_MAX};
 use crate::control::{
     DomainControl, DomainIdentity, DomainState, GUARDIAN_NEEDS_MAX, GuardianNeeds,
     GuardianNeedsError,
 };
+use crate::disk::qmp::QmpClient;
 
 /// How long a guardian tries. A hypervisor that does not answer for so long is not helped by one more request.
 const TRY_LIMIT: Duration = Duration::from_secs(600);
 /// How long one attempt may take: what the saver has begun may have to end first.
 const CALL_LIMIT: Duration = Duration::from_secs(90);
+/// How long QEMU may take to answer.
+const QEMU_LIMIT: Duration = Duration::from_secs(30);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -90,8 +96,12 @@ pub fn run(
 ) -> Result<GuardOutcome, GuardError> {
     let said = output.write_all(ARMED).and_then(|()| output.flush());
     said.map_err(|source| GuardError::Output { source })?;
-    if is_released(input) {
-        return Ok(GuardOutcome::Released);
+    let qmp = match last_word(input) {
+        Last::Released => return Ok(GuardOutcome::Released),
+        Last::Died { qmp } => qmp,
+    };
+    if let Some(qmp) = qmp {
+        await_qemu(&qmp, Instant::now() + QEMU_LIMIT);
     }
     let give_up = Instant::now() + TRY_LIMIT;
     loop {
@@ -108,24 +118,45 @@ pub fn run(
     }
 }
 
-/// Whether the word comes before the end. What cannot be read any more has ended.
-fn is_released(mut input: impl Read) -> bool {
-    let (mut heard, mut octet) = (Vec::new(), [0]);
+/// How a saver ended.
+enum Last {
+    Released,
+    Died {
+        /// The socket of the QEMU that it was about to ask for something.
+        qmp: Option<PathBuf>,
+    },
+}
+
+/// Listens to the end. What cannot be read any more has ended.
+fn last_word(mut input: impl Read) -> Last {
+    let (mut heard, mut octet, mut qmp) = (Vec::new(), [0], None);
     loop {
         match input.read(&mut octet) {
-            Ok(0) => return false,
+            Ok(0) => return Last::Died { qmp },
             Ok(_) if octet == *b"\n" => {
                 if heard == RELEASE[..RELEASE.len() - 1] {
-                    return true;
+                    return Last::Released;
+                }
+                if let Some(path) = heard.strip_prefix(QMP) {
+                    qmp = Some(OsStr::from_bytes(path).into());
                 }
                 heard.clear();
             }
             // Nothing that it can be told is longer.
-            Ok(_) if heard.len() < RELEASE.len() => heard.push(octet[0]),
+            Ok(_) if heard.len() < WORD_MAX => heard.push(octet[0]),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return false,
+            Err(_) => return Last::Died { qmp },
         }
+    }
+}
+
+/// Waits until QEMU has done what it was asked for, which it does one after another. One that does not answer holds the guest up
+/// no longer than this: its disks stand still in any case.
+fn await_qemu(socket: &Path, deadline: Instant) {
+    let answered = QmpClient::connect(socket, deadline).and_then(|mut qemu| qemu.nodes(deadline));
+    if let Err(error) = answered {
+        tracing::warn!(socket = %socket.display(), %error, "QEMU does not tell whether it is done");
     }
 }
 

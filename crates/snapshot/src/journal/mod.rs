@@ -26,6 +26,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -35,6 +36,11 @@ pub use text::JournalError;
 pub(crate) use text::ReadJournal;
 
 use crate::creation::{CreatedFile, CreationLog};
+
+/// How long a journal may stay locked whose process is dead: a child that it was just forking has the lock as well, until it
+/// executes its program. Nobody tells of the end of a lock, so it is looked for.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A journal that is being written. Without a file it remembers nothing, and everything else is the same.
 #[derive(Debug)]
@@ -63,18 +69,31 @@ impl Journal {
         durable: bool,
         begin: &Record,
     ) -> io::Result<Self> {
-        let file = match path {
-            None => None,
-            Some(path) => {
-                let file = options().create_new(true).mode(0o600).open(path)?;
-                lock(&file)?;
-                Some(JournalFile { file, end: 0, path: path.to_owned() })
-            }
-        };
+        let Some(path) = path else { return Ok(Self::none(id)) };
+        let file = options().create_new(true).mode(0o600).open(path)?;
+        let created = CreatedFile::new(path, &file)?;
+        let begun = Self::begun(file, path, id, durable, begin);
+        if begun.is_err()
+            && let Err(reason) = created.remove()
+        {
+            tracing::warn!(path = %path.display(), %reason, "an empty journal is left");
+        }
+        begun
+    }
+
+    fn begun(
+        file: File,
+        path: &Path,
+        id: uuid::Uuid,
+        durable: bool,
+        begin: &Record,
+    ) -> io::Result<Self> {
+        lock(&file)?;
+        let file = Some(JournalFile { file, end: 0, path: path.to_owned() });
         let mut journal = Self { file, prefix: prefix(id), durable, created: Vec::new() };
         journal.write(begin)?;
-        if let (true, Some(file)) = (durable, &journal.file) {
-            sync_directory(&file.path)?;
+        if durable {
+            sync_directory(path)?;
         }
         Ok(journal)
     }
@@ -95,12 +114,16 @@ impl Journal {
             move |source: io::Error| JournalError::Io { path: path.to_owned(), step, source }
         };
         let file = options().open(path).map_err(failed("opened"))?;
-        match lock(&file) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(JournalError::InUse { path: path.to_owned() });
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match lock(&file) {
+                Ok(()) => break,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Err(failed("locked")(error));
+                }
+                Err(_) if Instant::now() < give_up => std::thread::sleep(PAUSE),
+                Err(_) => return Err(JournalError::InUse { path: path.to_owned() }),
             }
-            Err(error) => return Err(failed("locked")(error)),
         }
         let Some(found) = text::read(path, &file)? else { return Ok(None) };
         // What comes next does not follow half a line.
@@ -149,6 +172,15 @@ impl Journal {
     /// Files that were created so far.
     pub(crate) fn created(&self) -> &[CreatedFile] {
         &self.created
+    }
+}
+
+/// Also what other threads have forked meanwhile lets go of it.
+impl Drop for JournalFile {
+    fn drop(&mut self) {
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!(path = %self.path.display(), %error, "a journal stays locked");
+        }
     }
 }
 

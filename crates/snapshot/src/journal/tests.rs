@@ -34,7 +34,12 @@ fn created() -> Record {
 }
 
 fn file() -> CreatedFile {
-    CreatedFile { path: "/saved/memory".into(), dev: 7, ino: 99 }
+    CreatedFile {
+        path: "/saved/memory".into(),
+        dev: 7,
+        ino: 99,
+        born_ns: Some(1_795_264_875_000_000_001),
+    }
 }
 
 /// The lines of a save, from its first to its last.

@@ -97,6 +97,9 @@ impl Run<'_, '_, '_> {
             let snapshot = snapshot.clone();
             let draft = DraftSave { snapshot, overlays: intents.clone(), hook };
             self.write(&Record::Pivoting(Box::new(draft)))?;
+            if let (Some(guardian), Some(qmp)) = (&mut self.guardian, &self.request.qmp) {
+                guardian.awaits_qemu(qmp)?;
+            }
         }
         steps::reached("before commit");
         let committed = match self.survey.groups[at].snapshotter(&mut self.access.hooks) {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod hosts;
+mod kills;
 mod restore;
 mod save;
 mod save_failures;

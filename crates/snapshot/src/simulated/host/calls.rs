@@ -11,6 +11,7 @@ use xsclient::DomId;
 
 use super::channel::{Channel, Ended};
 use super::domain::{Asked, Domain, Making};
+use super::orphans::OpenCall;
 use super::restored::Restored;
 use super::templates::{self, Templates};
 use super::xenstore::HostXenstore;
@@ -29,15 +30,28 @@ pub(super) fn perform(
     request: Request,
     fd: Option<OwnedFd>,
     cancel: &Cancel,
+    call: &OpenCall,
 ) -> Option<Reply> {
+    if call.is_orphaned() {
+        return None;
+    }
+    // These wait for others, or change nothing.
+    let shows = matches!(
+        request,
+        Request::Settle { .. } | Request::Resume { .. } | Request::AwaitTick { .. } | Request::List
+    );
     let effect = request.call().and_then(|call| host.strikes(call));
+    if shows || matches!(effect, Some(Effect::HangBefore)) {
+        call.shows();
+    }
     match effect {
         Some(Effect::FailBefore) => return Some(Reply::Failed(on_command())),
         Some(Effect::HangBefore) => return Some(Reply::Failed(hang(cancel))),
         Some(Effect::LoseBefore) => return None,
         _ => {}
     }
-    let reply = carry_out(host, request, fd, cancel, effect).unwrap_or_else(Reply::Failed);
+    let reply = carry_out(host, request, fd, cancel, call, effect).unwrap_or_else(Reply::Failed);
+    call.shows();
     match effect {
         Some(Effect::FailAfter) => Some(Reply::Failed(on_command())),
         Some(Effect::HangAfter) => Some(Reply::Failed(hang(cancel))),
@@ -66,6 +80,7 @@ fn carry_out(
     request: Request,
     fd: Option<OwnedFd>,
     cancel: &Cancel,
+    call: &OpenCall,
     effect: Option<Effect>,
 ) -> Result<Reply, Failure> {
     let really = effect != Some(Effect::FalseSuccess);
@@ -74,6 +89,9 @@ fn carry_out(
             Ok(Reply::Found(host.lock().domains.get(&domid).map(|domain| domain.view())))
         }
         Request::List => {
+            if !host.calls.settle(&cancel.token) {
+                return Err(Failure::Cancelled);
+            }
             Ok(Reply::Domains(host.lock().domains.values().map(|domain| domain.view()).collect()))
         }
         Request::Host => {
@@ -89,9 +107,11 @@ fn carry_out(
                 domain.change(|state| state == DomainState::Running, |_| ())?;
                 return Err(Failure::LiveUnsupported);
             }
-            suspend(&domain, Some(fd), cancel, effect)
+            suspend(&domain, Some(fd), cancel, call, effect)
         }
-        Request::SuspendOnly { domain } => suspend(&host.domain(&domain)?, None, cancel, effect),
+        Request::SuspendOnly { domain } => {
+            suspend(&host.domain(&domain)?, None, cancel, call, effect)
+        }
         Request::Resume { domain } => {
             let domain = host.domain(&domain)?;
             cancel.wakes(&domain);
@@ -104,6 +124,9 @@ fn carry_out(
         Request::Settle { domain } => {
             let domain = host.domain(&domain)?;
             cancel.wakes(&domain);
+            if !host.calls.settle(&cancel.token) {
+                return Err(Failure::StillStreaming);
+            }
             domain.settle(&cancel.token)?;
             Ok(Reply::Found(Some(domain.view())))
         }
@@ -120,7 +143,13 @@ fn carry_out(
             Ok(Reply::Done)
         }
         Request::Destroy { domain } => {
-            let domain = host.domain(&domain)?;
+            let found = host.domain(&domain);
+            if found.is_err() {
+                // Somebody who is dead may be at it.
+                call.shows();
+                host.calls.settle(&cancel.token);
+            }
+            let domain = found?;
             if really { host.destroy(&domain) } else { Ok(Reply::Done) }
         }
         Request::Rename { domain, name } => {
@@ -129,7 +158,7 @@ fn carry_out(
         }
         Request::BuildFrom { configuration } => {
             let fd = fd.ok_or(Failure::Other { problem: "no descriptor came with it".into() })?;
-            build(host, &configuration, fd, cancel, effect)
+            build(host, &configuration, fd, cancel, call, effect)
         }
         Request::Create { spec } => create(host, *spec),
         Request::Inspect { domain, check } => inspect(host.domain(&domain)?.as_ref(), check),
@@ -174,6 +203,7 @@ fn suspend(
     domain: &Arc<Domain>,
     fd: Option<OwnedFd>,
     cancel: &Cancel,
+    call: &OpenCall,
     effect: Option<Effect>,
 ) -> Result<Reply, Failure> {
     cancel.wakes(domain);
@@ -185,6 +215,8 @@ fn suspend(
         };
         domain.suspend(asked, &cancel.token)?;
     }
+    // That it streams is known of the domain.
+    call.shows();
     let written = match fd {
         Some(fd) => write_stream(domain, fd, cancel, effect),
         None => Ok(()),
@@ -249,6 +281,7 @@ fn build(
     configuration: &str,
     fd: OwnedFd,
     cancel: &Cancel,
+    call: &OpenCall,
     effect: Option<Effect>,
 ) -> Result<Reply, Failure> {
     let problem = |problem: &str| Failure::Configuration { problem: problem.to_owned() };
@@ -297,7 +330,7 @@ fn build(
         return Err(problem("it has another number of disks than the guest"));
     }
     let config = templates::filled(config, &head.spec);
-    host.add(None, false, &config, |domid| Making {
+    let view = host.add(None, false, &config, |domid| Making {
         identity: DomainIdentity::new(domid, uuid),
         name,
         spec: head.spec,
@@ -306,8 +339,13 @@ fn build(
         disks: disks.clone(),
         acknowledge: std::time::Duration::from_millis(ACKNOWLEDGE_MS_DEFAULT),
         paused: true,
-    })
-    .map(Reply::Domain)
+    })?;
+    if call.is_orphaned() {
+        // As where the toolstack is in the process that died: nobody builds any more.
+        host.destroy(&host.domain(&view.identity)?)?;
+        return Err(Failure::Cancelled);
+    }
+    Ok(Reply::Domain(view))
 }
 
 fn disk_of(disk: &Disk) -> Result<DiskSpec, &'static str> {

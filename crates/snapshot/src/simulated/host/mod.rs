@@ -20,6 +20,7 @@ mod calls;
 mod channel;
 mod domain;
 mod guest;
+mod orphans;
 mod restored;
 mod storage;
 mod table;
@@ -29,6 +30,7 @@ mod xenstore;
 pub use xenstore::HostXenstore;
 
 use domain::Domain;
+use orphans::{Calls, OpenCall};
 use table::Domains;
 use templates::Templates;
 
@@ -43,6 +45,7 @@ pub struct Host {
     xenstore: Option<HostXenstore>,
     templates: Option<Templates>,
     table: Mutex<Table>,
+    calls: Arc<Calls>,
     ended: CancelToken,
 }
 
@@ -71,6 +74,7 @@ impl Host {
             xenstore,
             templates: None,
             table: Mutex::new(table),
+            calls: Arc::default(),
             ended: CancelToken::new()?,
         })
     }
@@ -105,9 +109,9 @@ impl Host {
                 Err(error) => return Err(error),
             };
             stream.set_nonblocking(false)?;
-            let serving = Arc::clone(&host);
+            let (serving, call) = (Arc::clone(&host), host.calls.accepted(&stream)?);
             thread::Builder::new().name("connection".into()).spawn(move || {
-                if let Err(error) = serving.connection(&stream) {
+                if let Err(error) = serving.connection(&stream, call) {
                     tracing::debug!(%error, "a connection to the simulated host failed");
                 }
             })?;
@@ -122,11 +126,12 @@ impl Host {
         Ok(())
     }
 
-    fn connection(self: &Arc<Self>, stream: &UnixStream) -> io::Result<()> {
+    fn connection(self: &Arc<Self>, stream: &UnixStream, call: OpenCall) -> io::Result<()> {
         let mut incoming = Incoming::default();
         let Some(request) = incoming.value::<Request>(stream)? else { return Ok(()) };
         match request {
             Request::Tie => {
+                drop(call);
                 wire::send(stream, &Reply::Done, None)?;
                 // Nothing comes any more, until the other end is closed.
                 while incoming.line(stream)?.is_some() {}
@@ -137,22 +142,26 @@ impl Host {
                 self.ended.cancel();
                 wire::send(stream, &Reply::Done, None)
             }
-            request => self.call(stream, incoming, request),
+            request => self.call(stream, incoming, request, call),
         }
     }
 
-    /// The call has a thread of its own, while this one waits for a cancel. A client that goes away cancels nothing.
+    /// The call has a thread of its own, while this one waits for a cancel. A client that goes away cancels only what it was
+    /// building.
     fn call(
         self: &Arc<Self>,
         stream: &UnixStream,
         mut incoming: Incoming,
         request: Request,
+        call: OpenCall,
     ) -> io::Result<()> {
-        let cancel = Arc::new(Cancel { token: CancelToken::new()?, waits: Mutex::new(None) });
+        let (token, waits) = (CancelToken::new()?, Mutex::new(None));
+        let is_build = matches!(request, Request::BuildFrom { .. });
+        let cancel = Arc::new(Cancel { token, waits, calls: Arc::clone(&self.calls) });
         let (host, cancels) = (Arc::clone(self), Arc::clone(&cancel));
         let (replies, fd) = (stream.try_clone()?, incoming.fds.pop_front());
         thread::Builder::new().name("call".into()).spawn(move || {
-            if let Some(reply) = calls::perform(&host, request, fd, &cancels)
+            if let Some(reply) = calls::perform(&host, request, fd, &cancels, &call)
                 && let Err(error) = wire::send(&replies, &reply, None)
             {
                 tracing::debug!(%error, "nobody waits for the reply any more");
@@ -164,6 +173,9 @@ impl Host {
             if line == format!("{CANCEL:?}").as_bytes() {
                 cancel.cancel();
             }
+        }
+        if is_build {
+            cancel.cancel();
         }
         Ok(())
     }
@@ -185,6 +197,8 @@ struct Cancel {
     token: CancelToken,
     /// Whom the call waits for.
     waits: Mutex<Option<Arc<Domain>>>,
+    /// What else it may wait for.
+    calls: Arc<Calls>,
 }
 
 impl Cancel {
@@ -195,6 +209,7 @@ impl Cancel {
 
     fn cancel(&self) {
         self.token.cancel();
+        self.calls.wake();
         if let Some(domain) = &*self.waits.lock().unwrap_or_else(PoisonError::into_inner) {
             // Whoever looked at the token before it was cancelled waits by now.
             drop(domain.lock());
