@@ -60,7 +60,7 @@ pub(super) fn run(
             if let Some(restored) = &failure.restored {
                 tell(restored, output)?;
             }
-            Err(SnapshotError::Restore { path: manifest, source: Box::new(failure) }.into())
+            Err(SnapshotError::Restore { path: manifest, source: failure.into() }.into())
         }
     }
 }
@@ -103,7 +103,7 @@ fn image_of(image: ImageSpec) -> DiskRestore {
         ImageSpec::Frozen => DiskRestore::FrozenReadOnly,
         ImageSpec::Active => DiskRestore::AdoptActive,
         ImageSpec::Configured => DiskRestore::AsConfigured,
-        ImageSpec::Image { path, format } => DiskRestore::Image { path, format, verify: false },
+        ImageSpec::Image { path, format, verify } => DiskRestore::Image { path, format, verify },
     }
 }
 
