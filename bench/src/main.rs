@@ -30,15 +30,17 @@ const ALL: &[Benchmark] = &[
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if wanted == [store_memory::CHILD] {
-        return outcome(store_memory::CHILD, store_memory::child());
-    }
-    if let [migration_codec::CHILD, nodes] = &*wanted.iter().map(String::as_str).collect::<Vec<_>>()
-    {
-        return outcome(migration_codec::CHILD, migration_codec::child(nodes));
-    }
-    if let [snapshot::CHILD, format] = &*wanted.iter().map(String::as_str).collect::<Vec<_>>() {
-        return outcome(snapshot::CHILD, snapshot::child(format));
+    let words: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    // What benchmarks start this program as.
+    match &*words {
+        [store_memory::CHILD] => return outcome(store_memory::CHILD, store_memory::child()),
+        [migration_codec::CHILD, nodes] => {
+            return outcome(migration_codec::CHILD, migration_codec::child(nodes));
+        }
+        [snapshot::CHILD, format] => return outcome(snapshot::CHILD, snapshot::child(format)),
+        [snapshot::HOST, directory] => return outcome(snapshot::HOST, snapshot::host(directory)),
+        [snapshot::GUARDIAN] => return outcome(snapshot::GUARDIAN, snapshot::guardian()),
+        _ => {}
     }
     if let Some(unknown) = wanted.iter().find(|name| !ALL.iter().any(|(known, _)| known == name)) {
         let known: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();

@@ -1,10 +1,10 @@
 //! Comparing what was saved with what is there, before anything is made of it.
 
-use std::fs::File;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::RestoreCause;
@@ -14,6 +14,7 @@ use super::run::not_used;
 use crate::control::CancelToken;
 use crate::disk::image::{Chain, ChainRefusal, ChainRules, DEPTH_DEFAULT, ImageRef, Writers};
 use crate::disk::{DiskFailure, digest_image};
+use crate::manifest::NamedImage;
 use crate::verify::{Parts, Sources, VerifyError, verify_parts};
 use crate::{Observer, Progress};
 
@@ -111,10 +112,8 @@ fn until<T>(
 pub(super) fn images_are_free(plan: &RestorePlan, deadline: Instant) -> Result<(), RestoreCause> {
     let rules = ChainRules { depth: DEPTH_DEFAULT, writers: Writers::Nobody };
     for disk in plan.disks.iter().filter(|disk| disk.writable && disk.over.is_none()) {
-        loop {
-            let Err(refusals) = Chain::read(&disk.image.path, disk.image.format, rules) else {
-                break;
-            };
+        let NamedImage { path, format } = &disk.image;
+        while let Err(refusals) = Chain::read(path, *format, rules) {
             let Some(source) = refusals.into_iter().next() else { break };
             let pid = match &source {
                 ChainRefusal::Written { pid, .. } => *pid,
@@ -134,16 +133,18 @@ pub(super) fn ends(pid: u32, deadline: Instant) -> bool {
         return false;
     }
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()).map(File::from) else {
-        // There is none any more.
-        return true;
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        // It has ended meanwhile.
+        Err(Errno::SRCH) => return Instant::now() < deadline,
+        Err(_) => return false,
     };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
         match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
             Ok(0) => return false,
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Ok(_) => return true,
             Err(_) => return false,
         }

@@ -102,7 +102,7 @@ pub(super) fn text_of(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use libxl_config::model::{DevId, HvmInfo, Nic};
+    use libxl_config::model::{DevId, Nic};
 
     use super::*;
 
@@ -112,11 +112,11 @@ mod tests {
 
     #[test]
     fn interfaces_are_found_by_number_and_without_one_by_their_place() {
-        let mut config = DomainConfig::default();
-        config.nics = vec![
+        let nics = vec![
             Nic { devid: DevId::new(3), ..Nic::default() },
             Nic { bridge: Some("old".into()), ..Nic::default() },
         ];
+        let mut config = DomainConfig { nics, ..DomainConfig::default() };
         let change = NicChange { mac: Some([0, 22, 62, 1, 2, 3]), bridge: Some("new".into()) };
         assert!(change_nic(&mut config, 3, &change) && change_nic(&mut config, 1, &change));
         assert!(!change_nic(&mut config, 0, &change) && !change_nic(&mut config, 2, &change));
@@ -154,7 +154,7 @@ mod tests {
     fn only_a_guest_that_has_a_generation_id_gets_another() {
         let mut config = config(r#"{"c_info": {"type": "pv"}, "b_info": {"type.pv": {}}}"#);
         assert!(!has_generation_id(&config));
-        config.b_info.kind = BuildKind::Hvm(Box::new(HvmInfo::default()));
+        config.b_info.kind = BuildKind::Hvm(Box::default());
         assert!(!has_generation_id(&config));
         set_generation_id(&mut config, Uuid::from_u128(7));
         assert!(has_generation_id(&config));

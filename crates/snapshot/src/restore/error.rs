@@ -30,7 +30,7 @@ pub struct RestoreFailure {
     /// What was being done.
     pub phase: Phase,
     /// Why it failed.
-    pub cause: RestoreCause,
+    pub cause: Box<RestoreCause>,
     /// The new domain, if it exists, or if nobody could find out; with the state that it was found in.
     pub domain: Option<(DomainIdentity, Option<DomainState>)>,
     /// The domain that was to be replaced, as it was found afterwards: `None` if there was none to replace, or if nobody could

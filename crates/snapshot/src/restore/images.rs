@@ -107,8 +107,9 @@ impl<'r> Judging<'r> {
             (DiskRestore::AdoptActive, Some(saved)) => {
                 let active = &saved.active;
                 let judged = self.there(name, &active.path, active.format, writable);
-                if let Some(found) = judged.as_ref().and_then(|judged| judged.found.as_ref()) {
-                    self.warn_if_written(saved, found);
+                let found = judged.as_ref().and_then(|judged| judged.found.clone());
+                if let Some(found) = found {
+                    self.refuse_written(saved, &found);
                 }
                 judged
             }
@@ -235,14 +236,13 @@ impl<'r> Judging<'r> {
         })
     }
 
-    fn warn_if_written(&mut self, saved: &DiskSnapshot, found: &ImageRef) {
-        let written = found.changes_since(&saved.active);
-        if self.request.snapshot.memory.is_some() && !written.is_empty() {
-            self.warnings.push(format!(
-                "disk {}: {} has been written since the save, and the memory knows nothing of that",
-                saved.vdev,
-                found.path.display()
-            ));
+    /// A guest whose memory is of another moment than its disk destroys what is on it.
+    fn refuse_written(&mut self, saved: &DiskSnapshot, found: &ImageRef) {
+        let mut changes = found.changes_since(&saved.active);
+        changes.retain(|change| *change != ImageChange::OtherFile);
+        if self.request.snapshot.memory.is_some() && !changes.is_empty() {
+            let (vdev, image) = (saved.vdev.clone(), found.path.clone());
+            self.refusals.push(RestoreRefusal::ActiveChanged { vdev, image, changes });
         }
     }
 

@@ -286,7 +286,6 @@ impl<'r> Drawing<'r> {
         known.extend(writable.filter_map(|disk| disk.vdev.clone()));
         known.sort_unstable();
         known.dedup();
-        let mut judging = judging;
         for vdev in known.into_iter().filter(|vdev| !request.disks.contains_key(vdev)) {
             judging.refusals.push(RestoreRefusal::DiskNotNamed { vdev });
         }
@@ -381,10 +380,9 @@ impl<'r> Drawing<'r> {
 
     /// The files that are read, as they are now.
     fn sources(&mut self) -> Value {
-        let RestoreRequest { snapshot, memory, xenstore, policy, .. } = self.request;
+        let RestoreRequest { snapshot, memory, xenstore, .. } = self.request;
         let memory_at = snapshot.memory.as_ref().map(|artifact| &artifact.location);
-        // It is compared even if nothing of it is wanted: a snapshot that is damaged is none.
-        let _ = policy;
+        // Compared even if nothing of it is wanted: a snapshot that is damaged is none.
         let xenstore_at = snapshot.xenstore.as_ref().map(|artifact| &artifact.location);
         let files = [
             ("memory image", memory.as_ref(), memory_at),

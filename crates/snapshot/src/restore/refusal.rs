@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use crate::control::{DomainIdentity, QueryError};
-use crate::disk::image::{ChainRefusal, ImageChange, ImageError};
+use crate::disk::image::{ChainRefusal, ImageChange};
 use crate::target::TargetError;
 
 /// Why there is no plan of a restore. Nothing was touched.
@@ -151,13 +151,18 @@ pub enum RestoreRefusal {
         /// What is different.
         changes: Vec<ImageChange>,
     },
-    /// An image cannot be used.
-    #[error("disk {vdev}: {source}")]
-    Image {
+    /// The active image has been written since the save, and the memory knows nothing of that.
+    #[error(
+        "disk {vdev}: {} is not as it was when the memory was saved: {}",
+        image.display(), changes_listed(changes)
+    )]
+    ActiveChanged {
         /// Which.
         vdev: String,
-        /// Why.
-        source: ImageError,
+        /// The image.
+        image: PathBuf,
+        /// What is different.
+        changes: Vec<ImageChange>,
     },
     /// The images that a disk rests on cannot be used, or somebody else writes one.
     #[error("disk {vdev}: {source}")]

@@ -137,8 +137,8 @@ pub enum DiskRestore {
         /// The overlay.
         overlay: Target,
     },
-    /// The image that was active after the save, with what was written since. Only right where the memory is not restored, or
-    /// nobody has written to it.
+    /// The image that was active after the save, with what was written since. Where the memory is restored too, nobody may have
+    /// written to it.
     AdoptActive,
     /// An image of the caller's, in which the disk is as it was saved; or, for a disk that was skipped, as it has to be.
     Image {

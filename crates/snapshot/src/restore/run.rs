@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use super::error::{RestoreCause, RestoreFailure};
 use super::plan::{RestorePlan, draw, rests_on_frozen};
-use super::refusal::PlanRestoreError;
 use super::request::{DiskRestore, RestoreMode, Start};
 use super::undo::Undo;
 use super::{
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::control::{ChangeError, DomainIdentity, DomainState, SETTLE_LIMIT};
 use crate::disk::create_overlay;
-use crate::journal::{BeginRestore, Journal, Operation, Record, RestoredDraft};
+use crate::journal::{BeginRestore, Journal, Operation, Record, RestoredDraft, steps};
 use crate::save::Durability;
 use crate::{HostAccess, Observer, Phase};
 
@@ -40,7 +39,7 @@ pub fn restore(
         observer,
         deadline,
         phase: Phase::Plan,
-        journal: None,
+        journal: Journal::none(Uuid::nil()),
         undo: Undo::default(),
         id: Uuid::nil(),
     };
@@ -69,8 +68,7 @@ struct Run<'r, 'a, 'o> {
     observer: &'r mut Observer<'o>,
     deadline: Instant,
     phase: Phase,
-    /// Also without a file, once anything is made: it knows what was.
-    journal: Option<Journal>,
+    journal: Journal,
     undo: Undo,
     id: Uuid,
 }
@@ -151,7 +149,7 @@ impl Run<'_, '_, '_> {
         let durable = self.plan.request.durability != Durability::None;
         let journal = Journal::create(self.plan.journal.as_deref(), self.id, durable, &begin)
             .map_err(|source| RestoreCause::Journal { source })?;
-        self.journal = Some(journal);
+        self.journal = journal;
         self.undo.journal = self.plan.journal.clone();
         Ok(())
     }
@@ -162,17 +160,16 @@ impl Run<'_, '_, '_> {
     }
 
     fn record(&mut self, record: &Record) -> Result<(), RestoreCause> {
-        let Some(journal) = &mut self.journal else { return Ok(()) };
-        journal.write(record).map_err(|source| RestoreCause::Journal { source })
+        self.journal.write(record).map_err(|source| RestoreCause::Journal { source })
     }
 
     fn overlays(&mut self) -> Result<(), RestoreCause> {
         for disk in &self.plan.disks {
             let Some(base) = &disk.over else { continue };
             self.check_time()?;
-            let Some(journal) = &mut self.journal else { return Ok(()) };
             let qemu_img = &self.access.qemu_img;
-            create_overlay(qemu_img, &disk.image.path, base, journal, self.deadline)
+            steps::reached("before overlay");
+            create_overlay(qemu_img, &disk.image.path, base, &mut self.journal, self.deadline)
                 .map_err(|source| RestoreCause::Disk { vdev: disk.vdev.clone(), source })?;
         }
         Ok(())
@@ -224,7 +221,9 @@ impl Run<'_, '_, '_> {
         // From here on there may be a domain of that name, whatever is said.
         self.undo.temporary_name = Some(name);
         let control = self.access.control;
+        steps::reached("before build");
         let outcome = memory::build(control, &config, &memory, &file, deadline, self.observer)?;
+        steps::reached("after build");
         match (outcome.built, outcome.read) {
             (Ok(view), read) => {
                 self.undo.domain = Some(view.identity);
@@ -286,7 +285,10 @@ impl Run<'_, '_, '_> {
         if let Some((old, false)) = replaced {
             // A domain that is as it was can be left so; one that is half destroyed is not worth more than the new one.
             self.destroy(old).map_err(|cause| match self.undo.replaced {
-                Some(DomainState::Dying) | None => Stop::After(cause, Box::new(restored.clone())),
+                Some(DomainState::Dying) | None => {
+                    let name = self.temporary_name();
+                    Stop::After(cause, Box::new(Restored { name, ..restored.clone() }))
+                }
                 Some(_) => Stop::Before(cause),
             })?;
         }
@@ -311,7 +313,9 @@ impl Run<'_, '_, '_> {
 
     /// Destroys the domain that is replaced: whatever is answered, what counts is that it is gone.
     fn destroy(&mut self, old: DomainIdentity) -> Result<(), RestoreCause> {
+        steps::reached("before destroy");
         let failed = self.access.control.destroy(&old, self.deadline).err();
+        steps::reached("after destroy");
         let found = self.access.control.state(&old, Instant::now() + SETTLE_LIMIT);
         self.undo.replaced = found.as_ref().ok().copied();
         match (failed, found) {
@@ -325,9 +329,10 @@ impl Run<'_, '_, '_> {
     /// Gives the new domain its name: whatever is answered, what counts is that it has it.
     fn rename(&mut self, domain: DomainIdentity) -> Result<(), RestoreCause> {
         let control = self.access.control;
-        let Err(source) = control.rename(&domain, &self.plan.name, self.deadline) else {
-            return Ok(());
-        };
+        steps::reached("before rename");
+        let renamed = control.rename(&domain, &self.plan.name, self.deadline);
+        steps::reached("after rename");
+        let Err(source) = renamed else { return Ok(()) };
         let found = control.find(domain.domid, Instant::now() + SETTLE_LIMIT);
         let has_it = found.ok().flatten().is_some_and(|view| {
             view.identity == domain && view.name.as_ref() == Some(&self.plan.name)
@@ -337,7 +342,9 @@ impl Run<'_, '_, '_> {
 
     fn start(&mut self, domain: DomainIdentity) -> Result<(), RestoreCause> {
         let control = self.access.control;
+        steps::reached("before unpause");
         let failed: Option<ChangeError> = control.unpause(&domain, self.deadline).err();
+        steps::reached("after unpause");
         let wanted = DomainState::Running;
         match (failed, control.state(&domain, Instant::now() + SETTLE_LIMIT)) {
             (_, Ok(DomainState::Running)) => Ok(()),
@@ -362,10 +369,11 @@ impl Run<'_, '_, '_> {
             self.undo.replaced =
                 self.access.control.state(&old, Instant::now() + SETTLE_LIMIT).ok();
         }
-        let report = self.undo.run(self.access.control, self.journal.as_mut(), self.plan.uuid);
+        let old = self.replaced().map(|(old, _)| old);
+        let report = self.undo.run(self.access.control, &mut self.journal, self.plan.uuid, old);
         RestoreFailure {
             phase,
-            cause,
+            cause: Box::new(cause),
             domain: report.domain,
             replaced: self.undo.replaced,
             removed: report.files.removed,
@@ -383,7 +391,7 @@ impl Run<'_, '_, '_> {
         let journal: Option<PathBuf> = self.plan.journal.clone();
         RestoreFailure {
             phase: self.phase,
-            cause,
+            cause: Box::new(cause),
             domain,
             replaced: self.undo.replaced,
             removed: Vec::new(),
@@ -403,10 +411,4 @@ pub(super) fn not_used(plan: &RestorePlan) -> Vec<&str> {
             !rests_on_frozen(restore)
         })
         .collect()
-}
-
-impl From<PlanRestoreError> for RestoreCause {
-    fn from(source: PlanRestoreError) -> Self {
-        Self::Refused { source }
-    }
 }

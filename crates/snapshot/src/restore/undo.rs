@@ -41,14 +41,14 @@ impl Undo {
     pub(super) fn run(
         &self,
         control: &dyn DomainControl,
-        journal: Option<&mut Journal>,
+        journal: &mut Journal,
         uuid: Uuid,
+        old: Option<DomainIdentity>,
     ) -> Undone {
         let deadline = Instant::now() + SETTLE_LIMIT;
         let mut undone = Undone::default();
-        let (left, is_certain) = self.destroy(control, uuid, deadline);
+        let (left, is_certain) = self.destroy(control, uuid, old, deadline);
         undone.domain = left;
-        let Some(journal) = journal else { return undone };
         for created in journal.created().to_vec() {
             remove(&created, &mut undone.files, deadline);
         }
@@ -63,6 +63,7 @@ impl Undo {
         &self,
         control: &dyn DomainControl,
         uuid: Uuid,
+        old: Option<DomainIdentity>,
         deadline: Instant,
     ) -> (Option<(DomainIdentity, Option<DomainState>)>, bool) {
         let Some(name) = &self.temporary_name else { return (None, true) };
@@ -74,9 +75,12 @@ impl Undo {
         // Also one that nobody has told of.
         let found = (0..ATTEMPTS).find_map(|_| control.list(deadline).ok());
         let Some(found) = found else { return (None, false) };
-        let ours = found
-            .into_iter()
-            .filter(|view| view.name.as_ref() == Some(name) && view.identity.uuid == uuid);
+        // One that died in the making may have no name yet; no other but the replaced one has the uuid.
+        let ours = found.into_iter().filter(|view| {
+            view.name.as_ref().is_none_or(|has| has == name)
+                && view.identity.uuid == uuid
+                && Some(view.identity) != old
+        });
         for view in ours {
             if let Some(state) = destroyed(control, view.identity, deadline) {
                 return (Some((view.identity, state)), true);

@@ -348,7 +348,7 @@ impl<'r, 'a, 'o> Run<'r, 'a, 'o> {
         written: &Written,
         image: Option<&Complete>,
     ) -> Result<MemoryArtifact, SaveCause> {
-        let format = match image.map(|image| image.info.layout.clone()) {
+        let format = match image.map(|image| image.info.layout) {
             None => SavedMemoryFormat::Stream,
             Some(crate::image::Layout::Packed { .. }) => SavedMemoryFormat::Packed,
             Some(_) => SavedMemoryFormat::Mapped,

@@ -46,6 +46,8 @@ pub(super) fn copies(all: Vec<(ImageCopy, Writers)>) -> Vec<Group> {
             None => groups.push((writers, vec![copy])),
         }
     }
-    let group = |(writers, copies)| Group::Copies(ImageCopies::new(copies).with_writers(writers));
+    let group = |(writers, copies)| {
+        Group::Copies(ImageCopies::new(copies).with_writers(writers).written_until_commit())
+    };
     groups.into_iter().map(group).collect()
 }

@@ -338,7 +338,7 @@ impl<'r> Looking<'r> {
         if let Some(named) = named {
             return Some(named.to_owned());
         }
-        let Some(format) = self.format(&vdev, image, format) else { return None };
+        let format = self.format(&vdev, image, format)?;
         if self.nodes.is_none() {
             let asked = QmpClient::connect(qmp, self.deadline)
                 .and_then(|mut client| client.nodes(self.deadline));

@@ -1,5 +1,8 @@
-//! Domains saved as a whole, on simulated hosts.
+//! Whole domains: saved from simulated hosts and brought back to them.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod hosts;
+mod restore;
 mod save;
 mod save_failures;

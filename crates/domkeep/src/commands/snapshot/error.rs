@@ -127,7 +127,9 @@ impl SnapshotError {
             }
             Self::Save { source } if source.journal.is_some() => RECOVER,
             Self::Restore { source, .. } if source.journal.is_some() => RECOVER,
-            Self::Restore { source, .. } if matches!(source.cause, RestoreCause::Verify { .. }) => {
+            Self::Restore { source, .. }
+                if matches!(*source.cause, RestoreCause::Verify { .. }) =>
+            {
                 "`domkeep snapshot verify MANIFEST` says all that is wrong"
             }
             Self::Recover { .. } => "recover once more, when what is in its way has gone",

@@ -36,6 +36,7 @@ pub(super) mod octets;
 pub struct ImageCopies {
     disks: Vec<ImageCopy>,
     writers: Writers,
+    written_until_commit: bool,
     stage: Stage,
 }
 
@@ -80,13 +81,20 @@ enum Stage {
 impl ImageCopies {
     /// Copies of these disks, which nobody may have open for writing.
     pub fn new(disks: Vec<ImageCopy>) -> Self {
-        Self { disks, writers: Writers::Nobody, stage: Stage::Fresh }
+        Self { disks, writers: Writers::Nobody, written_until_commit: false, stage: Stage::Fresh }
     }
 
     /// With others who may have the images open for writing: the domain's suspended QEMU, say.
     #[must_use]
     pub fn with_writers(mut self, writers: Writers) -> Self {
         self.writers = writers;
+        self
+    }
+
+    /// The images are at rest from the commit on only: until then the guest runs, whoever writes for it.
+    #[must_use]
+    pub fn written_until_commit(mut self) -> Self {
+        self.written_until_commit = true;
         self
     }
 
@@ -111,8 +119,7 @@ impl ImageCopies {
 
     /// Copies one disk. What is made is told in any case, unless it is gone again.
     fn take(
-        &self,
-        disk: &ImageCopy,
+        (disk, may_be_written): (&ImageCopy, bool),
         chain: &Chain,
         destination: Destination,
         deadline: Instant,
@@ -127,9 +134,9 @@ impl ImageCopies {
         };
         let source = OpenImage::open(image.clone(), *format)?;
         let mut changes = source.image.changes_since(chain.active());
-        if self.writers != Writers::Nobody {
-            // Until a moment ago the guest wrote it.
-            changes.retain(|it| matches!(it, ImageChange::OtherFile | ImageChange::Format));
+        if may_be_written {
+            // Who may write it has done so until it stood still: only that it is the same image counts.
+            changes.retain(|change| matches!(change, ImageChange::OtherFile | ImageChange::Format));
         }
         if !changes.is_empty() {
             return Err(DiskFailure::Changed { path: image.clone(), changes });
@@ -257,7 +264,13 @@ impl DiskSnapshotter for ImageCopies {
         let (mut all_made, mut done) = (Vec::new(), Vec::new());
         let mut failed = None;
         for (disk, (chain, destination)) in self.disks.iter().zip(prepared) {
-            match self.take(disk, &chain, destination, deadline, &mut all_made) {
+            match Self::take(
+                (disk, self.written_until_commit),
+                &chain,
+                destination,
+                deadline,
+                &mut all_made,
+            ) {
                 Ok(snapshot) => done.push(snapshot),
                 Err(source) => {
                     failed = Some(source);

@@ -1,0 +1,226 @@
+//! How long a guest is held for a snapshot of its disks, on a simulated domain with two qcow2 disks behind a real QEMU.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use libxl_config::template::UserdataDir;
+use snapshot::control::{DomainControl, DomainIdentity};
+use snapshot::disk::qemu_img::QemuImg;
+use snapshot::disk::{BackingName, LiveOverlay, LiveOverlays};
+use snapshot::save::{DiskRequest, DiskRequestAction, SaveRequest};
+use snapshot::simulated::{
+    DomainSpec, GuestSpec, Host, HostProcess, HostXenstore, SimulatedDomain, listener_on_stdin,
+};
+use snapshot::{GuardianProgram, HostAccess, Observer, Snapshot, Target, guard, plan_save, save};
+use uuid::Uuid;
+use xenstored::{Embedded, Store};
+use xsclient::{Client, DomId, Endpoint, Options};
+
+/// What this program is called with to be the simulated host of a directory, or a guardian.
+pub(crate) const HOST: &str = "snapshot-window-host";
+pub(crate) const GUARDIAN: &str = "snapshot-window-guardian";
+
+/// Chains grow with every run: so many that none is longer than QEMU and the rules allow.
+const RUNS: usize = 12;
+
+const BUDGET: Duration = Duration::from_millis(50);
+
+/// 64 MiB; of no matter, since the memory is not saved.
+const PAGES: u64 = 1 << 14;
+
+const DISKS: [&str; 2] = ["xvda", "xvdb"];
+
+pub(super) fn run() -> Result<(), Box<dyn Error>> {
+    println!("how long the guest is held for a snapshot of two qcow2 disks, in ms; {RUNS} runs");
+    println!("budget: under {} ms", BUDGET.as_millis());
+    if !has_programs() {
+        println!("  skipped: qemu-img, qemu-storage-daemon or setpriv cannot be started");
+        return Ok(());
+    }
+    let bench = Bench::start()?;
+    let mut bare = Vec::new();
+    let (mut held, mut of_disks) = (Vec::new(), Vec::new());
+    for number in 0..RUNS {
+        // The peer: the same pivot with nothing around it, on the running guest.
+        bare.push(bench.pivot(number)?);
+        let saved = bench.save(number)?;
+        held.push(Duration::from_micros(saved.timings.held_us));
+        of_disks.push(Duration::from_micros(saved.timings.disks_us));
+    }
+    println!("  {:<34} {:>8} {:>8} {:>8}", "", "median", "worst", "ratio");
+    let median_of_bare = row("the pivot alone, prepared before", &mut bare, None);
+    row("of it while held: the pivot", &mut of_disks, Some(median_of_bare));
+    row("held, with journal and guardian", &mut held, Some(median_of_bare));
+    let kept = held.iter().all(|held| *held < BUDGET);
+    println!("  {}", if kept { "kept in every run" } else { "NOT kept in every run" });
+    Ok(())
+}
+
+fn row(what: &str, times: &mut [Duration], beside: Option<f64>) -> f64 {
+    times.sort_unstable();
+    let ms = |time: Option<&Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1e3);
+    let (median, worst) = (ms(times.get(times.len() / 2)), ms(times.last()));
+    let ratio = beside.map(|beside| format!("{:.1}", median / beside)).unwrap_or_default();
+    println!("  {what:<34} {median:>8.2} {worst:>8.2} {ratio:>8}");
+    median
+}
+
+fn has_programs() -> bool {
+    ["qemu-img", "qemu-storage-daemon", "setpriv"].iter().all(|program| {
+        let started = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+        started.is_ok_and(|status| status.success())
+    })
+}
+
+struct Bench {
+    // Ended before its directory is removed.
+    process: HostProcess,
+    directory: tempfile::TempDir,
+    templates: UserdataDir,
+    domain: DomainIdentity,
+    qmp: PathBuf,
+}
+
+impl Bench {
+    fn start() -> Result<Self, Box<dyn Error>> {
+        let program = std::env::current_exe()?;
+        let beside = program.parent().ok_or("the program is in no directory")?;
+        let directory = tempfile::tempdir_in(beside)?;
+        std::fs::create_dir(directory.path().join("templates"))?;
+        let mut command = Command::new(&program);
+        command.arg(HOST).arg(directory.path());
+        // A socket's path is short, and build directories may be deep.
+        let short = tempfile::tempdir()?;
+        let process = HostProcess::start(command, short.path().join("host"), soon())?;
+        let mut spec = DomainSpec::new("bench", Uuid::from_u128(1), GuestSpec::new(1, PAGES));
+        for vdev in DISKS {
+            let image = directory.path().join(format!("{vdev}.qcow2"));
+            let made = Command::new("qemu-img")
+                .args(["create", "-q", "-f", "qcow2"])
+                .arg(&image)
+                .arg("1G")
+                .status()?;
+            if !made.success() {
+                return Err(format!("qemu-img: {made}").into());
+            }
+            spec = spec.with_qcow2_disk(vdev, image);
+        }
+        let domain = process.operator().create(spec, soon())?.identity;
+        process.control().unpause(&domain, soon())?;
+        let seen = process.operator().await_tick(&domain, 5, soon())?;
+        let qmp = seen.qmp.ok_or("the domain has no QMP socket")?;
+        let templates = UserdataDir::open(directory.path().join("templates"))?;
+        Ok(Self { process, directory, templates, domain, qmp })
+    }
+
+    fn overlay(&self, vdev: &str, number: usize, of: &str) -> PathBuf {
+        self.directory.path().join(format!("{vdev}-{number}-{of}.qcow2"))
+    }
+
+    /// Pivots both disks with nothing else around it, and tells what the commit took.
+    fn pivot(&self, number: usize) -> Result<Duration, Box<dyn Error>> {
+        let disks = DISKS.map(|vdev| {
+            let before = match number {
+                0 => format!("{vdev}-qcow2"),
+                _ => format!("{vdev}-save-{}", number - 1),
+            };
+            let overlay = self.overlay(vdev, number, "bare");
+            LiveOverlay::new(vdev, before, overlay, format!("{vdev}-bare-{number}"))
+        });
+        let mut overlays = LiveOverlays::new(&self.qmp, disks.into());
+        snapshot::disk::DiskSnapshotter::prepare(&mut overlays, &mut snapshot::NoLog, soon())?;
+        let start = Instant::now();
+        snapshot::disk::DiskSnapshotter::commit(&mut overlays, soon())?;
+        let took = start.elapsed();
+        // Nobody else tells the configuration of it.
+        let moves: Vec<_> = DISKS
+            .iter()
+            .map(|vdev| {
+                let path = self.overlay(vdev, number, "bare");
+                let image = libxl_config::replace_image::Image::new(
+                    path.to_string_lossy(),
+                    libxl_config::model::DiskFormat::Qcow2,
+                );
+                libxl_config::replace_image::Replacement::new(*vdev, image)
+            })
+            .collect();
+        let mut client = self.client()?;
+        libxl_config::replace_image::ReplaceImage::new(&mut client, &self.templates)
+            .replace(self.domain.domid, &moves)?;
+        Ok(took)
+    }
+
+    fn client(&self) -> Result<Client, xsclient::OpenError> {
+        let socket = self.directory.path().join("xenstore");
+        Client::open(Endpoint::UnixSocket(socket), Options::default())
+    }
+
+    fn save(&self, number: usize) -> Result<Snapshot, Box<dyn Error>> {
+        let control = self.process.control();
+        let connect = |_: Instant| self.client();
+        let guardian = GuardianProgram {
+            program: std::env::current_exe()?,
+            arguments: vec![GUARDIAN.to_owned()],
+        };
+        let mut access = HostAccess {
+            control: &control,
+            xenstore: &connect,
+            templates: &self.templates,
+            hypervisor: None,
+            qemu_img: QemuImg::default(),
+            guardian: Some(guardian),
+            hooks: BTreeMap::new(),
+            quiescers: BTreeMap::new(),
+        };
+        let mut request = SaveRequest::new(self.domain);
+        request.qmp = Some(self.qmp.clone());
+        request.journal =
+            Some(Target::Path(self.directory.path().join(format!("journal-{number}"))));
+        request.xenstore =
+            Some(Target::Path(self.directory.path().join(format!("xenstore-{number}"))));
+        request.disks = DISKS
+            .iter()
+            .map(|vdev| DiskRequest {
+                vdev: (*vdev).to_owned(),
+                action: DiskRequestAction::ExternalQcow2 {
+                    overlay: Target::Path(self.overlay(vdev, number, "save")),
+                    node: None,
+                    overlay_node: Some(format!("{vdev}-save-{number}")),
+                    backing: BackingName::Absolute,
+                    digest: false,
+                },
+            })
+            .collect();
+        let plan = plan_save(&mut access, request)?;
+        Ok(save(&mut access, plan, &mut Observer::none())?)
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// Is a simulated host, until whoever started it goes away.
+pub(crate) fn host(directory: &str) -> Result<(), Box<dyn Error>> {
+    let directory = Path::new(directory);
+    let xenstore = Embedded::new(Store::new());
+    let socket = directory.join("xenstore");
+    let _served = xenstore.serve_unix(&socket)?;
+    let client = Client::over(Box::new(xenstore.transport(DomId::DOM0)), Options::default());
+    let host = Host::new(directory, Some(HostXenstore::new(client, socket)))?;
+    let host = host.with_templates(directory.join("templates"))?;
+    Ok(host.serve(&listener_on_stdin()?)?)
+}
+
+/// Is a guardian, as `domkeep guard` is.
+pub(crate) fn guardian() -> Result<(), Box<dyn Error>> {
+    let mut input = BufReader::new(io::stdin());
+    let needs = guard::read_needs(&mut input)?;
+    let control = SimulatedDomain::from_guardian(&needs)?;
+    guard::run(&control, &needs.domain, input, io::stdout())?;
+    Ok(())
+}
