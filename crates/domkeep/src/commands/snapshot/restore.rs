@@ -31,6 +31,9 @@ pub(super) fn run(
     let host = Host::open(&asked.control, global, places)?;
     let (dry_run, manifest) = (asked.dry_run, asked.manifest.clone());
     let mut request = RestoreRequest::new(snapshot);
+    if let Some(timeout) = global.timeout {
+        request.deadlines.total = timeout;
+    }
     fill(&mut request, asked, &host)?;
     let mut access = host.access();
     let plan = match plan_restore(&mut access, request) {
