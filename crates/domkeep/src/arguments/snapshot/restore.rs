@@ -27,7 +27,8 @@ pub(crate) struct Restore {
     #[arg(long, value_name = "new|keep|UUID", default_value = "keep")]
     pub(crate) uuid: UuidSpec,
     /// What a disk is in. IMAGE is overlay:PATH (a new one over what was frozen), frozen (read-only), active (with what was
-    /// written since), configured, or image:PATH,format=raw|qcow2[,verify] (a copy of what was frozen)
+    /// written since), configured, or image:PATH,format=raw|qcow2 (a copy of what was
+    /// frozen; with `,verify` behind it compared with its digest)
     #[arg(long = "disk", value_name = "VDEV=IMAGE", value_parser = disk())]
     pub(crate) disks: Vec<RestoreDiskSpec>,
     /// Another MAC address for a network interface
