@@ -27,7 +27,8 @@ pub(crate) struct Restore {
     #[arg(long, value_name = "new|keep|UUID", default_value = "keep")]
     pub(crate) uuid: UuidSpec,
     /// What a disk is in. IMAGE is overlay:PATH (a new one over what was frozen), frozen (read-only), active (with what was
-    /// written since), configured, or image:PATH,format=raw|qcow2
+    /// written since), configured, or image:PATH,format=raw|qcow2 (a copy of what was
+    /// frozen; with `,verify` behind it compared with its digest)
     #[arg(long = "disk", value_name = "VDEV=IMAGE", value_parser = disk())]
     pub(crate) disks: Vec<RestoreDiskSpec>,
     /// Another MAC address for a network interface
@@ -111,12 +112,12 @@ pub(crate) enum ImageSpec {
     Frozen,
     Active,
     Configured,
-    Image { path: PathBuf, format: ImageFormat },
+    Image { path: PathBuf, format: ImageFormat, verify: bool },
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "not VDEV=IMAGE with overlay:PATH, frozen, active, configured or image:PATH,format=raw|qcow2 as IMAGE"
+    "not VDEV=IMAGE with overlay:PATH, frozen, active, configured or image:PATH,format=raw|qcow2[,verify] as IMAGE"
 )]
 struct DiskError;
 
@@ -126,6 +127,7 @@ fn disk() -> impl TypedValueParser<Value = RestoreDiskSpec> {
 
 fn disk_of(typed: &[u8]) -> Option<RestoreDiskSpec> {
     const FORMAT: &[u8] = b",format=";
+    const VERIFY: &[u8] = b",verify";
     let (vdev, rest) = super::vdev_and_rest(typed)?;
     let image = match rest {
         b"frozen" => ImageSpec::Frozen,
@@ -136,12 +138,14 @@ fn disk_of(typed: &[u8]) -> Option<RestoreDiskSpec> {
                 ImageSpec::Overlay(path_of(path)?)
             } else {
                 let rest = rest.strip_prefix(b"image:")?;
+                let (rest, verify) = match rest.strip_suffix(VERIFY) {
+                    Some(rest) => (rest, true),
+                    None => (rest, false),
+                };
                 let at = rest.windows(FORMAT.len()).rposition(|octets| octets == FORMAT)?;
                 let name = str::from_utf8(&rest[at + FORMAT.len()..]).ok()?;
-                ImageSpec::Image {
-                    path: path_of(&rest[..at])?,
-                    format: ImageFormat::from_name(name)?,
-                }
+                let (path, format) = (path_of(&rest[..at])?, ImageFormat::from_name(name)?);
+                ImageSpec::Image { path, format, verify }
             }
         }
     };
@@ -214,7 +218,12 @@ mod tests {
         let (path, format) = ("/a,format=x".into(), ImageFormat::Raw);
         assert_eq!(
             image(b"xvda=image:/a,format=x,format=raw"),
-            Some(ImageSpec::Image { path, format })
+            Some(ImageSpec::Image { path, format, verify: false })
+        );
+        let (path, format) = ("/a".into(), ImageFormat::Qcow2);
+        assert_eq!(
+            image(b"xvda=image:/a,format=qcow2,verify"),
+            Some(ImageSpec::Image { path, format, verify: true })
         );
         for wrong in [
             &b"xvda"[..],

@@ -153,9 +153,9 @@ impl Scene {
         let save = ["--disk", "xvda=copy:root-1.img", "--disk", "xvdb=copy:data-1.img"];
         let restore = [
             "--disk",
-            "xvda=image:root-2.img,format=raw",
+            "xvda=image:root-2.img,format=raw,verify",
             "--disk",
-            "xvdb=image:data-2.img,format=raw",
+            "xvdb=image:data-2.img,format=raw,verify",
         ];
         let copies = [("root-1.img", "root-2.img"), ("data-1.img", "data-2.img")];
         self.session(&save, &copies, &restore)

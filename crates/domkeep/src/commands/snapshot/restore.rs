@@ -31,6 +31,9 @@ pub(super) fn run(
     let host = Host::open(&asked.control, global, places)?;
     let (dry_run, manifest) = (asked.dry_run, asked.manifest.clone());
     let mut request = RestoreRequest::new(snapshot);
+    if let Some(timeout) = global.timeout {
+        request.deadlines.total = timeout;
+    }
     fill(&mut request, asked, &host)?;
     let mut access = host.access();
     let plan = match plan_restore(&mut access, request) {
@@ -60,7 +63,7 @@ pub(super) fn run(
             if let Some(restored) = &failure.restored {
                 tell(restored, output)?;
             }
-            Err(SnapshotError::Restore { path: manifest, source: Box::new(failure) }.into())
+            Err(SnapshotError::Restore { path: manifest, source: failure.into() }.into())
         }
     }
 }
@@ -103,7 +106,7 @@ fn image_of(image: ImageSpec) -> DiskRestore {
         ImageSpec::Frozen => DiskRestore::FrozenReadOnly,
         ImageSpec::Active => DiskRestore::AdoptActive,
         ImageSpec::Configured => DiskRestore::AsConfigured,
-        ImageSpec::Image { path, format } => DiskRestore::Image { path, format, verify: false },
+        ImageSpec::Image { path, format, verify } => DiskRestore::Image { path, format, verify },
     }
 }
 

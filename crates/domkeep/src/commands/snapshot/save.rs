@@ -30,7 +30,7 @@ pub(super) fn plan(
     output: &mut Output,
 ) -> Result<Exit, CommandError> {
     let host = Host::open(&what.control, global, places)?;
-    let request = request(what, &host)?;
+    let request = request(what, global, &host)?;
     match plan_save(&mut host.access(), request) {
         Ok(plan) => {
             if output.is_json() {
@@ -53,7 +53,7 @@ pub(super) fn run(
     let cancel = told::cancelled_by_signals()?;
     new_file::must_be_free(&asked.manifest)?;
     let host = Host::open(&asked.what.control, global, places)?;
-    let request = request(&asked.what, &host)?;
+    let request = request(&asked.what, global, &host)?;
     let mut access = host.access();
     let plan = match plan_save(&mut access, request) {
         Ok(plan) => plan,
@@ -95,7 +95,7 @@ fn not_planned(error: PlanSaveError, output: &mut Output) -> Result<Exit, Comman
     }
 }
 
-fn request(what: &SaveWhat, host: &Host) -> Result<SaveRequest, CommandError> {
+fn request(what: &SaveWhat, global: &Global, host: &Host) -> Result<SaveRequest, CommandError> {
     if let Some(path) = &what.request {
         let text = text_of(path)?;
         let request = SaveRequest::from_json(&text, &[]);
@@ -105,6 +105,9 @@ fn request(what: &SaveWhat, host: &Host) -> Result<SaveRequest, CommandError> {
     let domain = host.find(what.domain.as_deref().unwrap_or_default())?;
     let asked = &what.asked;
     let mut request = SaveRequest::new(domain);
+    if let Some(timeout) = global.timeout {
+        request.deadlines.total = timeout;
+    }
     request.memory = asked.memory.as_ref().map(|memory| memory_of(memory, asked)).transpose()?;
     request.xenstore = asked.xenstore_state.clone().map(Target::Path);
     request.disks = asked
