@@ -79,6 +79,8 @@ fn has_programs() -> bool {
 struct Bench {
     // Ended before its directory is removed.
     process: HostProcess,
+    /// Of the host's socket, whose path is short wherever the build directory is.
+    _sockets: tempfile::TempDir,
     directory: tempfile::TempDir,
     templates: UserdataDir,
     domain: DomainIdentity,
@@ -93,9 +95,8 @@ impl Bench {
         std::fs::create_dir(directory.path().join("templates"))?;
         let mut command = Command::new(&program);
         command.arg(HOST).arg(directory.path());
-        // A socket's path is short, and build directories may be deep.
-        let short = tempfile::tempdir()?;
-        let process = HostProcess::start(command, short.path().join("host"), soon())?;
+        let sockets = tempfile::tempdir()?;
+        let process = HostProcess::start(command, sockets.path().join("host"), soon())?;
         let mut spec = DomainSpec::new("bench", Uuid::from_u128(1), GuestSpec::new(1, PAGES));
         for vdev in DISKS {
             let image = directory.path().join(format!("{vdev}.qcow2"));
@@ -114,7 +115,7 @@ impl Bench {
         let seen = process.operator().await_tick(&domain, 5, soon())?;
         let qmp = seen.qmp.ok_or("the domain has no QMP socket")?;
         let templates = UserdataDir::open(directory.path().join("templates"))?;
-        Ok(Self { process, directory, templates, domain, qmp })
+        Ok(Self { process, _sockets: sockets, directory, templates, domain, qmp })
     }
 
     fn overlay(&self, vdev: &str, number: usize, of: &str) -> PathBuf {
