@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Holders, ImageError, ImageFormat, ImageRef, OpenImage, RecordedBacking};
+use super::{Holders, ImageError, ImageFormat, ImageRef, OpenFiles, OpenImage, RecordedBacking};
 
 /// Most images in a chain, when nothing else is said. Each one is opened by QEMU, and looked through for what is not in those above.
 pub const DEPTH_DEFAULT: usize = 32;
@@ -61,6 +61,26 @@ impl Chain {
         format: ImageFormat,
         rules: ChainRules,
     ) -> Result<Self, Vec<ChainRefusal>> {
+        let open = match rules.writers {
+            Writers::Anybody => None,
+            Writers::Nobody | Writers::Only(_) => match OpenFiles::look() {
+                Ok(open) => Some(open),
+                Err(source) => {
+                    let path = path.to_owned();
+                    return Err(vec![ChainRefusal::Image(ImageError::Read { path, source })]);
+                }
+            },
+        };
+        Self::read_among(path, format, rules, open.as_ref())
+    }
+
+    /// Reads and checks the chain, with what was seen to be open before; nobody's use is looked at without.
+    pub(in crate::disk) fn read_among(
+        path: &Path,
+        format: ImageFormat,
+        rules: ChainRules,
+        open: Option<&OpenFiles>,
+    ) -> Result<Self, Vec<ChainRefusal>> {
         let mut chain = Self { images: Vec::new(), holders: Vec::new() };
         let mut refusals = Vec::new();
         let mut next = Some((path.to_owned(), format));
@@ -83,7 +103,9 @@ impl Chain {
                     .push(ChainRefusal::Cyclic { path: path.clone(), first: again.path.clone() });
                 break;
             }
-            chain.check_use(&opened, rules.writers, &mut refusals);
+            if let Some(open) = open {
+                chain.check_use(&opened, rules.writers, open, &mut refusals);
+            }
             if let Some(header) = &opened.header {
                 let marks = [
                     (header.encrypted, ChainRefusal::Encrypted { path: path.clone() }),
@@ -139,13 +161,14 @@ impl Chain {
         &mut self,
         opened: &OpenImage,
         writers: Writers,
+        open: &OpenFiles,
         refusals: &mut Vec<ChainRefusal>,
     ) {
         let path = &opened.image.path;
         if writers == Writers::Anybody {
             return;
         }
-        let holders = match Holders::of(&opened.file) {
+        let holders = match open.holders(&opened.file) {
             Ok(holders) => holders,
             Err(source) => {
                 let path = path.clone();

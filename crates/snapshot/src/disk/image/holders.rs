@@ -1,5 +1,7 @@
 //! Who has an image open.
 
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -33,35 +35,13 @@ pub struct Holders {
 
 impl Holders {
     /// Looks for those who have `file` open; this process counts if it has it open for writing, and its children that execute no
-    /// other program do not.
+    /// other program do not. For several files, [`OpenFiles`] looks once.
     ///
     /// # Errors
     ///
     /// If the file or `/proc` cannot be looked at.
     pub fn of(file: &File) -> io::Result<Self> {
-        let image = file.metadata()?;
-        let own_program = fs::read_link("/proc/self/exe").ok();
-        let mut holders = Self { write_locked: is_write_locked(&image)?, ..Self::default() };
-        for entry in fs::read_dir("/proc")? {
-            let entry = entry?;
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            match held(&entry.path(), &image) {
-                Ok(Some(_)) if is_own_fork(&entry.path(), own_program.as_deref()) => {}
-                Ok(Some(true)) => holders.writing.push(pid),
-                Ok(Some(false)) if pid != std::process::id() => holders.reading.push(pid),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    holders.unseen += 1
-                }
-                // It has ended meanwhile.
-                Err(_) => {}
-            }
-        }
-        holders.writing.sort_unstable();
-        holders.reading.sort_unstable();
-        Ok(holders)
+        OpenFiles::look()?.holders(file)
     }
 
     /// Whether a process has it open, for reading or writing.
@@ -70,19 +50,107 @@ impl Holders {
     }
 }
 
-/// Whether a process has the image open, and if so, whether for writing.
-fn held(process: &Path, image: &Metadata) -> io::Result<Option<bool>> {
-    let mut held = None;
-    for entry in fs::read_dir(process.join("fd"))? {
-        let entry = entry?;
-        // Descriptors come and go while they are looked at.
-        let Ok(open) = fs::metadata(entry.path()) else { continue };
-        if is_same(&open, image) {
-            let writing = opened_for_writing(&process.join("fdinfo").join(entry.file_name()));
-            held = Some(held == Some(true) || writing.unwrap_or(false));
+/// What all processes have open, at one moment and as far as this process may see.
+///
+/// Looking is a system call for every descriptor on the host: while a guest waits, it is done once for all images.
+#[derive(Debug)]
+pub(in crate::disk) struct OpenFiles {
+    open: HashMap<Identity, Vec<Descriptor>>,
+    unseen: usize,
+    locks: String,
+}
+
+/// A descriptor of a process.
+#[derive(Debug)]
+struct Descriptor {
+    pid: u32,
+    number: OsString,
+}
+
+/// A file by device and inode; a block device is the same under every node that has its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Identity {
+    File { dev: u64, ino: u64 },
+    BlockDevice { rdev: u64 },
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        if metadata.file_type().is_block_device() {
+            Self::BlockDevice { rdev: metadata.rdev() }
+        } else {
+            Self::File { dev: metadata.dev(), ino: metadata.ino() }
         }
     }
-    Ok(held)
+}
+
+impl OpenFiles {
+    /// Looks.
+    ///
+    /// # Errors
+    ///
+    /// If `/proc` cannot be looked at.
+    pub(in crate::disk) fn look() -> io::Result<Self> {
+        let locks = read_at_most(Path::new("/proc/locks"), LOCKS_MAX)?;
+        let mut files = Self { open: HashMap::new(), unseen: 0, locks };
+        for entry in fs::read_dir("/proc")? {
+            let entry = entry?;
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            match files.note(pid, &entry.path()) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => files.unseen += 1,
+                // Or it has ended meanwhile.
+                _ => {}
+            }
+        }
+        Ok(files)
+    }
+
+    /// Notes the files and block devices that a process has open.
+    fn note(&mut self, pid: u32, process: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(process.join("fd"))? {
+            let entry = entry?;
+            // Descriptors come and go while they are looked at.
+            let Ok(open) = fs::metadata(entry.path()) else { continue };
+            if open.is_file() || open.file_type().is_block_device() {
+                let descriptor = Descriptor { pid, number: entry.file_name() };
+                self.open.entry(Identity::of(&open)).or_default().push(descriptor);
+            }
+        }
+        Ok(())
+    }
+
+    /// Who has `file` open, as [`Holders::of`].
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be looked at.
+    pub(in crate::disk) fn holders(&self, file: &File) -> io::Result<Holders> {
+        let image = file.metadata()?;
+        let own_program = fs::read_link("/proc/self/exe").ok();
+        let (mut writing, mut reading) = (BTreeSet::new(), BTreeSet::new());
+        for Descriptor { pid, number } in self.open.get(&Identity::of(&image)).into_iter().flatten()
+        {
+            let process = Path::new("/proc").join(pid.to_string());
+            if is_own_fork(&process, own_program.as_deref()) {
+                continue;
+            }
+            let flags = process.join("fdinfo").join(number);
+            if opened_for_writing(&flags).unwrap_or(false) {
+                writing.insert(*pid);
+            } else {
+                reading.insert(*pid);
+            }
+        }
+        reading.remove(&std::process::id());
+        Ok(Holders {
+            reading: reading.difference(&writing).copied().collect(),
+            writing: writing.into_iter().collect(),
+            write_locked: is_write_locked(&self.locks, &image),
+            unseen: self.unseen,
+        })
+    }
 }
 
 /// A child of this process that has not executed its program yet has all our descriptors for a moment, whatever it will be.
@@ -95,15 +163,6 @@ fn is_own_fork(process: &Path, own_program: Option<&Path>) -> bool {
         && fs::read_link(process.join("exe")).ok().as_deref() == own_program
 }
 
-/// A block device is the same under every node that has its number.
-fn is_same(open: &Metadata, image: &Metadata) -> bool {
-    if image.file_type().is_block_device() {
-        open.file_type().is_block_device() && open.rdev() == image.rdev()
-    } else {
-        (open.dev(), open.ino()) == (image.dev(), image.ino())
-    }
-}
-
 fn opened_for_writing(fdinfo: &Path) -> io::Result<bool> {
     let text = read_at_most(fdinfo, FDINFO_MAX)?;
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -114,10 +173,10 @@ fn opened_for_writing(fdinfo: &Path) -> io::Result<bool> {
 
 /// Asking for a conflicting lock with F_GETLK would be simpler, but rustix's form of it takes the kernel's -1, as whose an open
 /// file description's lock is shown, for a process and panics.
-fn is_write_locked(image: &Metadata) -> io::Result<bool> {
+fn is_write_locked(locks: &str, image: &Metadata) -> bool {
     let (major, minor) = (rustix::fs::major(image.dev()), rustix::fs::minor(image.dev()));
     let inode = format!("{major:02x}:{minor:02x}:{}", image.ino());
-    Ok(shows_write_lock(&read_at_most(Path::new("/proc/locks"), LOCKS_MAX)?, &inode))
+    shows_write_lock(locks, &inode)
 }
 
 /// A line: `7: OFDLCK ADVISORY  READ -1 fe:00:10018901 100 101`; one that waits has `->` behind its number.

@@ -16,6 +16,7 @@ mod qcow2_header;
 pub(super) use chain::recorded;
 pub use chain::{Chain, ChainRefusal, ChainRule, ChainRules, DEPTH_DEFAULT, Writers};
 pub use holders::Holders;
+pub(super) use holders::OpenFiles;
 pub use qcow2_header::{BACKING_NAME_MAX, Qcow2Header, Qcow2HeaderError, RecordedBacking};
 
 /// Octets at the beginning of an image that [`ImageRef::header_digest`] covers, or all of a shorter one: the header of a

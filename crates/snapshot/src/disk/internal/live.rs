@@ -7,7 +7,7 @@ use super::check_tag;
 use super::recovery::{TagIntent, id_of};
 use crate::CreationLog;
 use crate::disk::image::{DEPTH_DEFAULT, ImageFormat, ImageRef};
-use crate::disk::overlay::{CheckedNode, check_node, job_refusals};
+use crate::disk::overlay::{CheckedNode, check_node, job_refusals, look};
 use crate::disk::qmp::{QmpClient, QmpError, QmpNode, TransactionAction};
 use crate::disk::target::Unique;
 use crate::disk::{
@@ -84,11 +84,12 @@ impl LiveInternal {
         let mut client = QmpClient::connect(&self.socket, deadline).map_err(DiskFailure::from)?;
         let nodes = client.nodes(deadline).map_err(DiskFailure::from)?;
         let mut refusals = job_refusals(&mut client, deadline).map_err(DiskFailure::from)?;
+        let files = look()?;
         let (mut unique, mut all_checked) = (Unique::default(), Vec::new());
         for LiveInternalSnapshot { vdev, node, tag } in &self.disks {
             unique.check(vdev, format!("the name {vdev}"), &mut refusals);
             unique.check(vdev, format!("the node {node}"), &mut refusals);
-            match check_node(vdev, node, &nodes, client.listener(), DEPTH_DEFAULT) {
+            match check_node(vdev, node, &nodes, client.listener(), DEPTH_DEFAULT, &files) {
                 Ok(checked) if checked.chain.active().format != ImageFormat::Qcow2 => {
                     refusals.push(DiskRefusal::NotQcow2 { vdev: vdev.clone() });
                 }

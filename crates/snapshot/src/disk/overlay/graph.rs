@@ -4,10 +4,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use crate::disk::image::{
-    Chain, ChainRules, Holders, ImageError, ImageFormat, ImageRef, OpenImage, Writers,
+    Chain, ChainRules, Holders, ImageError, ImageFormat, ImageRef, OpenFiles, OpenImage, Writers,
 };
 use crate::disk::qmp::{CacheMode, NodeImage, QmpClient, QmpNode};
-use crate::disk::{DiskRefusal, DiskWarning};
+use crate::disk::{DiskFailure, DiskRefusal, DiskWarning};
 
 /// A node of a running QEMU, whose files are what QEMU has open.
 #[derive(Clone, Debug)]
@@ -28,6 +28,7 @@ pub(in crate::disk) fn check_node(
     nodes: &[QmpNode],
     listener: Option<u32>,
     depth: usize,
+    files: &OpenFiles,
 ) -> Result<CheckedNode, Vec<DiskRefusal>> {
     let (vdev, node_name) = (vdev.to_owned(), name.to_owned());
     let Some(node) = nodes.iter().find(|node| node.name == name) else {
@@ -54,7 +55,7 @@ pub(in crate::disk) fn check_node(
     let path = path_of(&node.image).unwrap_or_default();
     let path = path.as_path();
     let looked = OpenImage::open(path.to_owned(), format)
-        .and_then(|opened| holders_of(&opened))
+        .and_then(|opened| holders_of(&opened, files))
         .map_err(|error| vec![chain_refused(error.into())])?;
     let (writers, warnings) = match (qemu_among(&looked, listener), looked.unseen) {
         (Some(pid), 0) => (Writers::Only(pid), vec![]),
@@ -70,7 +71,7 @@ pub(in crate::disk) fn check_node(
             vec![DiskWarning::OpenByName, DiskWarning::ProcessesUnseen { count }],
         ),
     };
-    let chain = Chain::read(path, format, ChainRules { depth, writers })
+    let chain = Chain::read_among(path, format, ChainRules { depth, writers }, Some(files))
         .map_err(|broken| broken.into_iter().map(chain_refused).collect::<Vec<_>>())?;
     let recorded = chain.images();
     if recorded.len() != open.len() {
@@ -146,8 +147,16 @@ pub(in crate::disk) fn job_refusals(
         .collect())
 }
 
-pub(super) fn holders_of(opened: &OpenImage) -> Result<Holders, ImageError> {
-    Holders::of(&opened.file)
+/// Looks who has what open: once for all disks, since the guest may be waiting.
+pub(in crate::disk) fn look() -> Result<OpenFiles, DiskFailure> {
+    let failed =
+        |source| DiskFailure::Io { path: "/proc".into(), step: "look who has what open", source };
+    OpenFiles::look().map_err(failed)
+}
+
+pub(super) fn holders_of(opened: &OpenImage, files: &OpenFiles) -> Result<Holders, ImageError> {
+    files
+        .holders(&opened.file)
         .map_err(|source| ImageError::Read { path: opened.image.path.clone(), source })
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::BackingName;
-use super::graph::{CheckedNode, check_node, holders_of, job_refusals, names};
+use super::graph::{CheckedNode, check_node, holders_of, job_refusals, look, names};
 use super::pivot::OverlayIntent;
 use super::prepared::{OCTETS_NEEDED, PreparedOverlay};
 use crate::CreationLog;
@@ -149,6 +149,7 @@ impl LiveOverlays {
         let mut client = QmpClient::connect(&self.socket, deadline).map_err(DiskFailure::from)?;
         let nodes = client.nodes(deadline).map_err(DiskFailure::from)?;
         let mut refusals = job_refusals(&mut client, deadline).map_err(DiskFailure::from)?;
+        let files = look()?;
         let (mut unique, mut checked) = (Unique::default(), Vec::new());
         for disk in &self.disks {
             let LiveOverlay { vdev, node, overlay, overlay_node, backing: _ } = disk;
@@ -170,7 +171,8 @@ impl LiveOverlays {
                 let (vdev, node) = (vdev.clone(), overlay_node.clone());
                 refusals.push(DiskRefusal::NodeTaken { vdev, node });
             }
-            match check_node(vdev, node, &nodes, client.listener(), self.depth.saturating_sub(1)) {
+            let depth = self.depth.saturating_sub(1);
+            match check_node(vdev, node, &nodes, client.listener(), depth, &files) {
                 Ok(node) => checked.push(node),
                 Err(broken) => refusals.extend(broken),
             }
@@ -340,6 +342,7 @@ impl Transaction<'_> {
         deadline: Instant,
     ) -> Result<(), DiskFailure> {
         let nodes = client.nodes(deadline)?;
+        let files = look()?;
         for ready @ Ready { disk, checked, overlay } in self.ready {
             let base = checked.chain.active();
             let now = check_node(
@@ -348,6 +351,7 @@ impl Transaction<'_> {
                 &nodes,
                 client.listener(),
                 self.depth.saturating_sub(1),
+                &files,
             );
             match now {
                 Ok(now) if now.chain.is_same_files(&checked.chain) => {}
@@ -356,10 +360,13 @@ impl Transaction<'_> {
             }
             overlay.verify(base)?;
         }
-        for ready @ Ready { disk, checked, overlay } in self.ready {
+        for Ready { disk, checked, .. } in self.ready {
             let path = disk.overlay.to_str().unwrap_or_default();
             client.add_overlay(&disk.overlay_node, path, checked.cache, deadline)?;
             *added += 1;
+        }
+        let files = look()?;
+        for ready @ Ready { disk, checked, overlay } in self.ready {
             // Opening it for writing may mark it as in use, in its header; that it is the same file is what counts.
             let now = OpenImage::open(disk.overlay.clone(), ImageFormat::Qcow2)?;
             if !now.image.is_same_file(&overlay.image) {
@@ -367,7 +374,7 @@ impl Transaction<'_> {
                 return Err(DiskFailure::Changed { path: disk.overlay.clone(), changes });
             }
             // The name may have meant another file at the moment when QEMU opened it.
-            let writing = holders_of(&now)?.writing;
+            let writing = holders_of(&now, &files)?.writing;
             if checked.qemu.is_some_and(|qemu| writing != [qemu]) {
                 return Err(ready.intent().not_shown());
             }

@@ -9,7 +9,7 @@ mod pivot;
 mod prepared;
 
 pub(crate) use graph::nodes_writing;
-pub(super) use graph::{CheckedNode, check_node, job_refusals, names, path_of};
+pub(super) use graph::{CheckedNode, check_node, job_refusals, look, names, path_of};
 pub(super) use prepared::check_backing;
 
 pub use live::{LiveOverlay, LiveOverlays};
