@@ -1,6 +1,7 @@
 //! Configuration and Xenstore state of a domain that stands still.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use libxl_config::DomainConfig;
@@ -24,6 +25,8 @@ pub(super) struct Captured {
     pub(super) configuration: Value,
     pub(super) xenstore: Option<Xenstore>,
     pub(super) warnings: Vec<String>,
+    /// The disks that it has, and their images.
+    pub(super) disks: Vec<(String, PathBuf)>,
 }
 
 /// A domain's Xenstore state as a stream.
@@ -89,8 +92,16 @@ fn once(
         retriever = retriever.hypervisor(hypervisor);
     }
     let config = retriever.retrieve(domid)?.config;
-    let mut captured =
-        Captured { configuration: value(&config)?, xenstore: None, warnings: Vec::new() };
+    let disks = config.disks.iter().map(|disk| {
+        let path = disk.pdev_path.clone().unwrap_or_default();
+        (disk.vdev.clone().unwrap_or_default(), PathBuf::from(path))
+    });
+    let mut captured = Captured {
+        configuration: value(&config)?,
+        xenstore: None,
+        warnings: Vec::new(),
+        disks: disks.collect(),
+    };
     if with_xenstore {
         let extracted = extract(&mut client, &ExtractRequest::new(domid, deadline))?;
         if let Consistency::Changing { attempts, .. } = extracted.consistency {

@@ -124,6 +124,10 @@ impl Run<'_, '_, '_> {
                 resume(self.suspended)
             }
             After::Destroy => {
+                // What it has done since is in no image.
+                if self.suspended && self.state() == Some(DomainState::Running) {
+                    return Err(SaveCause::After { state: DomainState::Running });
+                }
                 steps::reached("before destroy");
                 control.destroy(&domain, until)?;
                 steps::reached("after destroy");

@@ -4,5 +4,6 @@
 
 mod hosts;
 mod restore;
+mod reviewed;
 mod save;
 mod save_failures;
