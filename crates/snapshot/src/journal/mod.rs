@@ -72,11 +72,24 @@ impl Journal {
             }
         };
         let mut journal = Self { file, prefix: prefix(id), durable, created: Vec::new() };
-        journal.write(begin)?;
+        let mut begun = journal.write(begin);
         if let (true, Some(file)) = (durable, &journal.file) {
-            sync_directory(&file.path)?;
+            begun = begun.and_then(|()| sync_directory(&file.path));
+        }
+        if let Err(error) = begun {
+            journal.withdraw();
+            return Err(error);
         }
         Ok(journal)
+    }
+
+    /// Removes a file that this call has created and that nothing was begun with.
+    fn withdraw(&self) {
+        let Some(JournalFile { file, path, .. }) = &self.file else { return };
+        let is_ours = CreatedFile::new(path, file).is_ok_and(|created| created.is_at(path));
+        if let (true, Err(error)) = (is_ours, std::fs::remove_file(path)) {
+            tracing::warn!(path = %path.display(), %error, "a journal of nothing is left");
+        }
     }
 
     /// Remembers what is created, and writes nothing down.
