@@ -1,7 +1,7 @@
 //! Files that a call created, and may therefore remove, also after it was killed.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -121,6 +121,9 @@ pub struct CreatedFile {
     pub dev: u64,
     /// Its inode number.
     pub ino: u64,
+    /// When it was created, in nanoseconds since 1970, where its file system tells: a number may be another file's later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub born: Option<u64>,
 }
 
 impl CreatedFile {
@@ -131,13 +134,19 @@ impl CreatedFile {
     /// If the file cannot be looked at.
     pub fn new(path: impl Into<PathBuf>, file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        Ok(Self { path: path.into(), dev: metadata.dev(), ino: metadata.ino() })
+        let (dev, ino, born) = (metadata.dev(), metadata.ino(), born(&metadata));
+        Ok(Self { path: path.into(), dev, ino, born })
+    }
+
+    fn is(&self, metadata: &Metadata) -> bool {
+        let is_another = self.born.zip(born(metadata)).is_some_and(|(was, is)| was != is);
+        (metadata.dev(), metadata.ino()) == (self.dev, self.ino) && !is_another
     }
 
     /// Whether this file is what `path` names. A link to it is another file.
     pub fn is_at(&self, path: &Path) -> bool {
         let named = path.symlink_metadata();
-        named.is_ok_and(|named| (named.dev(), named.ino()) == (self.dev, self.ino))
+        named.is_ok_and(|named| self.is(&named))
     }
 
     /// Removes the file from its final name, unless it is open somewhere or another file has that name. One that is gone is as good
@@ -159,7 +168,7 @@ impl CreatedFile {
             Err(errno) => return Err(io(errno)),
         };
         let metadata = file.metadata().map_err(LeftReason::Io)?;
-        if (metadata.dev(), metadata.ino()) != (self.dev, self.ino) {
+        if !self.is(&metadata) {
             return Err(LeftReason::OtherFile);
         }
         let holders = Holders::of(&file).map_err(LeftReason::Io)?;
@@ -181,6 +190,11 @@ impl CreatedFile {
         unlinkat(&directory, name, AtFlags::empty()).map_err(io)?;
         fsync(&directory).map_err(io)
     }
+}
+
+fn born(metadata: &Metadata) -> Option<u64> {
+    let born = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(born.as_nanos()).ok()
 }
 
 impl RollbackReport {
@@ -238,6 +252,25 @@ mod tests {
         assert!(!file.is_at(&path));
         let json = serde_json::to_string(&file).unwrap();
         assert_eq!(serde_json::from_str::<CreatedFile>(&json).unwrap(), file);
+    }
+
+    #[test]
+    fn another_file_that_has_got_the_inode_number_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        let mut file = created(&path);
+        let Some(born) = file.born else {
+            println!(
+                "skipped: another_file_that_has_got_the_inode_number_is_not_removed: the file system has no time of birth"
+            );
+            return;
+        };
+        file.born = Some(born - 1);
+        assert!(!file.is_at(&path));
+        assert!(matches!(file.remove(), Err(LeftReason::OtherFile)));
+        assert!(path.exists());
+        file.born = None;
+        file.remove().unwrap();
     }
 
     #[test]

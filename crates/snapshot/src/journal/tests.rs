@@ -34,7 +34,7 @@ fn created() -> Record {
 }
 
 fn file() -> CreatedFile {
-    CreatedFile { path: "/saved/memory".into(), dev: 7, ino: 99 }
+    CreatedFile { path: "/saved/memory".into(), dev: 7, ino: 99, born: None }
 }
 
 /// The lines of a save, from its first to its last.

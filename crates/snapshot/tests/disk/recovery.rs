@@ -98,6 +98,7 @@ fn killed_between_opening_the_overlays_and_the_transaction_they_are_closed_again
                 path: overlay.path.clone(),
                 dev: overlay.dev,
                 ino: overlay.ino,
+                born: None,
             };
             // Not while QEMU has it open.
             file.remove().unwrap();

@@ -44,7 +44,8 @@ fn an_overlay_shows_what_it_was_made_over_and_its_log_knows_it() {
             create_overlay(&QemuImg::default(), &target, &base, &mut log, deadline()).unwrap();
         assert_eq!(overlay.virtual_size, 10_240);
         assert_eq!(content(&target, "qcow2", 10_000), [7; 10_000]);
-        assert_eq!(log.0, [CreatedFile { path: target, dev: overlay.dev, ino: overlay.ino }]);
+        let file = fs::File::open(&target).unwrap();
+        assert_eq!(log.0, [CreatedFile::new(&target, &file).unwrap()]);
         assert!(fs::read(&base.path).unwrap() == before);
         let again = create_overlay(&QemuImg::default(), &overlay.path, &base, &mut log, deadline());
         assert!(matches!(again, Err(DiskFailure::File(_))), "{again:?}");
