@@ -12,7 +12,7 @@ use crate::recover::configure;
 use crate::{Phase, Snapshot};
 
 /// How long reading a frozen image may take: an hour for some terabytes.
-const DIGEST_LIMIT: Duration = Duration::from_secs(4 * 3600);
+pub(crate) const DIGEST_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
 impl Run<'_, '_, '_> {
     /// Configuration, domain, digests. Nothing of this can take the snapshot back.
