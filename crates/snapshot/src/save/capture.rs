@@ -10,7 +10,7 @@ use serde_json::Value;
 use xenstore_migration::{ByteOrder, Peer, Preamble, StreamWriter, Version};
 use xsclient::DomId;
 
-use super::SaveCause;
+use super::{Fingerprint, SaveCause};
 use crate::disk::image::Digest;
 use crate::xenstore_state::{Consistency, ExtractRequest, extract};
 use crate::{CompleteFile, HostAccess};
@@ -27,6 +27,18 @@ pub(super) struct Captured {
     pub(super) warnings: Vec<String>,
     /// The disks that it has, and their images.
     pub(super) disks: Vec<(String, PathBuf)>,
+}
+
+impl Captured {
+    /// A disk that was plugged or moved after the plan was looked at again has no snapshot.
+    pub(super) fn has_the_disks_of(&self, planned: &Fingerprint) -> Result<(), SaveCause> {
+        let planned = planned.disks.iter().map(|disk| (&disk.vdev, &disk.path));
+        if planned.eq(self.disks.iter().map(|(vdev, path)| (vdev, path))) {
+            Ok(())
+        } else {
+            Err(SaveCause::StalePlan { what: "which disks there are, or their images," })
+        }
+    }
 }
 
 /// A domain's Xenstore state as a stream.

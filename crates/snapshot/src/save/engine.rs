@@ -12,7 +12,6 @@ use super::capture::{self, Captured, XenstoreSink};
 use super::memory::{Saving, Sink, Written};
 use super::survey::Survey;
 use super::targets::Place;
-use super::undo::QUERY_LIMIT;
 use super::{
     Consistency, DiskRequestAction, Durability, Hold, OnQuiesceFailure, SaveCause, SaveRequest,
 };
@@ -276,34 +275,13 @@ impl<'r, 'a, 'o> Run<'r, 'a, 'o> {
         Ok(written)
     }
 
-    /// Whether the guest still stands as it has since its memory was written: somebody else may have let it go on.
-    pub(super) fn still_stands(&self) -> Result<(), SaveCause> {
-        if self.request.hold == Hold::Running {
-            return Ok(());
-        }
-        let wanted = if self.suspended { DomainState::Suspended } else { self.before() };
-        match self.access.control.state(&self.request.domain, Instant::now() + QUERY_LIMIT)? {
-            state if state == wanted => Ok(()),
-            // Destroyed where it stood: what was saved of it is all there is.
-            DomainState::Dying | DomainState::Gone => Ok(()),
-            state => Err(SaveCause::WentOn { state }),
-        }
-    }
-
     fn capture(&mut self) -> Result<Captured, SaveCause> {
         self.enter(Phase::Capture)?;
         let domid = self.request.domain.domid;
         let with_xenstore = self.request.xenstore.is_some();
         let mut captured = capture::capture(self.access, domid, with_xenstore, self.deadline)?;
         self.warnings.append(&mut captured.warnings);
-        let planned = self.survey.fingerprint.disks.iter();
-        if !planned
-            .map(|disk| (&disk.vdev, &disk.path))
-            .eq(captured.disks.iter().map(|(vdev, path)| (vdev, path)))
-        {
-            // Plugged or moved after the plan was looked at again: it has no snapshot.
-            return Err(SaveCause::StalePlan { what: "which disks there are, or their images," });
-        }
+        captured.has_the_disks_of(&self.survey.fingerprint)?;
         if let (Some(xenstore), Some(sink)) = (&captured.xenstore, &mut self.files.xenstore) {
             sink.write(&xenstore.stream)?;
         }

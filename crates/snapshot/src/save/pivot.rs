@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use super::engine::{Run, micros};
 use super::groups::Group;
+use super::undo::QUERY_LIMIT;
 use super::{Consistency, Hold, SaveCause};
-use crate::control::deadline_in;
+use crate::control::{DomainState, deadline_in};
 use crate::disk::{
     CommitError, DiskAction, DiskSnapshot, OverlayIntent, OverlaysAre, recover_overlays,
 };
@@ -45,6 +46,20 @@ impl Run<'_, '_, '_> {
         }
         self.written_pivoted(&mut snapshot)?;
         Ok(snapshot)
+    }
+
+    /// Whether the guest still stands as it has since its memory was written: somebody else may have let it go on.
+    fn still_stands(&self) -> Result<(), SaveCause> {
+        if self.request.hold == Hold::Running {
+            return Ok(());
+        }
+        let wanted = if self.suspended { DomainState::Suspended } else { self.before() };
+        match self.access.control.state(&self.request.domain, Instant::now() + QUERY_LIMIT)? {
+            state if state == wanted => Ok(()),
+            // Destroyed where it stood: what was saved of it is all there is.
+            DomainState::Dying | DomainState::Gone => Ok(()),
+            state => Err(SaveCause::WentOn { state }),
+        }
     }
 
     /// Between memory, disks and disks the guest may have written, and what was done cannot be taken back.
