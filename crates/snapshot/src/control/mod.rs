@@ -209,6 +209,14 @@ pub trait DomainControl: Send + Sync {
     }
 }
 
+/// More than anything takes, and no more than a clock can tell.
+const AT_MOST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// That long from now. A caller without a limit may say so by the longest time there is.
+pub(crate) fn deadline_in(limit: Duration) -> Instant {
+    Instant::now() + limit.min(AT_MOST)
+}
+
 /// How long a call that can be cancelled may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Until<'a> {

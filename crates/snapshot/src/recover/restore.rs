@@ -47,12 +47,14 @@ fn can_be_completed(
     let is_there = |domain: &DomainIdentity| -> Result<bool, RecoverError> {
         Ok(control.state(domain, soon())? != DomainState::Gone)
     };
-    if is_there(domain)? {
-        return Ok(true);
-    }
-    match &begin.replaces {
-        Some(old) if is_there(old)? => Ok(false),
-        _ => Err(RecoverError::Gone { domain: *domain }),
+    let is_old_there = begin.replaces.as_ref().map_or(Ok(false), is_there)?;
+    match control.state(domain, soon())? {
+        // The restore may have been undoing itself: the old one is not given up for one that is no more.
+        DomainState::Gone | DomainState::Dying | DomainState::ShutDown(_) if is_old_there => {
+            Ok(false)
+        }
+        DomainState::Gone => Err(RecoverError::Gone { domain: *domain }),
+        _ => Ok(true),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What becomes of a save whose process died.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use crate::control::DomainState;
 use crate::creation::{LeftReason, RollbackReport};
@@ -12,7 +13,7 @@ use crate::disk::{
 };
 use crate::journal::{BeginSave, DraftSave, Record, steps};
 use crate::manifest::{ImageMove, NamedImage};
-use crate::save::{After, ConfigUpdate};
+use crate::save::{After, ConfigUpdate, DIGEST_LIMIT};
 use crate::{Phase, Snapshot};
 
 use super::domain::{self, soon};
@@ -353,7 +354,7 @@ fn digest(
     for disk in snapshot.disks.iter_mut().filter(wanted) {
         work.observer.begin(Phase::Digest);
         let frozen = &disk.frozen;
-        let deadline = soon();
+        let deadline = Instant::now() + DIGEST_LIMIT;
         let digested = digest_image(&frozen.path, frozen, deadline, &mut |done| {
             work.observer.advance(done, Some(frozen.size));
             if work.observer.is_cancelled() {

@@ -17,7 +17,7 @@ use super::*;
 use crate::control::{
     BuildError, ChangeError, ChangeFailure, DomainControl, DomainIdentity, DomainKind, DomainView,
     GuardianNeeds, Operation as Call, QueryError, Refusal, RenameError, ResumeError, ResumeFailure,
-    SuspendError, Until,
+    ShutdownReason, SuspendError, Until,
 };
 use crate::creation::{CreatedFile, CreationLog, temporary_name};
 use crate::disk::image::{ImageFormat, ImageRef};
@@ -573,4 +573,17 @@ fn images_of_a_restored_domain_that_is_gone_are_left_unless_it_cannot_have_run()
 
     removed(died.recover(&running()));
     assert_eq!(died.files(), ["journal"]);
+}
+
+#[test]
+fn the_old_domain_is_not_given_up_for_a_new_one_that_is_being_undone() {
+    for state in [DomainState::Dying, DomainState::ShutDown(ShutdownReason::Crash)] {
+        let mut died = Died::restore(&["overlay"], Some(OLD));
+        died.created("overlay", true).write(&Record::Built(NEW));
+        died.write(&Record::Committing(Box::new(draft("web"))));
+        let table = running().with(NEW, "web--restoring", state);
+        removed(died.recover(&table));
+        assert_eq!(table.names(), [("web".into(), DomainState::Running)], "{state}");
+        assert_eq!(died.files(), ["journal"]);
+    }
 }

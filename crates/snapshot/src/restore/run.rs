@@ -12,7 +12,7 @@ use super::undo::Undo;
 use super::{
     Restored, RestoredDisk, RestoredXenstore, check, configuration, memory, source, xenstore,
 };
-use crate::control::{ChangeError, DomainIdentity, DomainState, SETTLE_LIMIT};
+use crate::control::{ChangeError, DomainIdentity, DomainState, SETTLE_LIMIT, deadline_in};
 use crate::disk::create_overlay;
 use crate::journal::{BeginRestore, Journal, Operation, Record, RestoredDraft, steps};
 use crate::save::Durability;
@@ -32,7 +32,7 @@ pub fn restore(
     plan: RestorePlan,
     observer: &mut Observer<'_>,
 ) -> Result<Restored, RestoreFailure> {
-    let deadline = Instant::now() + plan.request.deadlines.total;
+    let deadline = deadline_in(plan.request.deadlines.total);
     let mut run = Run {
         access,
         plan,
@@ -211,10 +211,12 @@ impl Run<'_, '_, '_> {
         if let Some((domain, true)) = self.replaced() {
             self.begin(Phase::Replace)?;
             self.destroy(domain)?;
-            check::images_are_free(&self.plan, self.deadline)?;
+            // Whoever else has them open is not waited for.
+            let soon = self.deadline.min(Instant::now() + SETTLE_LIMIT);
+            check::images_are_free(&self.plan, soon)?;
         }
         self.begin(Phase::Build)?;
-        let deadline = self.deadline.min(Instant::now() + self.plan.request.deadlines.build);
+        let deadline = self.deadline.min(deadline_in(self.plan.request.deadlines.build));
         let mut config = self.plan.config.clone();
         let name = self.temporary_name();
         configuration::set_identity(&mut config, &name, self.plan.uuid);
@@ -243,9 +245,14 @@ impl Run<'_, '_, '_> {
         if domain.uuid != self.plan.uuid {
             return Err(RestoreCause::OtherDomain { found: domain });
         }
+        self.is_paused(domain)?;
+        Ok(domain)
+    }
+
+    fn is_paused(&self, domain: DomainIdentity) -> Result<(), RestoreCause> {
         let wanted = DomainState::Paused;
         match self.access.control.state(&domain, self.deadline) {
-            Ok(state) if state == wanted => Ok(domain),
+            Ok(state) if state == wanted => Ok(()),
             Ok(state) => Err(RestoreCause::State { state, wanted }),
             Err(source) => Err(RestoreCause::Query { source }),
         }
@@ -279,6 +286,8 @@ impl Run<'_, '_, '_> {
         } else {
             self.begin(Phase::Replace)?;
         }
+        // Nothing is given up for one that has died since.
+        self.is_paused(domain)?;
         self.record(&Record::Committing(Box::new(RestoredDraft { restored: restored.clone() })))?;
         // What is left to do has its time, however late it is.
         self.deadline = self.deadline.max(Instant::now() + SETTLE_LIMIT);

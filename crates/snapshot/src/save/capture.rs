@@ -1,6 +1,7 @@
 //! Configuration and Xenstore state of a domain that stands still.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use libxl_config::DomainConfig;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use xenstore_migration::{ByteOrder, Peer, Preamble, StreamWriter, Version};
 use xsclient::DomId;
 
-use super::SaveCause;
+use super::{Fingerprint, SaveCause};
 use crate::disk::image::Digest;
 use crate::xenstore_state::{Consistency, ExtractRequest, extract};
 use crate::{CompleteFile, HostAccess};
@@ -24,6 +25,20 @@ pub(super) struct Captured {
     pub(super) configuration: Value,
     pub(super) xenstore: Option<Xenstore>,
     pub(super) warnings: Vec<String>,
+    /// The disks that it has, and their images.
+    pub(super) disks: Vec<(String, PathBuf)>,
+}
+
+impl Captured {
+    /// A disk that was plugged or moved after the plan was looked at again has no snapshot.
+    pub(super) fn has_the_disks_of(&self, planned: &Fingerprint) -> Result<(), SaveCause> {
+        let planned = planned.disks.iter().map(|disk| (&disk.vdev, &disk.path));
+        if planned.eq(self.disks.iter().map(|(vdev, path)| (vdev, path))) {
+            Ok(())
+        } else {
+            Err(SaveCause::StalePlan { what: "which disks there are, or their images," })
+        }
+    }
 }
 
 /// A domain's Xenstore state as a stream.
@@ -89,8 +104,16 @@ fn once(
         retriever = retriever.hypervisor(hypervisor);
     }
     let config = retriever.retrieve(domid)?.config;
-    let mut captured =
-        Captured { configuration: value(&config)?, xenstore: None, warnings: Vec::new() };
+    let disks = config.disks.iter().map(|disk| {
+        let path = disk.pdev_path.clone().unwrap_or_default();
+        (disk.vdev.clone().unwrap_or_default(), PathBuf::from(path))
+    });
+    let mut captured = Captured {
+        configuration: value(&config)?,
+        xenstore: None,
+        warnings: Vec::new(),
+        disks: disks.collect(),
+    };
     if with_xenstore {
         let extracted = extract(&mut client, &ExtractRequest::new(domid, deadline))?;
         if let Consistency::Changing { attempts, .. } = extracted.consistency {

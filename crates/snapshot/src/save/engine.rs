@@ -15,7 +15,7 @@ use super::targets::Place;
 use super::{
     Consistency, DiskRequestAction, Durability, Hold, OnQuiesceFailure, SaveCause, SaveRequest,
 };
-use crate::control::{DomainIdentity, DomainState, Until};
+use crate::control::{DomainIdentity, DomainState, SuspendFailure, Until, deadline_in};
 use crate::creation::CreatedFile;
 use crate::disk::DiskSnapshot;
 use crate::guard::Guardian;
@@ -94,7 +94,7 @@ impl<'r, 'a, 'o> Run<'r, 'a, 'o> {
             journal,
             phase: Phase::Prepare,
             began,
-            deadline: began + request.deadlines.total,
+            deadline: deadline_in(request.deadlines.total),
             guardian: None,
             frozen: false,
             suspended: false,
@@ -155,7 +155,7 @@ impl<'r, 'a, 'o> Run<'r, 'a, 'o> {
 
     fn prepare(&mut self) -> Result<(), SaveCause> {
         self.enter(Phase::Prepare)?;
-        let disks_until = self.deadline.min(Instant::now() + self.request.deadlines.disks);
+        let disks_until = self.deadline.min(deadline_in(self.request.deadlines.disks));
         for group in &mut self.survey.groups {
             let Some(snapshotter) = group.snapshotter(&mut self.access.hooks) else { continue };
             let kind = snapshotter.describe().kind;
@@ -204,7 +204,7 @@ impl<'r, 'a, 'o> Run<'r, 'a, 'o> {
         };
         self.enter(Phase::Freeze)?;
         self.write(&Record::Freezing)?;
-        let until = self.deadline.min(Instant::now() + quiesce.deadline);
+        let until = self.deadline.min(deadline_in(quiesce.deadline));
         let Some(quiescer) = self.access.quiescers.get_mut(&quiesce.hook) else { return Ok(()) };
         self.frozen = true;
         steps::reached("before freeze");
@@ -236,9 +236,25 @@ impl<'r, 'a, 'o> Run<'r, 'a, 'o> {
         }
         self.enter(Phase::Suspend)?;
         self.write(&Record::Suspending)?;
-        let until = self.deadline.min(Instant::now() + self.request.deadlines.suspend);
+        let until = self.deadline.min(deadline_in(self.request.deadlines.suspend));
         (self.held, self.created, self.suspended) = (Instant::now(), now(), true);
         steps::reached("before suspend");
+        let written = self.suspend_and_write(until);
+        if let Err(SaveCause::Suspend(error)) = &written
+            && matches!(error.reason, SuspendFailure::Refused(_))
+        {
+            // Nothing was changed: a guest that is suspended by now is another's to resume.
+            self.suspended = false;
+        }
+        let written = written?;
+        steps::reached("after suspend");
+        match self.access.control.state(&self.request.domain, self.deadline)? {
+            DomainState::Suspended => Ok(written),
+            state => Err(SaveCause::NotSuspended { state }),
+        }
+    }
+
+    fn suspend_and_write(&mut self, until: Instant) -> Result<Option<Written>, SaveCause> {
         let mut written = None;
         if let (Some(request), Some(sink)) = (&self.request.memory, self.files.memory.take()) {
             self.enter(Phase::Memory)?;
@@ -256,11 +272,7 @@ impl<'r, 'a, 'o> Run<'r, 'a, 'o> {
             let until = Until { deadline: until, cancel: self.observer.token() };
             self.access.control.suspend_only(&self.request.domain, until)?;
         }
-        steps::reached("after suspend");
-        match self.access.control.state(&self.request.domain, self.deadline)? {
-            DomainState::Suspended => Ok(written),
-            state => Err(SaveCause::NotSuspended { state }),
-        }
+        Ok(written)
     }
 
     fn capture(&mut self) -> Result<Captured, SaveCause> {
@@ -269,6 +281,7 @@ impl<'r, 'a, 'o> Run<'r, 'a, 'o> {
         let with_xenstore = self.request.xenstore.is_some();
         let mut captured = capture::capture(self.access, domid, with_xenstore, self.deadline)?;
         self.warnings.append(&mut captured.warnings);
+        captured.has_the_disks_of(&self.survey.fingerprint)?;
         if let (Some(xenstore), Some(sink)) = (&captured.xenstore, &mut self.files.xenstore) {
             sink.write(&xenstore.stream)?;
         }

@@ -142,6 +142,12 @@ pub enum SaveCause {
         /// What it was found to be.
         state: DomainState,
     },
+    /// Somebody else let the guest go on before its disks were frozen.
+    #[error("the guest was to stand still until its disks are frozen, and was found {state}")]
+    WentOn {
+        /// What it was found to be.
+        state: DomainState,
+    },
     /// Nobody says how the domain is.
     #[error(transparent)]
     Query(#[from] QueryError),

@@ -12,7 +12,7 @@ use crate::recover::configure;
 use crate::{Phase, Snapshot};
 
 /// How long reading a frozen image may take: an hour for some terabytes.
-const DIGEST_LIMIT: Duration = Duration::from_secs(4 * 3600);
+pub(crate) const DIGEST_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
 impl Run<'_, '_, '_> {
     /// Configuration, domain, digests. Nothing of this can take the snapshot back.
@@ -124,6 +124,10 @@ impl Run<'_, '_, '_> {
                 resume(self.suspended)
             }
             After::Destroy => {
+                // What it has done since is in no image.
+                if self.suspended && self.state() == Some(DomainState::Running) {
+                    return Err(SaveCause::After { state: DomainState::Running });
+                }
                 steps::reached("before destroy");
                 control.destroy(&domain, until)?;
                 steps::reached("after destroy");

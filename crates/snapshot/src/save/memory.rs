@@ -103,6 +103,10 @@ impl Saving<'_> {
                 Err(panic) => resume_unwind(panic),
             };
             match (stopped, written, suspended) {
+                // Whoever has it suspended, it was not this call.
+                (_, _, Err(error)) if matches!(error.reason, SuspendFailure::Refused(_)) => {
+                    Err(error.into())
+                }
                 (Some(stopped), _, _) => Err(stopped),
                 (None, Ok(written), Ok(())) => Ok(written),
                 (None, Ok(_), Err(error)) => Err(error.into()),

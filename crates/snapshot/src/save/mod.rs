@@ -33,6 +33,7 @@ use engine::Run;
 use survey::Survey;
 
 pub use error::{DiskAfter, ImageAfter, SaveCause, SaveFailure};
+pub(crate) use finish::DIGEST_LIMIT;
 pub use plan::{DiskFingerprint, Fingerprint, PlannedFile, SavePlan, SpaceNeed};
 pub use refusal::{PlanSaveError, SaveRefusal};
 pub(crate) use request::milliseconds;

@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use super::engine::{Run, micros};
 use super::groups::Group;
-use super::{Hold, SaveCause};
+use super::undo::QUERY_LIMIT;
+use super::{Consistency, Hold, SaveCause};
+use crate::control::{DomainState, deadline_in};
 use crate::disk::{
     CommitError, DiskAction, DiskSnapshot, OverlayIntent, OverlaysAre, recover_overlays,
 };
@@ -19,16 +21,21 @@ impl Run<'_, '_, '_> {
     pub(super) fn pivot(&mut self, mut snapshot: Snapshot) -> Result<Snapshot, SaveCause> {
         self.enter(Phase::Pivot)?;
         let began = Instant::now();
-        let until = self.deadline.min(Instant::now() + self.request.deadlines.disks);
+        let until = self.deadline.min(deadline_in(self.request.deadlines.disks));
         for at in 0..self.survey.groups.len() {
             if self.observer.is_cancelled() {
                 return Err(SaveCause::Cancelled);
             }
+            self.still_stands()?;
             let disks = self.commit(at, &snapshot, until)?;
             self.committed.extend(disks.iter().cloned());
             snapshot.disks.extend(disks);
         }
         self.timings.disks_us = micros(began);
+        match self.still_stands() {
+            Err(cause) if self.is_final() => self.is_of_several_moments(&mut snapshot, &cause),
+            stands => stands?,
+        }
         if self.request.hold == Hold::Running {
             self.timings.held_us = micros(began);
         }
@@ -39,6 +46,32 @@ impl Run<'_, '_, '_> {
         }
         self.written_pivoted(&mut snapshot)?;
         Ok(snapshot)
+    }
+
+    /// Whether the guest still stands as it has since its memory was written: somebody else may have let it go on.
+    fn still_stands(&self) -> Result<(), SaveCause> {
+        if self.request.hold == Hold::Running {
+            return Ok(());
+        }
+        let wanted = if self.suspended { DomainState::Suspended } else { self.before() };
+        match self.access.control.state(&self.request.domain, Instant::now() + QUERY_LIMIT)? {
+            state if state == wanted => Ok(()),
+            // Destroyed where it stood: what was saved of it is all there is.
+            DomainState::Dying | DomainState::Gone => Ok(()),
+            state => Err(SaveCause::WentOn { state }),
+        }
+    }
+
+    /// Between memory, disks and disks the guest may have written, and what was done cannot be taken back.
+    fn is_of_several_moments(&self, snapshot: &mut Snapshot, cause: &SaveCause) {
+        let warning = format!("whether the guest stood still until its disks were frozen: {cause}");
+        if matches!(cause, SaveCause::WentOn { .. }) {
+            let is_one = self.survey.groups.len() == 1;
+            snapshot.consistency =
+                if is_one { Consistency::CrashConsistent } else { Consistency::PerDisk };
+            snapshot.consistency_reason = Some(cause.to_string());
+        }
+        snapshot.warnings.push(warning);
     }
 
     /// With disks that cannot be brought back the save has happened, whether the journal says so or not.
@@ -140,7 +173,7 @@ impl Run<'_, '_, '_> {
         let (Some(qmp), true, false) = (&self.request.qmp, is_lost, intents.is_empty()) else {
             return Err(error);
         };
-        match recover_overlays(qmp, intents, Instant::now() + self.request.deadlines.disks) {
+        match recover_overlays(qmp, intents, deadline_in(self.request.deadlines.disks)) {
             Ok(OverlaysAre::Pivoted(disks)) => Ok(disks),
             Ok(OverlaysAre::Unchanged) => match error {
                 CommitError::Unknown { source, .. } | CommitError::Unverified(source) => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::engine::{Files, Run};
 use super::{DiskAfter, DiskRequestAction, ImageAfter, SaveCause, SaveFailure, SaveRequest};
 use crate::Phase;
-use crate::control::{DomainState, SETTLE_LIMIT};
+use crate::control::{DomainState, SETTLE_LIMIT, deadline_in};
 use crate::creation::RollbackReport;
 use crate::journal::{Record, steps};
 
@@ -32,6 +32,11 @@ impl Run<'_, '_, '_> {
         self.files = Files::default();
         for group in self.survey.groups.iter_mut().rev() {
             let Some(snapshotter) = group.snapshotter(&mut self.access.hooks) else { continue };
+            let mut disks = snapshotter.describe().disks.into_iter();
+            if stays_held && !disks.any(|(vdev, _)| self.unknown.contains(&vdev)) {
+                // The others' snapshots are part of the whole one, if whoever recovers completes that.
+                continue;
+            }
             steps::reached("before rollback");
             let rolled_back = snapshotter.rollback(Instant::now() + ROLLBACK_LIMIT);
             steps::reached("after rollback");
@@ -115,7 +120,7 @@ impl Run<'_, '_, '_> {
         let quiescer = self.access.quiescers.get_mut(&quiesce.hook)?;
         self.frozen = false;
         steps::reached("before thaw");
-        let thawed = quiescer.thaw(Instant::now() + quiesce.deadline);
+        let thawed = quiescer.thaw(deadline_in(quiesce.deadline));
         steps::reached("after thaw");
         match thawed {
             Ok(()) => {

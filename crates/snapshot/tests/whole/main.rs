@@ -5,5 +5,6 @@
 mod hosts;
 mod kills;
 mod restore;
+mod reviewed;
 mod save;
 mod save_failures;

@@ -7,7 +7,7 @@ use snapshot::disk::image::ChainRefusal;
 use snapshot::restore::{DiskRestore, NewIdentity, RestoreMode, RestoreRefusal, RestoreRequest};
 use snapshot::restore::{PlanRestoreError, RestoreCause};
 use snapshot::simulated::{Call, Effect};
-use snapshot::{Observer, plan_restore, restore};
+use snapshot::{Observer, Phase, Progress, plan_restore, restore};
 
 use super::saved::{Memory, Original, Saved, saved, saved_and, soon};
 
@@ -150,4 +150,26 @@ fn a_build_that_fails_after_the_original_was_freed_says_that_neither_is_there() 
     assert!(failed.domain.is_none() && failed.restored.is_none());
     assert!(saved.domains().is_empty());
     saved.frozen_is_as_it_was();
+}
+
+#[test]
+fn the_original_is_not_given_up_for_a_new_domain_that_is_not_paused_any_more() {
+    const TEST: &str = "the_original_is_not_given_up_for_a_new_domain_that_is_not_paused_any_more";
+    let Some(saved) = saved(TEST, Memory::Mapped) else { return };
+    let plan = saved.plan(replacing(&saved, false));
+    let new = |control: &dyn DomainControl| {
+        let found = control.list(soon()).unwrap().into_iter();
+        found.map(|view| view.identity).find(|domain| *domain != saved.web).unwrap()
+    };
+    let mut tell = |progress: &Progress| {
+        if progress.phase == Phase::Replace {
+            let control = saved.control();
+            control.unpause(&new(&control), soon()).unwrap();
+        }
+    };
+    let mut observer = Observer::none().progress(&mut tell);
+    let failed = saved.with(|access| restore(access, plan, &mut observer)).unwrap_err();
+    assert!(matches!(*failed.cause, RestoreCause::State { .. }), "{failed:?}");
+    std::fs::remove_file(saved.path("again-journal")).unwrap();
+    saved.nothing_but_the_original();
 }
