@@ -97,7 +97,7 @@ fn the_restore_request_is_whole_and_every_field_is_explained() {
 fn the_manifest_is_whole_and_every_field_is_explained() {
     let text = example(&section("Snapshot: the manifest"));
     let snapshot = Snapshot::from_json(&text).unwrap();
-    assert_eq!(snapshot.to_json(), text);
+    assert_eq!(snapshot.to_json().unwrap(), text);
     let opaque = [
         "snapshot.configuration",
         "snapshot.disks[].frozen",

@@ -72,11 +72,31 @@ impl Journal {
             }
         };
         let mut journal = Self { file, prefix: prefix(id), durable, created: Vec::new() };
-        journal.write(begin)?;
-        if let (true, Some(file)) = (durable, &journal.file) {
-            sync_directory(&file.path)?;
+        if let Err(error) = journal.begin(begin) {
+            journal.remove();
+            return Err(error);
         }
         Ok(journal)
+    }
+
+    fn begin(&mut self, begin: &Record) -> io::Result<()> {
+        self.write(begin)?;
+        match &self.file {
+            Some(file) if self.durable => sync_directory(&file.path),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing has been done that it could tell of.
+    fn remove(self) {
+        let Some(JournalFile { file, path, .. }) = self.file else { return };
+        let created = CreatedFile::new(&*path, &file);
+        // What is open is not removed.
+        drop(file);
+        let removed = created.map(|created| created.remove());
+        if !matches!(removed, Ok(Ok(()))) {
+            tracing::warn!(path = %path.display(), "a journal stays that tells of nothing");
+        }
     }
 
     /// Remembers what is created, and writes nothing down.
@@ -126,7 +146,7 @@ impl Journal {
     pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         steps::reached(&format!("before {}", record.name()));
-        let line = text::line(record);
+        let line = text::line(record)?;
         let mut written = file.file.write_all_at(line.as_bytes(), file.end);
         if self.durable {
             written = written.and_then(|()| file.file.sync_data());

@@ -213,8 +213,8 @@ impl Died {
         self.directory.path().join(name)
     }
 
-    fn write(&mut self, record: Record) -> &mut Self {
-        self.journal.as_mut().unwrap().write(&record).unwrap();
+    fn write(&mut self, record: &Record) -> &mut Self {
+        self.journal.as_mut().unwrap().write(record).unwrap();
         self
     }
 
@@ -357,7 +357,7 @@ fn what_has_the_name_of_a_created_file_and_is_another_is_left_and_reported_each_
 fn a_domain_that_the_save_suspended_goes_on_and_no_other_does() {
     let suspended = || Table::default().with(OLD, "web", DomainState::Suspended);
     let mut died = Died::save(&[], begin_save());
-    died.write(Record::Suspending);
+    died.write(&Record::Suspending);
     let table = suspended();
     died.recover(&table).unwrap();
     assert_eq!(table.names(), [("web".into(), DomainState::Running)]);
@@ -371,7 +371,7 @@ fn a_domain_that_the_save_suspended_goes_on_and_no_other_does() {
     let other = DomainIdentity::new(OLD.domid, Uuid::from_u128(99));
     let table = Table::default().with(other, "other", DomainState::Suspended);
     let mut died = Died::save(&[], begin_save());
-    died.write(Record::Suspending);
+    died.write(&Record::Suspending);
     died.recover(&table).unwrap();
     assert_eq!(table.names(), [("other".into(), DomainState::Suspended)]);
 }
@@ -381,7 +381,7 @@ fn a_guardian_that_is_a_moment_earlier_does_no_harm() {
     let table = Table { guardian: true, ..Table::default() };
     let table = table.with(OLD, "web", DomainState::Suspended);
     let mut died = Died::save(&[], begin_save());
-    died.write(Record::Suspending);
+    died.write(&Record::Suspending);
     died.recover(&table).unwrap();
     assert_eq!(table.names(), [("web".into(), DomainState::Running)]);
 }
@@ -402,8 +402,8 @@ fn a_completed_save_leaves_the_domain_as_it_was_to_be_but_destroys_none_that_ran
             found => Table::default().with(OLD, "web", found),
         };
         let mut died = Died::save(&["memory"], BeginSave { after, ..begin_save() });
-        died.created("memory", true).write(Record::Suspending);
-        died.write(Record::Pivoted(Box::new(sample::snapshot())));
+        died.created("memory", true).write(&Record::Suspending);
+        died.write(&Record::Pivoted(Box::new(sample::snapshot())));
         for _ in 0..2 {
             match died.recover(&table).unwrap() {
                 Recovered::Saved(snapshot) => {
@@ -445,7 +445,7 @@ fn without_a_qemu_to_ask_overlays_that_were_written_to_decide() {
         let mut snapshot = sample::snapshot();
         (snapshot.disks, snapshot.config_delta) = (Vec::new(), Vec::new());
         let draft = DraftSave { snapshot, overlays: vec![intent], hook: None };
-        died.write(Record::Suspending).write(Record::Pivoting(Box::new(draft)));
+        died.write(&Record::Suspending).write(&Record::Pivoting(Box::new(draft)));
         if is_written {
             let overlay = File::options().append(true).open(died.path("overlay")).unwrap();
             overlay.set_len(1 << 20).unwrap();
@@ -489,7 +489,7 @@ impl Quiescer for Counting<'_> {
 fn a_guest_that_may_be_frozen_is_thawed_once_it_runs_and_only_until_that_has_worked() {
     let begin = BeginSave { quiescer: Some("agent".into()), ..begin_save() };
     let mut died = Died::save(&[], begin);
-    died.write(Record::Freezing).write(Record::Suspending);
+    died.write(&Record::Freezing).write(&Record::Suspending);
     let table = Table::default().with(OLD, "web", DomainState::Suspended);
     let none = died.recover(&table);
     assert!(matches!(none, Err(RecoverError::NoQuiescer { .. })), "{none:?}");
@@ -520,9 +520,9 @@ fn a_restore_before_its_commit_leaves_the_old_domain_and_nothing_else() {
     let cases = [("web--restoring", false), ("", false), ("web--restoring", true), ("web", true)];
     for (name, is_told) in cases {
         let mut died = Died::restore(&["overlay"], Some(OLD));
-        died.created("overlay", true).write(Record::Building);
+        died.created("overlay", true).write(&Record::Building);
         if is_told {
-            died.write(Record::Built(NEW));
+            died.write(&Record::Built(NEW));
         }
         let table = old().with(NEW, name, DomainState::Paused);
         for _ in 0..2 {
@@ -547,8 +547,8 @@ fn a_restore_after_its_commit_is_completed_wherever_it_died() {
     ];
     for table in cases {
         let mut died = Died::restore(&["overlay"], Some(OLD));
-        died.created("overlay", true).write(Record::Building).write(Record::Built(NEW));
-        died.write(Record::Committing(Box::new(draft("web"))));
+        died.created("overlay", true).write(&Record::Building).write(&Record::Built(NEW));
+        died.write(&Record::Committing(Box::new(draft("web"))));
         for _ in 0..2 {
             match died.recover(&table).unwrap() {
                 Recovered::Restored(restored) => {
@@ -565,8 +565,8 @@ fn a_restore_after_its_commit_is_completed_wherever_it_died() {
 #[test]
 fn images_of_a_restored_domain_that_is_gone_are_left_unless_it_cannot_have_run() {
     let mut died = Died::restore(&["overlay"], Some(OLD));
-    died.created("overlay", true).write(Record::Built(NEW));
-    died.write(Record::Committing(Box::new(draft("web"))));
+    died.created("overlay", true).write(&Record::Built(NEW));
+    died.write(&Record::Committing(Box::new(draft("web"))));
     let gone = died.recover(&Table::default());
     assert!(matches!(gone, Err(RecoverError::Gone { domain: NEW })), "{gone:?}");
     assert_eq!(died.files(), ["journal", "overlay"]);

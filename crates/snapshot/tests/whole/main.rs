@@ -2,7 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod groups;
 mod hosts;
+mod hypervisor_effects;
+mod paths;
+#[path = "../disk/proxy.rs"]
+mod proxy;
+mod qmp_lost;
 mod restore;
 mod save;
 mod save_failures;
