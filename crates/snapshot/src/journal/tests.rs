@@ -4,7 +4,7 @@ use std::path::Path;
 use uuid::Uuid;
 use xsclient::DomId;
 
-use super::text::parse;
+use super::text::{self, parse};
 use super::*;
 use crate::control::{DomainIdentity, DomainState};
 use crate::disk::TagIntent;
@@ -31,7 +31,7 @@ fn begin() -> Record {
 }
 
 fn line(record: &Record) -> String {
-    super::text::line(record).unwrap()
+    text::line(record).unwrap()
 }
 
 /// A file whose name no JSON can hold.
@@ -45,7 +45,7 @@ fn a_path_that_is_not_utf8_is_not_written_and_the_journal_stays_whole() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
     let mut journal = Journal::create(Some(&path), Uuid::from_u128(5), true, &begin()).unwrap();
-    let error = journal.created(&unwritable()).unwrap_err();
+    let error = CreationLog::created(&mut journal, &unwritable()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert!(journal.created().is_empty());
     journal.write(&Record::RolledBack).unwrap();
