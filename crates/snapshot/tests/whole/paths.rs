@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use snapshot::disk::CopyMethod;
+use snapshot::disk::{CopyMethod, DiskRefusal};
 use snapshot::restore::{DiskRestore, PlanRestoreError, RestoreRefusal, RestoreRequest};
 use snapshot::save::{DiskRequestAction, MemoryFormat, PlanSaveError, SaveRefusal};
 use snapshot::{plan_restore, plan_save};
@@ -24,7 +24,10 @@ fn refused(host: &TestHost, request: snapshot::save::SaveRequest) -> Vec<(String
     let mut named: Vec<_> = refusals
         .iter()
         .map(|refusal| match refusal {
-            SaveRefusal::NotUtf8 { what, path } => (what.clone(), path.clone()),
+            SaveRefusal::NotUtf8 { what, path }
+            | SaveRefusal::Disk(DiskRefusal::NotUtf8 { vdev: what, path }) => {
+                (what.clone(), path.clone())
+            }
             other => panic!("{other:?}"),
         })
         .collect();
