@@ -34,7 +34,10 @@ fn read(octets: &[u8]) {
     let lines = intact.iter().filter(|octet| **octet == b'\n').count();
     assert_eq!(lines, journal.records.len() + 1, "each line is a record");
     let first = Record::Begin(Box::new(journal.operation));
-    let written: String = std::iter::once(&first).chain(&journal.records).map(line).collect();
+    let written = std::iter::once(&first).chain(&journal.records).map(line).collect();
+    let Ok(written): std::io::Result<String> = written else {
+        unreachable!("what was read can be written")
+    };
     let Ok(Some(again)) = parse(path, written.as_bytes()) else {
         unreachable!("what was written is a journal: {written}")
     };

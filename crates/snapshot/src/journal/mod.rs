@@ -149,7 +149,7 @@ impl Journal {
     pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         steps::reached(&format!("before {}", record.name()));
-        let line = text::line(record);
+        let line = text::line(record)?;
         let mut written = file.file.write_all_at(line.as_bytes(), file.end);
         if self.durable {
             written = written.and_then(|()| file.file.sync_data());

@@ -1,9 +1,10 @@
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use uuid::Uuid;
 use xsclient::DomId;
 
-use super::text::{line, parse};
+use super::text::{self, parse};
 use super::*;
 use crate::control::{DomainIdentity, DomainState};
 use crate::disk::TagIntent;
@@ -27,6 +28,39 @@ fn begin() -> Record {
         quiescer: Some("agent".into()),
         digests: vec!["xvda".into()],
     })))
+}
+
+fn line(record: &Record) -> String {
+    text::line(record).unwrap()
+}
+
+/// A file whose name no JSON can hold.
+fn unwritable() -> CreatedFile {
+    let name = std::ffi::OsString::from_vec(b"/saved/\xff".to_vec());
+    CreatedFile { path: name.into(), ..file() }
+}
+
+#[test]
+fn a_path_that_is_not_utf8_is_not_written_and_the_journal_stays_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = Journal::create(Some(&path), Uuid::from_u128(5), true, &begin()).unwrap();
+    let error = CreationLog::created(&mut journal, &unwritable()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert!(journal.created().is_empty());
+    journal.write(&Record::RolledBack).unwrap();
+    drop(journal);
+    let expected = format!("{}{}", line(&begin()), line(&Record::RolledBack));
+    assert_eq!(std::fs::read_to_string(path).unwrap(), expected);
+}
+
+#[test]
+fn a_journal_that_cannot_begin_is_not_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let begin = Record::Created(unwritable());
+    Journal::create(Some(&path), Uuid::from_u128(5), true, &begin).unwrap_err();
+    assert!(!path.exists());
 }
 
 fn created() -> Record {

@@ -73,10 +73,11 @@ pub(crate) struct ReadJournal {
     pub(crate) intact: u64,
 }
 
-/// A record as a line: 8 digits of CRC32C, a space, JSON.
-pub(super) fn line(record: &Record) -> String {
-    let json = serde_json::json!(record).to_string();
-    format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes()))
+/// A record as a line: 8 digits of CRC32C, a space, JSON. Fails for a path that no JSON can hold.
+pub(super) fn line(record: &Record) -> io::Result<String> {
+    let json = serde_json::to_string(record)
+        .map_err(|source| io::Error::new(io::ErrorKind::InvalidData, source))?;
+    Ok(format!("{:08x} {json}\n", crc32c::crc32c(json.as_bytes())))
 }
 
 /// Reads a journal; `None` if not even its first line is whole, so that nothing had been done.

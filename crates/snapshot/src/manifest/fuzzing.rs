@@ -22,7 +22,7 @@ pub fn manifest(data: &[u8]) {
 
 fn read(text: &str) {
     let Ok(snapshot) = Snapshot::from_json(text) else { return };
-    let written = snapshot.to_json();
+    let Ok(written) = snapshot.to_json() else { unreachable!("what was read can be written") };
     let Ok(again) = Snapshot::from_json(&written) else {
         unreachable!("what was written is a manifest: {written}")
     };

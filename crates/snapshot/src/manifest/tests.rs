@@ -1,3 +1,5 @@
+use std::os::unix::ffi::OsStringExt;
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -12,16 +14,24 @@ fn read_octets(octets: &[u8]) -> Option<Snapshot> {
 #[test]
 fn a_manifest_is_read_as_it_was_written() {
     for snapshot in [sample::snapshot(), sample::empty()] {
-        let text = snapshot.to_json();
+        let text = snapshot.to_json().unwrap();
         let read = Snapshot::from_json(&text).unwrap();
         assert_eq!(read, snapshot);
-        assert_eq!(read.to_json(), text);
+        assert_eq!(read.to_json().unwrap(), text);
     }
 }
 
 #[test]
+fn a_path_that_is_not_utf8_is_an_error_and_no_panic() {
+    let mut snapshot = sample::snapshot();
+    let name = std::ffi::OsString::from_vec(b"/images/\xff".to_vec());
+    snapshot.disks[0].frozen.path = name.into();
+    assert!(matches!(snapshot.to_json(), Err(ManifestError::Unwritable { .. })));
+}
+
+#[test]
 fn every_flipped_bit_of_a_manifest_is_refused() {
-    let mut octets = sample::snapshot().to_json().into_bytes();
+    let mut octets = sample::snapshot().to_json().unwrap().into_bytes();
     for at in 0..octets.len() {
         for bit in 0..8 {
             octets[at] ^= 1 << bit;
@@ -34,7 +44,7 @@ fn every_flipped_bit_of_a_manifest_is_refused() {
 
 #[test]
 fn an_octet_of_any_other_value_is_refused() {
-    let mut octets = sample::snapshot().to_json().into_bytes();
+    let mut octets = sample::snapshot().to_json().unwrap().into_bytes();
     for at in (0..octets.len()).step_by(13) {
         let was = octets[at];
         for value in (0..=u8::MAX).filter(|value| *value != was) {
@@ -47,7 +57,7 @@ fn an_octet_of_any_other_value_is_refused() {
 
 #[test]
 fn a_manifest_that_is_cut_or_goes_on_is_refused() {
-    let text = sample::snapshot().to_json();
+    let text = sample::snapshot().to_json().unwrap();
     for len in 0..text.len() {
         assert!(read_octets(&text.as_bytes()[..len]).is_none(), "{len}");
     }
@@ -59,7 +69,7 @@ fn a_manifest_that_is_cut_or_goes_on_is_refused() {
 
 #[test]
 fn an_octet_that_is_missing_or_there_twice_is_refused() {
-    let text = sample::snapshot().to_json().into_bytes();
+    let text = sample::snapshot().to_json().unwrap().into_bytes();
     for at in 0..text.len() {
         let (mut less, mut more) = (text.clone(), text.clone());
         let octet = less.remove(at);
@@ -71,7 +81,7 @@ fn an_octet_that_is_missing_or_there_twice_is_refused() {
 
 #[test]
 fn the_same_values_laid_out_in_another_way_are_refused() {
-    let text = sample::snapshot().to_json();
+    let text = sample::snapshot().to_json().unwrap();
     let value: Value = serde_json::from_str(&text).unwrap();
     let edited = [
         value.to_string(),
@@ -171,7 +181,7 @@ fn a_number_that_serde_json_reads_as_its_neighbour_does_not_break_a_manifest() {
     let mut snapshot = sample::snapshot();
     let odd: Vec<f64> = (1..2000_u32).map(|it| 1e15 / f64::from(it).sqrt()).collect();
     snapshot.configuration = json!(odd);
-    assert!(Snapshot::from_json(&snapshot.to_json()).is_ok());
+    assert!(Snapshot::from_json(&snapshot.to_json().unwrap()).is_ok());
 }
 
 proptest! {
@@ -189,7 +199,7 @@ proptest! {
         snapshot.warnings = warnings;
         snapshot.created = created;
         snapshot.disks[0].frozen.mtime_ns = mtime;
-        let text = snapshot.to_json();
+        let text = snapshot.to_json().unwrap();
         let read = Snapshot::from_json(&text);
         prop_assert_eq!(read.unwrap(), snapshot);
     }

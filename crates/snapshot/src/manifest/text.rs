@@ -61,6 +61,12 @@ pub enum ManifestError {
         /// What it says.
         says: String,
     },
+    /// A path in it is not UTF-8, which no JSON can hold.
+    #[error("the snapshot cannot be written as a manifest")]
+    Unwritable {
+        /// What.
+        source: serde_json::Error,
+    },
     /// The digest is right, and there is something in it that cannot be.
     #[error("the manifest's snapshot cannot be read")]
     Content {
@@ -71,8 +77,15 @@ pub enum ManifestError {
 
 impl Snapshot {
     /// The manifest, to be kept octet for octet.
-    pub fn to_json(&self) -> String {
-        sealed(&json!(MANIFEST_VERSION), &json!(self))
+    ///
+    /// # Errors
+    ///
+    /// [`ManifestError::Unwritable`] if a path in it is not UTF-8. A save refuses such paths; what a caller's own snapshotter tells of
+    /// its disks is its own.
+    pub fn to_json(&self) -> Result<String, ManifestError> {
+        let snapshot =
+            serde_json::to_value(self).map_err(|source| ManifestError::Unwritable { source })?;
+        Ok(sealed(&json!(MANIFEST_VERSION), &snapshot))
     }
 
     /// Reads a manifest.

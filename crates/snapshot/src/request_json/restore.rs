@@ -219,7 +219,7 @@ impl RestoreWire {
         });
         let disks = disks.collect::<Result<_, RequestError>>()?;
         Ok(Self {
-            snapshot: snapshot.to_json(),
+            snapshot: snapshot.to_json().map_err(|source| RequestError::Manifest { source })?,
             memory,
             xenstore,
             mode: match *mode {

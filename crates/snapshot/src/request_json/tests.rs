@@ -172,7 +172,7 @@ fn what_is_left_out_is_what_a_new_request_has() {
     let text = json!({ "domain": { "domid": 7, "uuid": sample::DOMAIN } }).to_string();
     let read = SaveRequest::from_json(&text, &[]).unwrap();
     assert_same(&read, &SaveRequest::new(domain()));
-    let text = json!({ "snapshot": sample::snapshot().to_json() }).to_string();
+    let text = json!({ "snapshot": sample::snapshot().to_json().unwrap() }).to_string();
     let read = RestoreRequest::from_json(&text, &[]).unwrap();
     assert_same(&read, &RestoreRequest::new(sample::snapshot()));
 }

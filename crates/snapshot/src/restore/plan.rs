@@ -158,6 +158,7 @@ pub(super) fn draw(
     let space = drawing.space(&creates, journal.as_deref(), &configuration);
     let files = drawing.sources();
     drawing.warn_of_xenstore();
+    let manifest = drawing.manifest();
     let Drawing { refusals, warnings, .. } = drawing;
     if !refusals.is_empty() {
         return Err(PlanRestoreError::Refused { refusals });
@@ -165,7 +166,7 @@ pub(super) fn draw(
     let disks: Vec<_> = judged.iter().filter_map(Judged::planned).collect();
     let fingerprint = Digest::of(
         json!({
-            "snapshot": Digest::of(request.snapshot.to_json().as_bytes()),
+            "snapshot": Digest::of(manifest.as_bytes()),
             "configuration": configuration,
             "mode": request.mode,
             "images": judged.iter().map(Judged::fingerprint).collect::<Vec<_>>(),
@@ -401,6 +402,14 @@ impl<'r> Drawing<'r> {
         json!(looked)
     }
 
+    /// The snapshot as text.
+    fn manifest(&mut self) -> String {
+        self.request.snapshot.to_json().unwrap_or_else(|source| {
+            self.refusals.push(RestoreRefusal::Manifest { source });
+            String::new()
+        })
+    }
+
     fn warn_of_xenstore(&mut self) {
         if self.request.policy.is_some() && self.request.snapshot.xenstore.is_none() {
             let warning = "the snapshot has no Xenstore state: what the guest had there is lost";
@@ -412,6 +421,9 @@ impl<'r> Drawing<'r> {
 pub(super) fn located(what: &str, target: &Target) -> Result<PathBuf, RestoreRefusal> {
     let what = || what.to_owned();
     match target.locate() {
+        Ok(Located::Name(path)) if path.to_str().is_none() => {
+            Err(RestoreRefusal::TargetNotUtf8 { what: what(), path })
+        }
         Ok(Located::Name(path)) => Ok(path),
         Ok(Located::Descriptor(_)) => Err(RestoreRefusal::Descriptor { what: what() }),
         Err(source) => Err(RestoreRefusal::Target { what: what(), source }),

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::control::{DomainIdentity, QueryError};
 use crate::disk::image::{ChainRefusal, ImageChange};
+use crate::manifest::ManifestError;
 use crate::target::TargetError;
 
 /// Why there is no plan of a restore. Nothing was touched.
@@ -185,6 +186,20 @@ pub enum RestoreRefusal {
         vdev: String,
         /// The path.
         path: PathBuf,
+    },
+    /// A path that no journal can hold.
+    #[error("{what}: {path:?} is not UTF-8, so that it cannot be written down")]
+    TargetNotUtf8 {
+        /// What.
+        what: String,
+        /// The path.
+        path: PathBuf,
+    },
+    /// The snapshot holds what no manifest can.
+    #[error("the snapshot: {source}")]
+    Manifest {
+        /// Why.
+        source: ManifestError,
     },
     /// The saved configuration has no such network interface.
     #[error("the saved domain has no network interface {devid}")]

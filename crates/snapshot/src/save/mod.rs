@@ -9,6 +9,7 @@
 //! on is as it was.
 
 mod capture;
+mod disks;
 mod engine;
 mod error;
 mod finish;

@@ -210,6 +210,14 @@ pub enum SaveRefusal {
         /// Why.
         source: std::io::Error,
     },
+    /// Neither a manifest, nor a journal, nor QEMU can be told the path.
+    #[error("{what}: {path:?} is not UTF-8, so that it cannot be told")]
+    NotUtf8 {
+        /// Which part of the request, or which disk.
+        what: String,
+        /// The path.
+        path: PathBuf,
+    },
     /// Two parts of the request have the same target.
     #[error("{what}: {} is the target of something else as well", path.display())]
     TargetTwice {

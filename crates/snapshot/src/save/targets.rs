@@ -80,6 +80,10 @@ impl Locator {
         let what = what.to_owned();
         match target.locate() {
             Ok(Located::Descriptor(descriptor)) => Some(Place::Descriptor(descriptor)),
+            Ok(Located::Name(path)) if path.to_str().is_none() => {
+                self.refusals.push(SaveRefusal::NotUtf8 { what, path });
+                None
+            }
             Ok(Located::Name(path)) => {
                 if look {
                     self.refusals.extend(refusal(&what, &path));

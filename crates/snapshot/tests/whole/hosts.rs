@@ -182,12 +182,18 @@ impl TestHost {
 
     /// The same with qcow2 disks behind a QEMU.
     pub(crate) fn running_qcow2(&self, name: &str) -> DomainIdentity {
+        self.running_qcow2_over(name, &|_| ())
+    }
+
+    /// The same, with images that something was done to before anybody opened them.
+    pub(crate) fn running_qcow2_over(&self, name: &str, prepare: &dyn Fn(&Path)) -> DomainIdentity {
         let image = |letter| {
             let path = self.path(&format!("{name}-{letter}"));
             let made = Command::new("qemu-img")
                 .args(["create", "-q", "-f", "qcow2", path.to_str().unwrap(), "8M"])
                 .status();
             assert!(made.unwrap().success());
+            prepare(&path);
             path
         };
         self.run(

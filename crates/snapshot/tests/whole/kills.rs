@@ -216,7 +216,7 @@ impl Origin {
             &mut Observer::none(),
         );
         let manifest = world.path().join("manifest");
-        fs::write(&manifest, snapshot.to_json()).unwrap();
+        fs::write(&manifest, snapshot.to_json().unwrap()).unwrap();
         Self { world, snapshot, manifest, domain }
     }
 

@@ -2,8 +2,15 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod files;
+mod groups;
 mod hosts;
+mod hypervisor_effects;
 mod kills;
+mod paths;
+#[path = "../disk/proxy.rs"]
+mod proxy;
+mod qmp_lost;
 mod restore;
 mod reviewed;
 mod save;

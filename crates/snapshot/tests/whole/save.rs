@@ -41,7 +41,7 @@ fn memory(host: &TestHost, format: &MemoryFormat) -> CheckedMemory {
 
 fn assert_verified(snapshot: &Snapshot) {
     verify(snapshot, &Sources::default(), Depth::Full, &mut Observer::none()).unwrap();
-    assert_eq!(&Snapshot::from_json(&snapshot.to_json()).unwrap(), snapshot);
+    assert_eq!(&Snapshot::from_json(&snapshot.to_json().unwrap()).unwrap(), snapshot);
 }
 
 #[test]

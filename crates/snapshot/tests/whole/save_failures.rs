@@ -24,7 +24,7 @@ fn whole(host: &TestHost, domain: &DomainIdentity) -> SaveRequest {
 }
 
 /// Nothing is left of it: no file, no change of the configuration, nothing to recover, and the guest goes on.
-fn assert_undone(host: &TestHost, domain: &DomainIdentity, failure: &SaveFailure) {
+pub(crate) fn assert_undone(host: &TestHost, domain: &DomainIdentity, failure: &SaveFailure) {
     assert_eq!(failure.domain, Some(DomainState::Running), "{failure}");
     assert!(failure.left.is_empty() && failure.thaw.is_none(), "{failure:?}");
     assert!(failure.snapshot.is_none() && failure.journal.is_none(), "{failure:?}");

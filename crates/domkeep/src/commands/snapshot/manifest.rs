@@ -26,3 +26,10 @@ pub(super) fn read(path: &Path) -> Result<Snapshot, CommandError> {
     let snapshot = Snapshot::from_json(&text);
     Ok(snapshot.map_err(|source| SnapshotError::Manifest { path: path.to_owned(), source })?)
 }
+
+/// Writes a manifest to a new file.
+pub(super) fn write(path: &Path, snapshot: &Snapshot) -> Result<(), CommandError> {
+    let text = snapshot.to_json();
+    let text = text.map_err(|source| SnapshotError::Manifest { path: path.to_owned(), source })?;
+    new_file::write(path, text.as_bytes())
+}

@@ -11,7 +11,7 @@ use snapshot::{Observer, Progress, recover};
 use super::bar::Bar;
 use super::error::SnapshotError;
 use super::host::Host;
-use super::{new_file, restore, saved, told};
+use super::{manifest, new_file, restore, saved, told};
 use crate::arguments::{Global, Recover};
 use crate::exit::{CommandError, Exit};
 use crate::explain::printable;
@@ -55,7 +55,7 @@ pub(super) fn run(
         }
         Recovered::Saved(snapshot) => {
             if let Some(path) = &asked.manifest {
-                new_file::write(path, snapshot.to_json().as_bytes())?;
+                manifest::write(path, &snapshot)?;
             }
             if output.is_json() {
                 output.document(&json!({ "recovered": "saved", "snapshot": snapshot }))?;

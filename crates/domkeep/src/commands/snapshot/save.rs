@@ -16,7 +16,7 @@ use super::bar::Bar;
 use super::error::SnapshotError;
 use super::host::Host;
 use super::refused::refused;
-use super::{new_file, saved, told, transcode};
+use super::{manifest, new_file, saved, told, transcode};
 use crate::arguments::{Asked, DiskSpecAction, FormatChoice, Global, MemorySpec, Save, SaveWhat};
 use crate::exit::{CommandError, Exit};
 use crate::explain::printable;
@@ -74,7 +74,7 @@ pub(super) fn run(
     if let Some(snapshot) = &snapshot {
         warnings.retain(|warning| !snapshot.warnings.contains(warning));
         // It is told also if there is no room for it: nobody else knows where the disks are now.
-        written = new_file::write(&asked.manifest, snapshot.to_json().as_bytes());
+        written = manifest::write(&asked.manifest, snapshot);
         if output.is_json() {
             output.document(snapshot)?;
         } else {

@@ -79,6 +79,12 @@ pub(in crate::disk) fn check_node(
         return Err(vec![DiskRefusal::ChainLength { vdev, open, recorded }]);
     }
     for (at, (image, open)) in recorded.iter().zip(&open).enumerate() {
+        // What QEMU tells of it is another name.
+        if image.path.to_str().is_none() {
+            let path = image.path.clone();
+            refusals.push(DiskRefusal::NotUtf8 { vdev: vdev.clone(), path });
+            continue;
+        }
         let is_open = match writers {
             Writers::Only(pid) => chain.holders()[at].is_held_by(pid),
             Writers::Nobody | Writers::Anybody => true,

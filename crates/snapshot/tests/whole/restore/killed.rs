@@ -46,7 +46,7 @@ fn killed_restorer_program() {
 
 /// Whether it was killed.
 fn killed(saved: &Saved, step: u32, replace: Option<&str>) -> bool {
-    std::fs::write(saved.path("manifest"), saved.snapshot.to_json()).unwrap();
+    std::fs::write(saved.path("manifest"), saved.snapshot.to_json().unwrap()).unwrap();
     let mut program = Command::new(env::current_exe().unwrap());
     program.args(["--ignored", "--exact", "restore::killed::killed_restorer_program"]);
     program.env(DIRECTORY, saved.directory.path()).env(STEP, step.to_string());
