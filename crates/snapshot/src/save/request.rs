@@ -203,7 +203,7 @@ pub enum After {
     Destroy,
 }
 
-/// How far what is in a snapshot goes together, from least to most.
+/// How far what is in a snapshot goes together, from least to most. A disk that was skipped is in no snapshot, and does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -214,7 +214,7 @@ pub enum Consistency {
     CrashConsistent,
     /// All disks are of one moment, before which the guest was quiesced.
     Quiesced,
-    /// Memory and all disks are of one moment: nothing is lost.
+    /// Memory and all disks are of one moment: but for skipped disks, nothing is lost.
     Complete,
 }
 

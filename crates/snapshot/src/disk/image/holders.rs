@@ -35,7 +35,7 @@ pub struct Holders {
 
 impl Holders {
     /// Looks for those who have `file` open; this process counts if it has it open for writing, and its children that execute no
-    /// other program do not. For several files, [`OpenFiles`] looks once.
+    /// other program do not.
     ///
     /// # Errors
     ///
