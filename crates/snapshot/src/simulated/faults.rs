@@ -54,7 +54,7 @@ pub enum Effect {
         /// After so many octets.
         at: u64,
     },
-    /// The stream stops, and goes on no more until the call is cancelled.
+    /// The stream stops, and goes on no more until the call is cancelled, or nobody reads from its pipe any more.
     StreamHangs {
         /// After so many octets.
         at: u64,

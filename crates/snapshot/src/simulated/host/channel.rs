@@ -53,7 +53,7 @@ impl<'a> Channel<'a> {
         {
             allowed = allowed.min(at.saturating_sub(self.passed));
             if allowed == 0 {
-                return Err(self.strike(effect)?);
+                return Err(self.strike(effect, flags)?);
             }
         }
         if self.cancel.is_cancelled() {
@@ -69,8 +69,16 @@ impl<'a> Channel<'a> {
         Ok(usize::try_from(allowed).unwrap_or(wanted))
     }
 
-    fn strike(&mut self, effect: Effect) -> io::Result<io::Error> {
+    fn strike(&mut self, effect: Effect, flags: PollFlags) -> io::Result<io::Error> {
         Ok(match effect {
+            // Nobody who writes hangs longer than there is somebody who reads: that ends with an error of the pipe.
+            Effect::StreamHangs { .. } if flags == PollFlags::OUT && !self.is_regular => {
+                let (pipe, cancel) = (self.file.as_fd(), Some(self.cancel.as_fd()));
+                match wait(pipe, PollFlags::empty(), cancel, None)? {
+                    Woken::Cancelled => self.end(Ended::Cancelled),
+                    _ => rustix::io::Errno::PIPE.into(),
+                }
+            }
             Effect::StreamHangs { .. } => {
                 wait(self.cancel.as_fd(), PollFlags::IN, None, None)?;
                 self.end(Ended::Cancelled)
