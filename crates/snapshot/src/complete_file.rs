@@ -14,6 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::creation::{CreatedFile, CreationLog, NoLog, temporary_name};
+use crate::descriptor::open_again;
 
 /// Who may read the file: what a domain has in Xenstore or in memory is not for everybody.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -114,6 +115,15 @@ impl CompleteFile {
     /// The file by its inode and the absolute path that it will have.
     pub fn created(&self) -> &CreatedFile {
         &self.created
+    }
+
+    /// The file once more, for reading as well and with a position of its own.
+    ///
+    /// # Errors
+    ///
+    /// If the process has no file descriptor left.
+    pub fn open_again(&self) -> io::Result<File> {
+        open_again(self, File::options().read(true).write(true))
     }
 
     /// Syncs the file. [`CompleteFile::finish`] does so in any case; before it, several files can be synced first and named

@@ -72,6 +72,7 @@ mod access;
 mod complete_file;
 pub mod control;
 mod creation;
+mod descriptor;
 pub mod disk;
 #[doc(hidden)]
 pub mod fuzzing;

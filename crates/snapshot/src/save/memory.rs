@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::resume_unwind;
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use super::{MemoryFormat, MemoryRequest, SaveCause};
 use crate::control::{CancelToken, DomainControl, DomainIdentity, SuspendFailure, Until};
+use crate::descriptor::open_again;
 use crate::image::mapped::{self, MappedOptions};
 use crate::image::packed::{self, PackedOptions};
 use crate::image::passthrough::{self, SideDigest};
@@ -170,15 +171,11 @@ impl Sink {
 
 /// A new file is open for writing only.
 fn for_reading_too(sink: &Sink) -> Result<File, SaveCause> {
-    let number = match sink {
-        Sink::New(file) => file.as_fd().as_raw_fd(),
-        Sink::Callers(file) => file.as_raw_fd(),
+    let opened = match sink {
+        Sink::New(file) => file.open_again(),
+        Sink::Callers(file) => open_again(file, File::options().read(true).write(true)),
     };
-    File::options()
-        .read(true)
-        .write(true)
-        .open(format!("/proc/self/fd/{number}"))
-        .map_err(|source| SaveCause::Io { step: "open the memory image again", source })
+    opened.map_err(|source| SaveCause::Io { step: "open the memory image again", source })
 }
 
 /// Whether a suspend ended because the reader did.

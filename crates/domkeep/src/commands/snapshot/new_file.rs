@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use snapshot::CompleteFile;
@@ -19,10 +18,7 @@ pub(super) fn write(path: &Path, octets: &[u8]) -> Result<(), CommandError> {
 
 /// The unfinished file, open for reading as well.
 pub(super) fn reopened(file: &CompleteFile) -> Result<File, CommandError> {
-    // Its temporary name may mean another file by now; the descriptor does not.
-    let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    let opened = File::options().read(true).write(true).open(link);
-    opened.map_err(|source| unwritten(file.path(), source))
+    file.open_again().map_err(|source| unwritten(file.path(), source))
 }
 
 /// Refuses a name that is taken, before anything is done that would have to be written under it.

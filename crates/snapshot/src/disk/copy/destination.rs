@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, OFlags, SeekFrom, fcntl_getfl, fstat, fsync, seek};
 use rustix::io::Errno;
 
+use crate::descriptor::open_again;
 use crate::disk::image::{ImageChange, ImageRef, OpenImage};
 use crate::disk::target::{Unique, check_target};
 use crate::disk::{DiskFailure, DiskRefusal, LeftReason, RollbackReport};
@@ -67,7 +68,7 @@ impl Destination {
 
     /// The descriptors of new files are for writing only, and that of a caller has a position of its own.
     pub(super) fn reopened(&self) -> io::Result<File> {
-        File::open(format!("/proc/self/fd/{}", self.as_fd().as_raw_fd()))
+        open_again(self, File::options().read(true))
     }
 
     /// Syncs it and gives it its name, and tells what is there then. A file that is not what was written is removed, if it is new.

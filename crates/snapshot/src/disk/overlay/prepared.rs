@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::BackingName;
+use crate::descriptor::open_again;
 use crate::disk::image::{ImageError, ImageFormat, ImageRef, OpenImage, recorded};
 use crate::disk::qemu_img::QemuImg;
 use crate::disk::{DiskFailure, LeftReason, RollbackReport};
@@ -39,7 +40,8 @@ impl PreparedOverlay {
         let own: File = for_program.try_clone().map_err(failed("open it again"))?.into();
         qemu_img.create_overlay(for_program, &name, base.format, virtual_size, deadline)?;
         let created = file.created().clone();
-        let reopened = reopen_for_reading(&own).map_err(failed("open it again"))?;
+        let reopened =
+            open_again(&own, File::options().read(true)).map_err(failed("open it again"))?;
         check_backing(&OpenImage::of(reopened, target.to_owned(), ImageFormat::Qcow2)?, base)?;
         drop(own);
         // It has its name by now even if only the directory could not be synced: then it has to be removed, as when it is not what
@@ -102,12 +104,6 @@ pub fn create_overlay(
     let (name, size) = (&BackingName::Absolute, base.virtual_size);
     let made = PreparedOverlay::create(qemu_img, target, name, base, size, log, deadline)?;
     Ok(made.image)
-}
-
-/// The descriptor of a new file is for writing only.
-fn reopen_for_reading(file: &File) -> std::io::Result<File> {
-    use std::os::fd::AsRawFd;
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Whether what an overlay records leads to `base`, by device and inode.
