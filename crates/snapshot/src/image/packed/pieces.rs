@@ -120,21 +120,24 @@ impl Pieces {
         })
     }
 
-    /// Makes the frame. `coded` and `plain` have as many octets as the pieces of their kinds, and repeated pages are behind what they
+    /// Makes the frame, and gives its CRC32C, which is computed while a piece is still in the cache. `coded` and `plain` have as many octets as the pieces of their kinds, and repeated pages are behind what they
     /// repeat.
-    pub(super) fn join(&self, mut coded: &[u8], mut plain: &[u8], content: &mut Vec<u8>) {
+    pub(super) fn join(&self, mut coded: &[u8], mut plain: &[u8], content: &mut Vec<u8>) -> u32 {
         content.clear();
+        let mut crc = 0;
         for piece in &self.0 {
-            let len = piece.len();
+            let (at, len) = (content.len(), piece.len());
             match piece {
                 Piece::Coded(_) => content.extend_from_slice(take(&mut coded, len)),
                 Piece::Plain(_) => content.extend_from_slice(take(&mut plain, len)),
-                Piece::Zero(_) => content.resize(content.len() + len, 0),
-                Piece::Repeated(at) => {
-                    content.extend_from_within(*at as usize..*at as usize + len);
+                Piece::Zero(_) => content.resize(at + len, 0),
+                Piece::Repeated(source) => {
+                    content.extend_from_within(*source as usize..*source as usize + len);
                 }
             }
+            crc = crc32c::crc32c_append(crc, &content[at..]);
         }
+        crc
     }
 }
 
@@ -186,7 +189,8 @@ mod tests {
         assert_eq!(read.read(&stored, 8 + 2 * PAGE_LEN), Some(&b"behind"[..]));
         assert_eq!(read, pieces);
         let mut content = Vec::new();
-        read.join(b"12345678", &[9; PAGE_LEN], &mut content);
+        let crc = read.join(b"12345678", &[9; PAGE_LEN], &mut content);
+        assert_eq!(crc, crc32c::crc32c(&content));
         assert_eq!(content, [&b"12345678"[..], &[9; 2 * PAGE_LEN]].concat());
     }
 }

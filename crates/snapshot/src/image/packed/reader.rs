@@ -155,12 +155,13 @@ impl<'a, F: ReadAt> Frames<'a, F> {
             self.decoder = Some(Decoder::new(image.codec).map_err(io)?);
         }
         self.decode(entry.form, image.table.content_len(at))
-            .filter(|()| crc32c::crc32c(&self.content) == entry.content_crc)
+            .filter(|crc| *crc == entry.content_crc)
+            .map(|_| ())
             .ok_or(ImageReadError::Frame { offset })
     }
 
-    /// Makes the content out of what is stored; `None` if that cannot be.
-    fn decode(&mut self, form: Form, len: usize) -> Option<()> {
+    /// Makes the content out of what is stored, and gives its CRC32C; `None` if that cannot be.
+    fn decode(&mut self, form: Form, len: usize) -> Option<u32> {
         let Self { decoder, stored, pieces, coded, content, .. } = self;
         match form {
             Form::Whole if stored.is_empty() => {
@@ -185,10 +186,10 @@ impl<'a, F: ReadAt> Frames<'a, F> {
                 } else {
                     decoder.as_mut()?.decode(encoded, coded).then_some(())?;
                 }
-                pieces.join(coded, plain, content);
+                return Some(pieces.join(coded, plain, content));
             }
         }
-        Some(())
+        Some(crc32c::crc32c(content))
     }
 }
 
