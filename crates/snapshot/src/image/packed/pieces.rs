@@ -156,7 +156,7 @@ mod tests {
         words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    const PAGE: u32 = PAGE_LEN as u32;
+    const PAGE: u32 = 4096;
 
     #[test]
     fn pieces_that_do_not_make_the_frame_are_refused() {
