@@ -3,6 +3,7 @@
 mod guest;
 mod images;
 mod memory;
+mod plain_zstd;
 mod window;
 
 use std::error::Error;

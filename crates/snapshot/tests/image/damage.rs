@@ -62,6 +62,18 @@ fn every_flipped_bit_and_every_cut_of_a_packed_image_is_refused() {
 }
 
 #[test]
+fn every_flipped_bit_and_every_cut_of_a_frame_in_pieces_is_refused() {
+    let fills = [Fill::Noise(1), Fill::Zero, Fill::Octet(2), Fill::Noise(1)];
+    let pages: Vec<_> = (0..).zip(fills).map(|(pfn, fill)| (pfn, PageType::NORMAL, fill)).collect();
+    let stream = Guest::with(GuestType::X86Pv, &pages).stream();
+    for codec in [Codec::default(), Codec::Lz4] {
+        let mut image = octets(&packed(&stream[..], codec).unwrap());
+        assert!((2 * 4096..3 * 4096).contains(&image.len()), "the page of noise is stored once");
+        is_refused_however_damaged(&mut image, packed_is_whole);
+    }
+}
+
+#[test]
 fn every_flipped_bit_and_every_cut_of_a_side_digest_is_refused() {
     let (side, _) =
         passthrough::copy(&small(GuestType::X86Pv)[..], std::io::sink(), Limits::default())

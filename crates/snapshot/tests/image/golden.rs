@@ -40,7 +40,7 @@ fn images_of_version_1_0_are_read() {
         let mut out = Vec::new();
         reader.write_stream(&mut out).unwrap();
         assert!(out == stream, "{name}");
-        for format in ["zstd", "lz4"] {
+        for format in ["zstd", "lz4", "zstd-pieces", "lz4-pieces"] {
             let reader = PackedReader::open(of(format), Limits::default()).unwrap();
             reader.verify().unwrap();
             let mut out = Vec::new();

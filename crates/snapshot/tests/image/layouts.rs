@@ -2,6 +2,11 @@
 
 use std::path::Path;
 
+use snapshot::image::packed::Codec;
+use snapshot::image::stream::{GuestType, PageType};
+
+use crate::synthetic::{Fill, Guest, octets, packed};
+
 /// An image that is shipped.
 fn shipped(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)).unwrap()
@@ -96,4 +101,44 @@ fn every_field_is_where_the_document_has_it() {
             }
         }
     }
+}
+
+#[test]
+fn a_frame_in_pieces_is_as_the_document_has_it() {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/memory-images.md");
+    let text = std::fs::read_to_string(document).unwrap();
+    let rows = [
+        "a repeated page: where",
+        "octets of zeros",
+        "octets of what is plain",
+        "octets of what is compressed",
+    ];
+    let kinds = rows.map(|row| {
+        let line = text.lines().find(|line| line.starts_with("| ") && line.contains(row));
+        let kind = line.and_then(|line| line.strip_prefix("| ")?.split(" | ").next()?.parse().ok());
+        kind.unwrap_or_else(|| panic!("the document has no kind {row}"))
+    });
+    let [repeated, zero, plain, compressed]: [u32; 4] = kinds;
+
+    let fills = [Fill::Noise(1), Fill::Zero, Fill::Octet(2), Fill::Noise(1)];
+    let pages: Vec<_> = (0..).zip(fills).map(|(pfn, fill)| (pfn, PageType::NORMAL, fill)).collect();
+    let stream = Guest::with(GuestType::X86Pv, &pages).stream();
+    let image = octets(&packed(&stream[..], Codec::default()).unwrap());
+    let table_at = usize::try_from(number(&image, field(&text, "where the table begins"))).unwrap();
+    let word = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().unwrap());
+    assert_eq!(word(table_at) >> 30, 1);
+    assert_eq!(4096 + (word(table_at) & ((1 << 30) - 1)) as usize, table_at);
+
+    let pieces: Vec<_> = (0..word(4096) as usize).map(|index| word(4100 + index * 4)).collect();
+    let of = |kind: u32| {
+        let numbers = pieces.iter().filter(move |piece| **piece >> 30 == kind);
+        numbers.map(|piece| (piece & ((1 << 30) - 1)) as usize).collect::<Vec<_>>()
+    };
+    assert_eq!((of(zero), of(plain)), (vec![4096], vec![4096]));
+    let plain_at = 4100 + pieces.len() * 4;
+    assert!(image[plain_at..plain_at + 4096] == Fill::Noise(1).page());
+    let rest = zstd::bulk::decompress(&image[plain_at + 4096..table_at], 1 << 20).unwrap();
+    assert_eq!(rest.len(), of(compressed).iter().sum::<usize>());
+    let [source] = of(repeated)[..] else { panic!("{pieces:?}") };
+    assert!(stream[source..source + 4096] == Fill::Noise(1).page());
 }

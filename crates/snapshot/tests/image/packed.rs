@@ -7,7 +7,7 @@ use snapshot::image::packed::{self, Codec, PackedOptions, PackedReader};
 use snapshot::image::stream::{GuestType, PageType};
 use snapshot::image::{Area, CHUNK_LEN, ImageOpenError, ImageReadError, Limits};
 
-use crate::synthetic::{Fill, Guest, from_packed, packed};
+use crate::synthetic::{Fill, Guest, from_packed, octets, packed};
 
 #[test]
 fn any_frame_is_had_alone() {
@@ -39,6 +39,75 @@ fn frames_of_zeros_take_no_room_and_noise_no_more_than_it_has() {
     let image = packed(&stream[..], Codec::Lz4).unwrap();
     assert!(image.metadata().unwrap().len() < stream.len() as u64 + 4096 + 100);
     assert!(from_packed(&image) == stream);
+}
+
+/// A guest of these pages, and its image.
+fn image_of(fills: &[Fill], codec: Codec) -> (Vec<u8>, Vec<u8>) {
+    let pages: Vec<_> =
+        (0..).zip(fills).map(|(pfn, fill)| (pfn, PageType::NORMAL, *fill)).collect();
+    let stream = Guest::with(GuestType::X86Hvm, &pages).stream();
+    let image = packed(&stream[..], codec).unwrap();
+    assert!(from_packed(&image) == stream);
+    (stream, octets(&image))
+}
+
+#[test]
+fn a_page_of_noise_is_stored_once_in_a_frame() {
+    for codec in [Codec::default(), Codec::Lz4] {
+        let (_, once) = image_of(&[Fill::Noise(1), Fill::Octet(1), Fill::Zero], codec);
+        let again = [Fill::Noise(1), Fill::Octet(1), Fill::Zero, Fill::Noise(1), Fill::Noise(1)];
+        let (_, again) = image_of(&again, codec);
+        assert!(again.len() < once.len() + 100, "{} after {}", again.len(), once.len());
+        assert!(once.len() < 4096 + 4096 + 1000, "{}", once.len());
+        // Two frames later it is not known any more.
+        let mut far = vec![Fill::Noise(1); 1];
+        far.extend(vec![Fill::Zero; 512]);
+        far.push(Fill::Noise(1));
+        let (_, far) = image_of(&far, codec);
+        assert!(far.len() > once.len() + 4096, "{}", far.len());
+    }
+}
+
+#[test]
+fn pages_that_only_begin_alike_are_not_taken_for_the_same() {
+    let noise = Fill::Noise(7).page();
+    let mut other = noise.clone();
+    other[4095] ^= 1;
+    let mut stream = Guest::with(
+        GuestType::X86Hvm,
+        &[(0, PageType::NORMAL, Fill::Noise(7)), (1, PageType::NORMAL, Fill::Noise(7))],
+    )
+    .stream();
+    let second = stream.windows(8).rposition(|octets| *octets == noise[..8]).unwrap();
+    stream[second..second + 4096].copy_from_slice(&other);
+    assert!(from_packed(&packed(&stream[..], Codec::default()).unwrap()) == stream);
+}
+
+#[test]
+fn pages_of_every_kind_come_back_wherever_a_frame_ends() {
+    let fills = [Fill::Zero, Fill::Noise(3), Fill::Octet(4), Fill::Noise(3), Fill::Noise(5)];
+    for ahead in 0..9 {
+        // The record ahead moves the pages against the frames, also by what is no multiple of a page.
+        let pages: Vec<_> = (0..700)
+            .map(|pfn| (pfn, PageType::NORMAL, fills[usize::try_from(pfn * 7 / 3 % 5).unwrap()]))
+            .collect();
+        let mut guest = Guest::with(GuestType::X86Pv, &pages);
+        guest.unknown = vec![ahead * 520];
+        let stream = guest.stream();
+        for codec in [Codec::default(), Codec::Lz4] {
+            assert!(from_packed(&packed(&stream[..], codec).unwrap()) == stream, "{ahead}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_of_nothing_but_noise_is_no_longer_than_it_was() {
+    let noise: Vec<_> = (0..600).map(|pfn| Fill::Noise(pfn * 2)).collect();
+    for codec in [Codec::default(), Codec::Lz4] {
+        let (stream, image) = image_of(&noise, codec);
+        let reader = PackedReader::open(&image, Limits::default()).unwrap();
+        assert!(image.len() as u64 <= stream.len() as u64 + 4096 + 12 * reader.frames());
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::{Read, Write};
 
 use super::codec::{Codec, Decoder};
-use super::table::{ENTRY_LEN, FrameTable};
+use super::pieces::Pieces;
+use super::table::{ENTRY_LEN, Form, FrameTable};
 use crate::image::digest::{StreamDigests, chunks};
 use crate::image::error::{Area, ImageOpenError, ImageReadError};
 use crate::image::header::{ImageFormat, ImageInfo, Layout};
@@ -127,47 +128,68 @@ struct Frames<'a, F> {
     image: &'a PackedReader<F>,
     decoder: Option<Decoder>,
     stored: Vec<u8>,
+    pieces: Pieces,
+    coded: Vec<u8>,
     content: Vec<u8>,
 }
 
 impl<'a, F: ReadAt> Frames<'a, F> {
     fn new(image: &'a PackedReader<F>) -> Self {
-        Self { image, decoder: None, stored: Vec::new(), content: Vec::new() }
+        let (stored, coded, content) = (Vec::new(), Vec::new(), Vec::new());
+        Self { image, decoder: None, stored, pieces: Pieces::default(), coded, content }
     }
 
     fn load(&mut self, index: u64) -> Result<(), ImageReadError> {
-        let Self { image, decoder, stored, content } = self;
+        let image = self.image;
         let no_frame = || ImageReadError::NoFrame { index, frames: image.frames() };
         let at = usize::try_from(index).map_err(|_| no_frame())?;
         let entry = image.table.entry(at).ok_or_else(no_frame)?;
         let offset = image.table.offset(at).ok_or_else(no_frame)?;
-        stored.resize(entry.stored_len as usize, 0);
-        read_exact_at(&image.file, stored, offset)
-            .map_err(|source| ImageReadError::Io { offset, source })?;
-        if crc32c::crc32c(stored) != entry.stored_crc {
+        let io = |source| ImageReadError::Io { offset, source };
+        self.stored.resize(entry.stored_len as usize, 0);
+        read_exact_at(&image.file, &mut self.stored, offset).map_err(io)?;
+        if crc32c::crc32c(&self.stored) != entry.stored_crc {
             return Err(ImageReadError::Digest { area: Area::Frames, offset });
         }
-        content.resize(image.table.content_len(at), 0);
-        if stored.is_empty() {
-            content.fill(0);
-        } else if entry.plain {
-            content.copy_from_slice(stored);
-        } else {
-            let decoder = match decoder {
-                Some(decoder) => decoder,
-                None => decoder.insert(
-                    Decoder::new(image.codec)
-                        .map_err(|source| ImageReadError::Io { offset, source })?,
-                ),
-            };
-            if !decoder.decode(stored, content) {
-                return Err(ImageReadError::Frame { offset });
+        if self.decoder.is_none() {
+            self.decoder = Some(Decoder::new(image.codec).map_err(io)?);
+        }
+        self.decode(entry.form, image.table.content_len(at))
+            .filter(|crc| *crc == entry.content_crc)
+            .map(|_| ())
+            .ok_or(ImageReadError::Frame { offset })
+    }
+
+    /// Makes the content out of what is stored, and gives its CRC32C; `None` if that cannot be.
+    fn decode(&mut self, form: Form, len: usize) -> Option<u32> {
+        let Self { decoder, stored, pieces, coded, content, .. } = self;
+        match form {
+            Form::Whole if stored.is_empty() => {
+                content.clear();
+                content.resize(len, 0);
+            }
+            Form::Whole => {
+                content.resize(len, 0);
+                decoder.as_mut()?.decode(stored, content).then_some(())?;
+            }
+            Form::Plain => {
+                content.clear();
+                content.extend_from_slice(stored);
+            }
+            Form::Pieces => {
+                let rest = pieces.read(stored, len)?;
+                let (coded_len, plain_len) = pieces.coded_and_plain();
+                let (plain, encoded) = rest.split_at_checked(plain_len)?;
+                coded.resize(coded_len, 0);
+                if coded_len == 0 {
+                    encoded.is_empty().then_some(())?;
+                } else {
+                    decoder.as_mut()?.decode(encoded, coded).then_some(())?;
+                }
+                return Some(pieces.join(coded, plain, content));
             }
         }
-        if crc32c::crc32c(content) != entry.content_crc {
-            return Err(ImageReadError::Frame { offset });
-        }
-        Ok(())
+        Some(crc32c::crc32c(content))
     }
 }
 

@@ -10,6 +10,9 @@ pub(super) const ENTRY_LEN: usize = 12;
 /// The frame is stored as it is.
 const STORED_PLAIN: u32 = 1 << 31;
 
+/// The frame is stored in pieces.
+const STORED_IN_PIECES: u32 = 1 << 30;
+
 /// Entries of which one is kept with its place in the file; the others are counted from there.
 const STRIDE: usize = 64;
 
@@ -17,33 +20,61 @@ const STRIDE: usize = 64;
 ///
 /// ```text
 /// octet  0                                            4                    8
-///        octets in the file u32 (bit 31: as it is)    their CRC32C u32     that of the content u32
+///        octets in the file u32 (bits 30, 31: form)   their CRC32C u32     that of the content u32
 /// ```
 ///
 /// A frame with no octets in the file is all zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FrameEntry {
     pub(super) stored_len: u32,
-    pub(super) plain: bool,
+    pub(super) form: Form,
     pub(super) stored_crc: u32,
     pub(super) content_crc: u32,
+}
+
+/// How a frame is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// All of it through the codec.
+    #[default]
+    Whole,
+    /// As it is.
+    Plain,
+    /// Its pieces, what is plain of it, and the rest through the codec.
+    Pieces,
+}
+
+impl Form {
+    const fn bits(self) -> u32 {
+        match self {
+            Self::Whole => 0,
+            Self::Plain => STORED_PLAIN,
+            Self::Pieces => STORED_IN_PIECES,
+        }
+    }
 }
 
 impl FrameEntry {
     pub(super) fn to_octets(self) -> [u8; ENTRY_LEN] {
         let mut octets = [0; ENTRY_LEN];
-        let len = self.stored_len | if self.plain { STORED_PLAIN } else { 0 };
+        let len = self.stored_len | self.form.bits();
         octets[..4].copy_from_slice(&len.to_le_bytes());
         octets[4..8].copy_from_slice(&self.stored_crc.to_le_bytes());
         octets[8..].copy_from_slice(&self.content_crc.to_le_bytes());
         octets
     }
 
+    /// With both bits of the form set it is plain, and longer than any frame.
     fn from_octets(octets: &[u8; ENTRY_LEN]) -> Self {
         let len = u32_at(octets, 0);
+        let form = match len {
+            plain if plain & STORED_PLAIN != 0 => Form::Plain,
+            pieces if pieces & STORED_IN_PIECES != 0 => Form::Pieces,
+            _ => Form::Whole,
+        };
         Self {
-            stored_len: len & !STORED_PLAIN,
-            plain: len & STORED_PLAIN != 0,
+            stored_len: len & !form.bits(),
+            form,
             stored_crc: u32_at(octets, 4),
             content_crc: u32_at(octets, 8),
         }
@@ -70,10 +101,10 @@ impl FrameTable {
             }
             let entry = table.entry(index)?;
             let content = table.content_len(index);
-            let fits = if entry.plain {
-                entry.stored_len as usize == content
-            } else {
-                (entry.stored_len as usize) < content
+            let stored = entry.stored_len as usize;
+            let fits = match entry.form {
+                Form::Whole | Form::Pieces => stored < content,
+                Form::Plain => stored == content,
             };
             if !fits {
                 return None;

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
 
-use super::codec::{Codec, Encoder, encoded_max};
-use crate::image::stream::is_zero;
+use super::codec::{Codec, Encoder};
+use super::frame::Frame;
 
 /// Frames that a worker has at a time: the one that it compresses, and the next.
 const DEPTH: usize = 2;
@@ -22,56 +22,6 @@ struct Worker {
     done: Receiver<io::Result<Frame>>,
 }
 
-/// A frame, with buffers that are used again.
-#[derive(Default)]
-pub(super) struct Frame {
-    pub(super) content: Vec<u8>,
-    encoded: Vec<u8>,
-    encoded_len: usize,
-    pub(super) kind: FrameKind,
-    pub(super) content_crc: u32,
-    pub(super) stored_crc: u32,
-}
-
-/// How a frame is stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum FrameKind {
-    /// Not at all.
-    #[default]
-    Zero,
-    /// As it is.
-    Plain,
-    Encoded,
-}
-
-impl Frame {
-    /// The octets that go into the file.
-    pub(super) fn stored(&self) -> &[u8] {
-        match self.kind {
-            FrameKind::Zero => &[],
-            FrameKind::Plain => &self.content,
-            FrameKind::Encoded => &self.encoded[..self.encoded_len],
-        }
-    }
-
-    fn encode(mut self, encoder: &mut Encoder) -> io::Result<Self> {
-        self.content_crc = crc32c::crc32c(&self.content);
-        self.kind = if is_zero(&self.content) {
-            FrameKind::Zero
-        } else {
-            self.encoded.resize(encoded_max(), 0);
-            self.encoded_len = encoder.encode(&self.content, &mut self.encoded)?;
-            if self.encoded_len < self.content.len() {
-                FrameKind::Encoded
-            } else {
-                FrameKind::Plain
-            }
-        };
-        self.stored_crc = crc32c::crc32c(self.stored());
-        Ok(self)
-    }
-}
-
 impl Workers {
     /// Starts some threads, which end when this is dropped.
     pub(super) fn start<'scope>(
@@ -86,8 +36,9 @@ impl Workers {
             std::thread::Builder::new().name("packed-image".to_owned()).spawn_scoped(
                 scope,
                 move || {
-                    for frame in to_encode {
-                        if encoded.send(frame.encode(&mut encoder)).is_err() {
+                    for mut frame in to_encode {
+                        let done = frame.encode(&mut encoder).map(|()| frame);
+                        if encoded.send(done).is_err() {
                             break;
                         }
                     }

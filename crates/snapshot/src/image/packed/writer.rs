@@ -7,13 +7,13 @@ use std::os::unix::fs::FileExt;
 use uuid::Uuid;
 
 use super::codec::Codec;
-use super::table::FrameEntry;
-use super::workers::{Frame, FrameKind, Workers};
-use crate::image::digest::{CHUNK_LEN, StreamDigests};
+use super::frame::{Frame, Kind};
+use super::workers::Workers;
+use crate::image::digest::StreamDigests;
 use crate::image::error::ImageWriteError;
 use crate::image::header::{HEADER_LEN, ImageInfo, Layout};
 use crate::image::limits::Limits;
-use crate::image::stream::{CheckedReader, StreamSummary};
+use crate::image::stream::{CheckedReader, Content, PAGE_LEN, StreamSummary};
 use crate::image::unmarked::Unmarked;
 
 /// Threads that compress when nothing else is said.
@@ -27,7 +27,7 @@ pub struct PackedOptions {
     pub uuid: Option<Uuid>,
     /// How frames are compressed.
     pub codec: Codec,
-    /// Threads that compress, at least 1, besides the one that calls. Each holds some 5 MiB.
+    /// Threads that compress, at least 1, besides the one that calls. Each holds up to 6 MiB.
     pub workers: usize,
     /// How much is taken.
     pub limits: Limits,
@@ -99,7 +99,10 @@ pub fn write<R: Read>(
         let mut packing = Packing::new(&file, workers);
         let mut reader = CheckedReader::new(input, options.limits);
         while let Some(event) = reader.next_event()? {
-            packing.push(event.raw)?;
+            match event.content {
+                Content::Pages { octets, .. } => packing.push_pages(octets)?,
+                _ => packing.push(Kind::Coded, event.raw)?,
+            }
         }
         let summary = reader.summary();
         let info = packing.finish(info, options, &summary)?;
@@ -133,12 +136,18 @@ impl<'f> Packing<'f> {
         }
     }
 
-    fn push(&mut self, mut octets: &[u8]) -> Result<(), ImageWriteError> {
+    fn push_pages(&mut self, octets: &[u8]) -> Result<(), ImageWriteError> {
+        for page in octets.as_chunks::<PAGE_LEN>().0 {
+            self.push(Kind::of_page(page), page)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, kind: Kind, mut octets: &[u8]) -> Result<(), ImageWriteError> {
         while !octets.is_empty() {
-            let room = CHUNK_LEN - self.filling.content.len();
-            let (now, later) = octets.split_at(octets.len().min(room));
-            self.filling.content.extend_from_slice(now);
-            if self.filling.content.len() == CHUNK_LEN {
+            let (now, later) = octets.split_at(octets.len().min(self.filling.room()));
+            self.filling.push(kind, now);
+            if self.filling.room() == 0 {
                 self.give()?;
             }
             octets = later;
@@ -159,21 +168,16 @@ impl<'f> Packing<'f> {
     fn store_oldest(&mut self) -> Result<bool, ImageWriteError> {
         let taken = self.workers.take().map_err(|source| ImageWriteError::Codec { source })?;
         let Some(mut frame) = taken else { return Ok(false) };
-        let stored = frame.stored();
-        self.file
-            .write_all_at(stored, self.at)
-            .map_err(|source| ImageWriteError::Output { offset: self.at, source })?;
-        let entry = FrameEntry {
-            // It is no longer than its content.
-            stored_len: u32::try_from(stored.len()).unwrap_or(u32::MAX),
-            plain: frame.kind == FrameKind::Plain,
-            stored_crc: frame.stored_crc,
-            content_crc: frame.content_crc,
-        };
-        self.at += u64::from(entry.stored_len);
+        let entry = frame.entry();
+        for part in frame.stored() {
+            self.file
+                .write_all_at(part, self.at)
+                .map_err(|source| ImageWriteError::Output { offset: self.at, source })?;
+            self.at += part.len() as u64;
+        }
         self.table.extend_from_slice(&entry.to_octets());
-        self.stream.chunk(frame.content.len(), frame.content_crc);
-        frame.content.clear();
+        self.stream.chunk(frame.len(), entry.content_crc);
+        frame.clear();
         self.spare.push(frame);
         Ok(true)
     }
@@ -184,7 +188,7 @@ impl<'f> Packing<'f> {
         options: &PackedOptions,
         summary: &StreamSummary,
     ) -> Result<ImageInfo, ImageWriteError> {
-        if !self.filling.content.is_empty() {
+        if self.filling.len() > 0 {
             self.give()?;
         }
         while self.store_oldest()? {}

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::image::limits::{Limits, READ_AHEAD};
 
-/// Pages that are given at a time.
-pub(crate) const PAGES_AT_ONCE: usize = 256;
+/// Pages that are given at a time: so few that they are still in a processor's cache when they are looked at and copied.
+pub(crate) const PAGES_AT_ONCE: usize = 32;
 
 /// Octets that tell which of the three beginnings a stream has.
 const IDENT_LEN: usize = 8;
@@ -24,7 +24,7 @@ const IDENT_LEN: usize = 8;
 /// libxl stream that libxl itself writes, or a bare libxc image.
 ///
 /// It looks at framing only; whether records make sense and go together is what [`CheckedReader`](super::CheckedReader) adds. It
-/// reads up to the last END record and not an octet further, holds one record or 1 MiB of pages at a time, and
+/// reads up to the last END record and not an octet further, holds one record or 128 KiB of pages at a time, and
 /// every octet of the stream is in [`Event::raw`] of exactly one event.
 #[derive(Debug)]
 pub struct StreamReader<R> {
