@@ -1,7 +1,7 @@
 //! The transaction that puts overlays in their places, while the guest waits for it.
 //!
-//! QEMU reads what it is asked one octet at a time, so it is given everything as early as can be: it reads the next command while what
-//! it said to the last one is looked at.
+//! QEMU reads what it is asked one octet at a time, so it is given everything as early as can be: it reads while the domain's
+//! configuration is read, and only the last octet of the transaction is sent once all else is done and looked at.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,9 +10,33 @@ use super::graph::{check_node, look};
 use super::nodes::{Ready, close_with};
 use super::pivot::OverlayIntent;
 use crate::disk::image::OpenFiles;
-use crate::disk::qmp::{QmpClient, QmpError, QmpNode};
+use crate::disk::qmp::{Asked, Held, QmpClient, QmpError, QmpNode};
 use crate::disk::{CommitError, DiskFailure, DiskSnapshot, DiskWarning};
 use crate::journal::steps;
+
+/// What QEMU was asked while the guest stands still: how its nodes are, and all of the transaction but its end. QEMU serves nobody
+/// else on the socket meanwhile, and forgets the transaction with the connection.
+#[derive(Debug)]
+pub(super) struct Asking {
+    client: QmpClient,
+    nodes: Asked,
+    held: Held,
+}
+
+impl Asking {
+    /// Asks, and waits for nothing.
+    pub(super) fn begin(
+        socket: &Path,
+        ready: &[Ready],
+        deadline: Instant,
+    ) -> Result<Self, QmpError> {
+        let mut client = QmpClient::begin(socket, deadline)?;
+        let nodes = client.ask_nodes(deadline)?;
+        let actions: Vec<_> = ready.iter().map(Ready::to_action).collect();
+        let held = client.hold_transaction(&actions, deadline)?;
+        Ok(Self { client, nodes, held })
+    }
+}
 
 /// The commit of prepared overlays.
 pub(super) struct Transaction<'a> {
@@ -24,17 +48,15 @@ pub(super) struct Transaction<'a> {
 impl Transaction<'_> {
     pub(super) fn run(
         &self,
+        asking: Option<Asking>,
         deadline: Instant,
         recheck: Duration,
     ) -> Result<Vec<DiskSnapshot>, CommitError> {
         let unasked = |error: QmpError| CommitError::Unchanged(error.into());
-        let mut client = QmpClient::begin(self.socket, deadline).map_err(unasked)?;
-        let nodes = client.ask_nodes(deadline).map_err(unasked)?;
+        let asking = asking.map_or_else(|| Asking::begin(self.socket, self.ready, deadline), Ok);
+        let Asking { mut client, nodes, held } = asking.map_err(unasked)?;
         let files = look().map_err(CommitError::Unchanged)?;
         let nodes: Vec<QmpNode> = client.answer(nodes, deadline).map_err(unasked)?;
-        let actions: Vec<_> = self.ready.iter().map(Ready::to_action).collect();
-        let held = client.hold_transaction(&actions, deadline).map_err(unasked)?;
-        // What QEMU has of the transaction it forgets with the connection.
         self.check(&nodes, client.listener(), &files).map_err(CommitError::Unchanged)?;
         steps::reached("before transaction");
         let asked = match client.release(held, deadline) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::BackingName;
-use super::commit::Transaction;
+use super::commit::{Asking, Transaction};
 use super::graph::{CheckedNode, check_node, job_refusals, look};
 use super::nodes::{Ready, close_overlays, open_overlays};
 use super::pivot::OverlayIntent;
@@ -87,6 +87,8 @@ enum Stage {
         ready: Vec<Ready>,
         /// QEMU was asked to open them.
         opened: bool,
+        /// It was asked ahead of the commit.
+        asking: Option<Box<Asking>>,
     },
     /// Done, or perhaps done: why the overlays stay, as far as a reason can be told again.
     Kept(Vec<PathBuf>, Kept),
@@ -195,7 +197,7 @@ impl LiveOverlays {
             match PreparedOverlay::create(qemu_img, overlay, backing, base, size, log, deadline) {
                 Ok(overlay) => ready.push(Ready { disk: disk.clone(), checked, overlay }),
                 Err(failure) => {
-                    self.stage = Stage::Prepared { ready, opened: false };
+                    self.stage = Stage::Prepared { ready, opened: false, asking: None };
                     return Err((vdev.clone(), failure));
                 }
             }
@@ -210,7 +212,7 @@ impl LiveOverlays {
         });
         let opened = noted.is_ok();
         let outcome = noted.and_then(|()| open_overlays(&self.socket, &mut ready, deadline));
-        self.stage = Stage::Prepared { ready, opened };
+        self.stage = Stage::Prepared { ready, opened, asking: None };
         outcome
     }
 
@@ -275,12 +277,23 @@ impl DiskSnapshotter for LiveOverlays {
         Ok(())
     }
 
+    fn approach(&mut self, deadline: Instant) {
+        let Stage::Prepared { ready, opened: true, asking } = &mut self.stage else { return };
+        // An earlier one would be in the way.
+        *asking = None;
+        match Asking::begin(&self.socket, ready, deadline) {
+            Ok(begun) => *asking = Some(Box::new(begun)),
+            Err(error) => tracing::debug!(%error, "QEMU is asked at the commit again"),
+        }
+    }
+
     fn commit(&mut self, deadline: Instant) -> Result<Vec<DiskSnapshot>, CommitError> {
-        let Stage::Prepared { ready, opened: true } = &self.stage else {
+        let Stage::Prepared { ready, opened: true, asking } = &mut self.stage else {
             return Err(WrongStage { wanted: "commit", is: self.stage.name() }.into());
         };
+        let asking = asking.take().map(|asking| *asking);
         let transaction = Transaction { ready, socket: &self.socket, depth: self.depth };
-        let outcome = transaction.run(deadline, self.recheck);
+        let outcome = transaction.run(asking, deadline, self.recheck);
         let overlays = || ready.iter().map(|ready| ready.disk.overlay.clone()).collect();
         match &outcome {
             Ok(_) | Err(CommitError::Unverified(_)) => {
@@ -299,7 +312,9 @@ impl DiskSnapshotter for LiveOverlays {
         let mut report = RollbackReport::default();
         match std::mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Fresh | Stage::Ended => {}
-            Stage::Prepared { ready, opened } => {
+            Stage::Prepared { ready, opened, asking } => {
+                // QEMU serves one client of the socket at a time.
+                drop(asking);
                 let closed = if opened { self.close(&ready, deadline) } else { Ok(()) };
                 match closed {
                     Ok(()) => ready.iter().for_each(|ready| ready.overlay.remove(&mut report)),
@@ -309,7 +324,7 @@ impl DiskSnapshotter for LiveOverlays {
                     }),
                 }
                 if !report.left.is_empty() {
-                    self.stage = Stage::Prepared { ready, opened };
+                    self.stage = Stage::Prepared { ready, opened, asking: None };
                 }
             }
             Stage::Kept(overlays, kept) => {

@@ -11,6 +11,7 @@ mod message;
 pub(super) use message::{Greeting, Message};
 
 pub use client::QmpClient;
+pub(in crate::disk) use client::{Asked, Held};
 pub use error::QmpError;
 pub use lines::{LINE_MAX, LineDecoder, LineTooLong};
 pub use message::{
