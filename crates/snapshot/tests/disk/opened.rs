@@ -205,3 +205,54 @@ fn a_guest_writes_on_whether_overlays_are_left_open_or_closed_and_is_saved_later
     let expected = [[1; 512], [2; 512], [3; 512], [4; 512]].concat();
     assert_eq!(content(&done[0].frozen.path, "qcow2", 2048), expected);
 }
+
+#[test]
+fn a_transaction_that_qemu_has_all_of_but_its_end_is_forgotten_with_its_connection() {
+    const TEST: &str =
+        "a_transaction_that_qemu_has_all_of_but_its_end_is_forgotten_with_its_connection";
+    if !available(TEST, &PROGRAMS) {
+        return;
+    }
+    let daemon = StorageDaemon::start(&["a", "b"]);
+    let before = daemon.graph();
+    let mut dies = LiveOverlays::new(daemon.qmp(), disks(&daemon));
+    dies.prepare(&mut NoLog, deadline()).unwrap();
+    let intents = dies.intents().unwrap();
+    dies.approach(deadline());
+    drop(dies);
+    let found = recover_overlays(&daemon.qmp(), &intents, deadline()).unwrap();
+    assert_eq!(found, OverlaysAre::Unchanged);
+    assert_eq!(daemon.graph(), before);
+}
+
+#[test]
+fn what_was_asked_ahead_of_a_commit_that_fails_is_asked_again_or_rolled_back() {
+    const TEST: &str = "what_was_asked_ahead_of_a_commit_that_fails_is_asked_again_or_rolled_back";
+    if !available(TEST, &PROGRAMS) {
+        return;
+    }
+    for again in [true, false] {
+        let daemon = StorageDaemon::start(&["a", "b"]);
+        let before = daemon.graph();
+        let mut overlays = LiveOverlays::new(daemon.qmp(), disks(&daemon));
+        overlays.approach(deadline());
+        overlays.prepare(&mut NoLog, deadline()).unwrap();
+        let frozen = daemon.freeze();
+        overlays.approach(deadline());
+        let error = overlays.commit(Instant::now() + Duration::from_millis(200)).unwrap_err();
+        assert!(
+            matches!(error, CommitError::Unchanged(DiskFailure::Qmp(QmpError::TooSlow { .. }))),
+            "{error:?}"
+        );
+        drop(frozen);
+        if again {
+            overlays.approach(deadline());
+            overlays.approach(deadline());
+            assert_eq!(overlays.commit(deadline()).unwrap().len(), 2);
+        } else {
+            overlays.approach(deadline());
+            assert_eq!(overlays.rollback(deadline()).removed.len(), 2);
+            assert_eq!(daemon.graph(), before);
+        }
+    }
+}
