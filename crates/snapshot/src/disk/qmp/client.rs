@@ -1,6 +1,7 @@
 //! A connection to a QMP socket.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -81,7 +82,7 @@ impl QmpClient {
             events: VecDeque::new(),
             version: QmpVersion { major: 0, minor: 0, micro: 0 },
             greeting: None,
-            next_id: 0,
+            next_id: first_id(),
             broken: false,
         };
         client.greeting = Some(client.ask("qmp_capabilities", &Value::Null, deadline)?);
@@ -296,7 +297,12 @@ impl QmpClient {
         let greeting: Greeting = serde_json::from_slice(&line)
             .map_err(|source| QmpError::Malformed { command: "greeting", source })?;
         self.version = greeting.qmp.version.qemu;
-        self.read_answer(ready.command, ready.id, deadline)?;
+        // QEMU tells the next client what it was still doing for one that has died.
+        while let Err(error) = self.read_answer(ready.command, ready.id, deadline) {
+            if !matches!(error, QmpError::OtherAnswer { .. }) {
+                return Err(error);
+            }
+        }
         self.broken = false;
         Ok(())
     }
@@ -408,6 +414,11 @@ impl QmpClient {
             }
         }
     }
+}
+
+/// Another one for each connection: what was meant for one is not taken for an answer by the next.
+fn first_id() -> u64 {
+    RandomState::new().hash_one(std::process::id()) >> 32
 }
 
 /// Connects to a socket, which waits where its queue is full.
