@@ -17,7 +17,10 @@ use snapshot::save::{DiskRequest, DiskRequestAction, SaveRequest};
 use snapshot::simulated::{
     DomainSpec, GuestSpec, Host, HostProcess, HostXenstore, SimulatedDomain, listener_on_stdin,
 };
-use snapshot::{GuardianProgram, HostAccess, Observer, Snapshot, Target, guard, plan_save, save};
+use snapshot::{
+    GuardianProgram, HostAccess, Observer, Phase, Progress, Snapshot, Target, guard, plan_save,
+    save,
+};
 use uuid::Uuid;
 use xenstored::{Embedded, Store};
 use xsclient::{Client, DomId, Endpoint, Options};
@@ -39,6 +42,16 @@ const PAGES: u64 = 1 << 14;
 
 const DISKS: [&str; 2] = ["xvda", "xvdb"];
 
+/// What the guest waits for: each begins with the phase named, and ends where the next one begins.
+const PARTS: [(&str, Phase); 6] = [
+    ("suspend", Phase::Suspend),
+    ("capture", Phase::Capture),
+    ("sync", Phase::Sync),
+    ("name", Phase::Name),
+    ("pivot", Phase::Pivot),
+    ("configure", Phase::Configure),
+];
+
 pub(super) fn run() -> Result<(), Box<dyn Error>> {
     println!("how long the guest is held for a snapshot of two qcow2 disks, in ms; {RUNS} runs");
     println!("budget: under {} ms", BUDGET.as_millis());
@@ -49,12 +62,16 @@ pub(super) fn run() -> Result<(), Box<dyn Error>> {
     let bench = Bench::start()?;
     let held_of = |saved: &Snapshot| Duration::from_micros(saved.timings.held_us);
     let (mut bare, mut held, mut of_disks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut parts: BTreeMap<usize, Vec<Duration>> = BTreeMap::new();
     for number in 0..RUNS {
         let guest = bench.guest(number)?;
         // The peer: the same pivot with nothing around it, on the running guest.
         bare.push(guest.pivot()?);
-        let saved = guest.save(0)?;
+        let (saved, phases) = guest.save(0)?;
         held.push(held_of(&saved));
+        for (at, took) in phases.into_iter().enumerate() {
+            parts.entry(at).or_default().push(took);
+        }
         of_disks.push(Duration::from_micros(saved.timings.disks_us));
         guest.destroy()?;
     }
@@ -62,10 +79,13 @@ pub(super) fn run() -> Result<(), Box<dyn Error>> {
     for number in 0..LONG_RUNS {
         guest.save(number)?;
     }
-    let mut long = vec![held_of(&guest.save(LONG_RUNS)?)];
+    let mut long = vec![held_of(&guest.save(LONG_RUNS)?.0)];
     println!("  {:<34} {:>8} {:>8} {:>8}", "", "median", "worst", "ratio");
     let median_of_bare = row("the pivot alone, prepared before", &mut bare, None);
-    row("of it while held: the pivot", &mut of_disks, Some(median_of_bare));
+    for (at, times) in &mut parts {
+        row(&format!("of it while held: {}", PARTS[*at].0), times, Some(median_of_bare));
+    }
+    row("  in that: the disks", &mut of_disks, Some(median_of_bare));
     row("held, with journal and guardian", &mut held, Some(median_of_bare));
     row("held, each disk 25 images, once", &mut long, Some(median_of_bare));
     let kept = held.iter().all(|held| *held < BUDGET);
@@ -179,8 +199,8 @@ impl Guest<'_> {
         Ok(took)
     }
 
-    /// Saves both disks, with everything around it that there can be.
-    fn save(&self, number: usize) -> Result<Snapshot, Box<dyn Error>> {
+    /// Saves both disks, with everything around it that there can be. Also tells how long each of the [`PARTS`] took.
+    fn save(&self, number: usize) -> Result<(Snapshot, Vec<Duration>), Box<dyn Error>> {
         let control = self.bench.process.control();
         let connect = |_: Instant| self.bench.client();
         let guardian = GuardianProgram {
@@ -213,7 +233,20 @@ impl Guest<'_> {
         let disk = |vdev: &str| DiskRequest { vdev: vdev.to_owned(), action: overlay(vdev) };
         request.disks = DISKS.map(disk).into();
         let plan = plan_save(&mut access, request)?;
-        Ok(save(&mut access, plan, &mut Observer::none())?)
+        let mut begun: Vec<(Phase, Instant)> = Vec::new();
+        let mut progress = |progress: &Progress| {
+            if begun.last().is_none_or(|(phase, _)| *phase != progress.phase) {
+                begun.push((progress.phase, Instant::now()));
+            }
+        };
+        let saved = save(&mut access, plan, &mut Observer::none().progress(&mut progress))?;
+        let began = |phase: Phase| begun.iter().position(|(known, _)| *known == phase);
+        let parts = PARTS.iter().filter_map(|(_, phase)| {
+            let at = began(*phase)?;
+            Some(begun.get(at + 1)?.1.duration_since(begun[at].1))
+        });
+        let parts: Vec<_> = parts.collect();
+        Ok((saved, parts))
     }
 
     fn destroy(self) -> Result<(), Box<dyn Error>> {

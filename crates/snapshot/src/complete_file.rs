@@ -404,6 +404,10 @@ mod tests {
             self.told.push((file.clone(), names(parent), length));
             if self.fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         }
+
+        fn opening(&mut self, overlays: &[crate::disk::OverlayIntent]) -> io::Result<()> {
+            unreachable!("no file is an overlay: {overlays:?}")
+        }
     }
 
     #[test]

@@ -13,12 +13,14 @@ use rustix::fs::{AtFlags, Mode, OFlags, fsync, statat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::disk::OverlayIntent;
 use crate::disk::image::Holders;
 
 /// Most octets of a name, on every file system in use.
 const NAME_MAX: usize = 255;
 
-/// Told of every new file before it has content, so that whoever finds the journal of a call that died knows which files are its own.
+/// Told of every new file before it has content, and of every overlay before QEMU opens it, so that whoever finds the journal of a
+/// call that died knows what is its own.
 pub trait CreationLog {
     /// What temporary names begin with: unique to the call, without a slash, and shorter than 200 octets. See [`temporary_name`].
     fn prefix(&self) -> &str;
@@ -29,9 +31,17 @@ pub trait CreationLog {
     ///
     /// If it cannot be made durable: the file is removed then.
     fn created(&mut self, file: &CreatedFile) -> io::Result<()>;
+
+    /// QEMU is about to be asked to open these overlays, which are complete and no disk uses. What is told has to be durable on
+    /// return. [`recover_overlays`](crate::disk::recover_overlays) closes them again.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made durable: QEMU is not asked then.
+    fn opening(&mut self, overlays: &[OverlayIntent]) -> io::Result<()>;
 }
 
-/// Remembers nothing: what a killed process leaves stays there, as `.new-PID-TIME-NAME`.
+/// Remembers nothing: what a killed process leaves stays there, as `.new-PID-TIME-NAME`, or open in QEMU.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoLog;
 
@@ -46,6 +56,10 @@ impl CreationLog for NoLog {
     }
 
     fn created(&mut self, _file: &CreatedFile) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn opening(&mut self, _overlays: &[OverlayIntent]) -> io::Result<()> {
         Ok(())
     }
 }

@@ -76,9 +76,9 @@ pub use internal::{
     LiveInternal, LiveInternalSnapshot, OfflineInternal, OfflineInternalSnapshot, TagIntent,
     recover_internal,
 };
-pub(crate) use overlay::nodes_writing;
 pub use overlay::{
     BackingName, LiveOverlay, LiveOverlays, OfflineOverlay, OfflineOverlays, OverlayIntent,
     OverlaysAre, PivotState, create_overlay, pivot_state, recover_overlays,
 };
+pub(crate) use overlay::{close_overlays, nodes_writing};
 pub use snapshotter::{Description, DiskSnapshotter, SnapshotFailed, snapshot};

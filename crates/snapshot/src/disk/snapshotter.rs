@@ -12,7 +12,7 @@ use super::{
 /// Takes a snapshot of a group of disks, once.
 ///
 /// The steps are called in the order `plan`, `prepare`, `commit`; `plan` may be left out, since `prepare` plans again in any case.
-/// `rollback` may follow any of them. An implementation of the caller's own (LVM, ZFS, a storage array) keeps these promises:
+/// `approach` may come right before `commit`, and `rollback` may follow any of them. An implementation of the caller's own (LVM, ZFS, a storage array) keeps these promises:
 ///
 /// - `plan` changes nothing, and tells all reasons against.
 /// - `prepare` changes nothing that the domain or its other snapshots use. When it fails, nothing is left.
@@ -30,13 +30,18 @@ pub trait DiskSnapshotter: fmt::Debug {
     /// All reasons against, or what kept it from looking.
     fn plan(&mut self, deadline: Instant) -> Result<DiskPlan, PlanError>;
 
-    /// Makes what can be made without touching the disks. Each new file is told to `log` before it has content.
+    /// Makes what can be made without touching the disks. Each new file is told to `log` before it has content, and what QEMU is to open
+    /// before it is asked.
     ///
     /// # Errors
     ///
     /// Why nothing was made.
     fn prepare(&mut self, log: &mut dyn CreationLog, deadline: Instant)
     -> Result<(), PrepareError>;
+
+    /// The guest stands still, and the commit comes next: what can be asked ahead of it may be asked now. Nothing is changed by it, and
+    /// what fails is for the commit to tell. It may be left out.
+    fn approach(&mut self, _deadline: Instant) {}
 
     /// Takes the snapshot.
     ///

@@ -4,13 +4,17 @@
 //! last line may be torn; any other that is broken makes the journal unreadable, and nothing is touched then.
 //!
 //! ```text
-//! save:     begin  created*  freezing?  suspending?  naming?  tagging?  committed*  pivoting?  pivoted  thawed?  saved
+//! save:     begin  created*  opening?  created*  freezing?  suspending?  naming?  tagging?  committed*  pivoting?  pivoted  thawed?  saved
 //! restore:  begin  created*  building?  built?  committing  restored
 //! either:   ...    rolled-back
 //! ```
 //!
 //! Up to `pivoting` (`committing`) a call that died is rolled back, from `pivoted` (`committing`) on it is completed; in between
-//! the disks themselves say which. Files are created anywhere before `naming`, and by copies of disks after it.
+//! the disks themselves say which. Files are created anywhere before `naming`, and by copies of disks after it. What a save that is
+//! rolled back had QEMU open, which `opening` tells, is closed before its file is removed.
+//!
+//! A journal has no version: a program takes it if it knows all of its records, and touches nothing otherwise. So a record that
+//! says that more is to be undone is a new one, and what an earlier program has written stays readable.
 //!
 //! While a journal is written it is locked, so that nobody recovers what is still going on. The lock ends with the process.
 
@@ -36,6 +40,7 @@ pub use text::JournalError;
 pub(crate) use text::ReadJournal;
 
 use crate::creation::{CreatedFile, CreationLog};
+use crate::disk::OverlayIntent;
 
 /// How long a journal may stay locked whose process is dead: a child that it was just forking has the lock as well, until it
 /// executes its program. Nobody tells of the end of a lock, so it is looked for.
@@ -198,6 +203,10 @@ impl CreationLog for Journal {
         self.write(&Record::Created(file.clone()))?;
         self.created.push(file.clone());
         Ok(())
+    }
+
+    fn opening(&mut self, overlays: &[OverlayIntent]) -> io::Result<()> {
+        self.write(&Record::Opening(overlays.to_vec()))
     }
 }
 

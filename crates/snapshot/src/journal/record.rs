@@ -20,6 +20,8 @@ pub(crate) enum Record {
     Begin(Box<Operation>),
     /// A file is there under its temporary name, still empty.
     Created(CreatedFile),
+    /// QEMU is about to be asked to open these overlays, as nodes that no disk uses.
+    Opening(Vec<OverlayIntent>),
     /// The guest is about to be asked to quiesce its file systems.
     Freezing,
     /// It was asked to thaw them, and has.
@@ -56,6 +58,7 @@ impl Record {
         match self {
             Self::Begin(_) => "begin",
             Self::Created(_) => "created",
+            Self::Opening(_) => "opening",
             Self::Freezing => "freezing",
             Self::Thawed => "thawed",
             Self::Suspending => "suspending",

@@ -81,6 +81,13 @@ fn lines() -> Vec<String> {
     let records = [
         begin(),
         created(),
+        Record::Opening(vec![OverlayIntent {
+            vdev: "xvda".into(),
+            node: "xvda-qcow2".into(),
+            overlay: sample::snapshot().disks[0].active.clone(),
+            overlay_node: "xvda-1".into(),
+            base: sample::snapshot().disks[0].frozen.clone(),
+        }]),
         Record::Suspending,
         Record::Naming,
         Record::Tagging(vec![TagIntent {
@@ -140,7 +147,7 @@ fn a_torn_last_line_is_cut_off_and_what_is_written_then_follows_the_whole_ones()
     let directory = tempfile::tempdir().unwrap();
     let journal = directory.path().join("journal");
     let lines = lines();
-    std::fs::write(&journal, format!("{}{}", lines[..3].concat(), &lines[4][..20])).unwrap();
+    std::fs::write(&journal, format!("{}{}", lines[..3].concat(), &lines[5][..20])).unwrap();
     let (mut again, found) = Journal::find(&journal).unwrap().unwrap();
     assert_eq!(found.records.len(), 2);
     assert_eq!(again.created(), [file()]);

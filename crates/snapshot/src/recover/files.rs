@@ -14,9 +14,14 @@ use crate::journal::{Journal, steps};
 /// How long a program that still has a file open may take to end: the QEMU of a domain that was just destroyed.
 const HOLDER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Removes every file that the journal's call has created, under its temporary and under its final name. Whatever else has such a
-/// name is left.
-pub(super) fn remove(targets: &[PathBuf], journal: &Journal, report: &mut RollbackReport) {
+/// Removes every file that the journal's call has created, under its temporary and under its final name, but for those that are
+/// open. Whatever else has such a name is left.
+pub(super) fn remove(
+    targets: &[PathBuf],
+    journal: &Journal,
+    open: &[PathBuf],
+    report: &mut RollbackReport,
+) {
     let created = journal.created();
     let untold = targets.iter().filter(|&path| !created.iter().any(|file| file.path == **path));
     for path in untold {
@@ -24,7 +29,7 @@ pub(super) fn remove(targets: &[PathBuf], journal: &Journal, report: &mut Rollba
     }
     for file in created {
         remove_temporary(&file.path, Some(file), journal.prefix(), report);
-        if file.path.symlink_metadata().is_ok() {
+        if !open.contains(&file.path) && file.path.symlink_metadata().is_ok() {
             steps::reached("before removal");
             remove_final(file, report);
             steps::reached("after removal");

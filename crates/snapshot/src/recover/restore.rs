@@ -104,7 +104,7 @@ fn roll_back(
         }
     }
     let mut report = RollbackReport::default();
-    files::remove(&begin.targets, &work.journal, &mut report);
+    files::remove(&begin.targets, &work.journal, &[], &mut report);
     let old = begin.replaces.map(|old| control.state(&old, soon())).transpose()?;
     let mut warnings = Vec::new();
     if begin.free_first && old == Some(DomainState::Gone) {

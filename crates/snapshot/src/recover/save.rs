@@ -1,6 +1,7 @@
 //! What becomes of a save whose process died.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::control::DomainState;
@@ -8,8 +9,8 @@ use crate::creation::{LeftReason, RollbackReport};
 use crate::disk::image::{Chain, ChainRules, ImageFormat, ImageRef, Writers};
 use crate::disk::qmp::QmpError;
 use crate::disk::{
-    DiskAction, DiskFailure, DiskSnapshot, OverlayIntent, OverlaysAre, TagIntent, digest_image,
-    recover_internal, recover_overlays,
+    DiskAction, DiskFailure, DiskSnapshot, OverlayIntent, OverlaysAre, TagIntent, close_overlays,
+    digest_image, recover_internal, recover_overlays,
 };
 use crate::journal::{BeginSave, DraftSave, Record, steps};
 use crate::manifest::{ImageMove, NamedImage};
@@ -24,6 +25,8 @@ use super::{RecoverError, Recovered, Work, configure, files, undone_before};
 struct SoFar<'r> {
     frozen: bool,
     suspended: bool,
+    /// What QEMU was asked to open.
+    opened: Vec<OverlayIntent>,
     tags: Vec<&'r TagIntent>,
     committed: Vec<&'r DiskSnapshot>,
     pivoting: Option<&'r DraftSave>,
@@ -40,6 +43,7 @@ impl<'r> SoFar<'r> {
                 Record::Freezing => it.frozen = true,
                 Record::Thawed => it.frozen = false,
                 Record::Suspending => it.suspended = true,
+                Record::Opening(overlays) => it.opened.extend(overlays.iter().cloned()),
                 Record::Tagging(tags) => it.tags.extend(tags),
                 Record::Committed(disks) => it.committed.extend(disks),
                 Record::Pivoting(draft) => it.pivoting = Some(draft),
@@ -191,13 +195,32 @@ fn roll_back(
         .collect();
     let mut report = RollbackReport::default();
     delete_tags(work, begin, &so_far.tags, state, &mut report);
-    files::remove(&begin.targets, &work.journal, &mut report);
+    let open = close(begin, &so_far.opened, &mut report);
+    files::remove(&begin.targets, &work.journal, &open, &mut report);
     thaw(work, begin, so_far, state, &mut warnings)?;
     if report.left.is_empty() {
         work.write(&Record::RolledBack)?;
     }
     let RollbackReport { removed, left } = report;
     Ok(Recovered::RolledBack { removed, left, domain: Some(state), warnings })
+}
+
+/// Has QEMU close overlays that no disk uses, while the guest goes on. Those that it may have open still, and that are left.
+fn close(begin: &BeginSave, opened: &[OverlayIntent], report: &mut RollbackReport) -> Vec<PathBuf> {
+    let (Some(qmp), false) = (&begin.qmp, opened.is_empty()) else { return Vec::new() };
+    match close_overlays(qmp, opened, soon()) {
+        Ok(()) => Vec::new(),
+        // A QEMU that has ended has nothing open; removing a file looks whether anybody has.
+        Err(DiskFailure::Qmp(error)) if error.is_nobody_there() => Vec::new(),
+        Err(failure) => {
+            let paths: Vec<_> = opened.iter().map(|intent| intent.overlay.path.clone()).collect();
+            for path in &paths {
+                let reason = format!("QEMU may have it open: {failure}");
+                report.leave(path, LeftReason::Refused(reason));
+            }
+            paths
+        }
+    }
 }
 
 /// Deletes snapshots inside images: by the QEMU that has them open, or else by a program.

@@ -117,6 +117,7 @@ impl<'r, 'a, 'o> Run<'r, 'a, 'o> {
         self.prepare()?;
         self.freeze()?;
         let written = self.suspend()?;
+        self.approach();
         let captured = self.capture()?;
         let (memory, xenstore) = self.settle(written, &captured)?;
         let draft = self.draft(captured, memory, xenstore);

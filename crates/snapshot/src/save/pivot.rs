@@ -17,6 +17,18 @@ use crate::manifest::{ImageMove, NamedImage};
 use crate::{Phase, Snapshot};
 
 impl Run<'_, '_, '_> {
+    /// A QEMU reads slowly what it will be asked at the pivot: it may do so while the rest is captured. With several groups, another
+    /// one may need the same QEMU first.
+    pub(super) fn approach(&mut self) {
+        if let [group] = &mut self.survey.groups[..]
+            && let Some(snapshotter) = group.snapshotter(&mut self.access.hooks)
+        {
+            steps::reached("before approach");
+            snapshotter.approach(self.deadline.min(deadline_in(self.request.deadlines.disks)));
+            steps::reached("after approach");
+        }
+    }
+
     /// Freezes the disks. On failure all that can be undone is the caller's to undo.
     pub(super) fn pivot(&mut self, mut snapshot: Snapshot) -> Result<Snapshot, SaveCause> {
         self.enter(Phase::Pivot)?;

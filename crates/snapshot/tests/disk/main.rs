@@ -13,6 +13,7 @@ mod live;
 mod lost;
 mod nbd;
 mod offline;
+mod opened;
 mod programs;
 mod proxy;
 mod qmp;

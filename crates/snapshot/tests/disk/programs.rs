@@ -130,6 +130,12 @@ impl StorageDaemon {
         graph
     }
 
+    /// Kills it, and waits for its end.
+    pub(crate) fn end(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Stops it in its tracks until the returned value is dropped.
     pub(crate) fn freeze(&self) -> Frozen {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -148,8 +154,7 @@ impl Drop for Frozen {
 
 impl Drop for StorageDaemon {
     fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.end();
     }
 }
 

@@ -7,13 +7,15 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-/// What happens to the first transaction that passes by.
+/// What happens to the first transaction that passes by, or to the second node that is to be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// QEMU's own action that fails is put in, as the action with this index.
     Abort(usize),
     /// The connection is lost before QEMU has got it.
     LoseRequest,
+    /// The connection is lost when QEMU has opened a second node.
+    LoseOpened,
     /// The connection is lost when QEMU has answered.
     LoseAnswer,
     /// As that, and nobody can connect any more.
@@ -30,11 +32,11 @@ impl Proxy {
         let socket = qmp.with_file_name("proxy");
         let listener = UnixListener::bind(&socket).unwrap();
         let (qmp, own) = (qmp.to_owned(), socket.clone());
-        let mut transactions = 0;
+        let (mut transactions, mut opened) = (0, 0);
         thread::spawn(move || {
             for client in listener.incoming() {
                 // One client after another, as QEMU itself does it.
-                forward(&client.unwrap(), &qmp, fault, &mut transactions);
+                forward(&client.unwrap(), &qmp, fault, &mut transactions, &mut opened);
                 if fault == Fault::LoseAnswerForGood && transactions > 0 {
                     let _ = std::fs::remove_file(own);
                     return;
@@ -45,7 +47,13 @@ impl Proxy {
     }
 }
 
-fn forward(client: &UnixStream, qmp: &Path, fault: Fault, transactions: &mut u32) {
+fn forward(
+    client: &UnixStream,
+    qmp: &Path,
+    fault: Fault,
+    transactions: &mut u32,
+    opened: &mut u32,
+) {
     let Ok(mut server) = UnixStream::connect(qmp) else { return };
     let (mut from_server, mut to_client) =
         (server.try_clone().unwrap(), client.try_clone().unwrap());
@@ -69,8 +77,13 @@ fn forward(client: &UnixStream, qmp: &Path, fault: Fault, transactions: &mut u32
                     actions.insert(at, json!({ "type": "abort", "data": {} }));
                 }
                 Fault::LoseRequest => break,
+                Fault::LoseOpened => {}
                 Fault::LoseAnswer | Fault::LoseAnswerForGood => lose = true,
             }
+        }
+        if command["execute"] == "blockdev-add" {
+            *opened += 1;
+            lose |= fault == Fault::LoseOpened && *opened == 2;
         }
         if writeln!(server, "{command}").is_err() {
             break;

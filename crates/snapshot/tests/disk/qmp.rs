@@ -1,6 +1,6 @@
 //! The client, with a real QEMU and with peers that are not one.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -86,7 +86,7 @@ fn a_socket_that_another_client_has_gives_no_greeting_until_the_deadline() {
 
 const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}}}}"#;
 
-/// Connects to a peer that says all of this at once and then waits.
+/// Connects to a peer that says all of this at once and then waits. `FIRST` and `SECOND` are the ids of the client's commands.
 fn peer(said: &[u8]) -> Result<QmpClient, QmpError> {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("qmp");
@@ -94,6 +94,16 @@ fn peer(said: &[u8]) -> Result<QmpClient, QmpError> {
     let said = said.to_vec();
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        let first = serde_json::from_str::<Value>(&line).unwrap()["id"].as_u64().unwrap();
+        let said = match String::from_utf8(said) {
+            Ok(said) => {
+                let said = said.replace("FIRST", &first.to_string());
+                said.replace("SECOND", &(first + 1).to_string()).into_bytes()
+            }
+            Err(said) => said.into_bytes(),
+        };
         // The client may hang up before it has all of it.
         let _ = stream.write_all(&said);
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
@@ -106,10 +116,10 @@ fn peer(said: &[u8]) -> Result<QmpClient, QmpError> {
 fn events_between_answers_are_kept_for_the_caller() {
     let said = format!(
         "{GREETING}\n{}\n{}\n{}\n{}\n",
-        r#"{"return": {}, "id": 0}"#,
+        r#"{"return": {}, "id": FIRST}"#,
         r#"{"event": "BLOCK_IO_ERROR", "data": {"device": "xvda"}, "timestamp": {"seconds": 1}}"#,
         r#"{"event": "STOP"}"#,
-        r#"{"return": [], "id": 1}"#,
+        r#"{"return": [], "id": SECOND}"#,
     );
     let events = peer(said.as_bytes()).unwrap().take_events();
     assert_eq!(
@@ -119,9 +129,22 @@ fn events_between_answers_are_kept_for_the_caller() {
     assert_eq!(events[0].data["device"], "xvda");
 }
 
+/// As QEMU answers whoever comes next, if a client has died while it was at work for that.
+#[test]
+fn what_another_client_has_asked_is_not_taken_for_an_answer() {
+    let said = format!(
+        "{GREETING}\n{}\n{}\n{}\n{}\n",
+        r#"{"return": [{"of": "another"}], "id": 1}"#,
+        r#"{"error": {"class": "GenericError", "desc": "of another"}, "id": 0}"#,
+        r#"{"return": {}, "id": FIRST}"#,
+        r#"{"return": [], "id": SECOND}"#,
+    );
+    peer(said.as_bytes()).unwrap();
+}
+
 #[test]
 fn a_peer_that_is_no_qemu_is_an_error_before_the_deadline_or_at_it() {
-    let capable = format!("{GREETING}\n{{\"return\": {{}}, \"id\": 0}}\n");
+    let capable = format!("{GREETING}\n{{\"return\": {{}}, \"id\": FIRST}}\n");
     let events = format!("{capable}{}", "{\"event\": \"X\"}\n".repeat(100_000));
     let check = |said: &[u8], expected: fn(&QmpError) -> bool| {
         let error = peer(said).unwrap_err();
@@ -137,10 +160,10 @@ fn a_peer_that_is_no_qemu_is_an_error_before_the_deadline_or_at_it() {
     check([&[b'['; 4096][..], b"\n"].concat().as_slice(), |error| {
         matches!(error, QmpError::Malformed { .. })
     });
-    check(format!("{GREETING}\n{{\"return\": {{}}, \"id\": 7}}\n").as_bytes(), |error| {
+    check(format!("{capable}{{\"return\": [], \"id\": 7}}\n").as_bytes(), |error| {
         matches!(error, QmpError::OtherAnswer { .. })
     });
-    check(format!("{capable}{{\"return\": 3, \"id\": 1}}\n").as_bytes(), |error| {
+    check(format!("{capable}{{\"return\": 3, \"id\": SECOND}}\n").as_bytes(), |error| {
         matches!(error, QmpError::Malformed { .. })
     });
     check(format!("{capable}{{}}\n").as_bytes(), |error| {

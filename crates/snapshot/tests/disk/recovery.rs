@@ -1,7 +1,7 @@
 //! A commit whose process died: what QEMU is found to show, and what is undone.
 
 use snapshot::NoLog;
-use snapshot::disk::qmp::{CacheMode, QmpClient, TransactionAction};
+use snapshot::disk::qmp::{QmpClient, TransactionAction};
 use snapshot::disk::{
     DiskAction, DiskFailure, DiskSnapshotter, LiveInternal, LiveInternalSnapshot, LiveOverlay,
     LiveOverlays, OverlayIntent, OverlaysAre, PivotState, pivot_state, recover_internal,
@@ -27,31 +27,26 @@ fn prepared(daemon: &StorageDaemon) -> Vec<OverlayIntent> {
     serde_json::from_str(&journal).unwrap()
 }
 
-/// Does what a commit does, up to somewhere.
-struct Commit(QmpClient);
+fn client(daemon: &StorageDaemon) -> QmpClient {
+    QmpClient::connect(&daemon.qmp(), deadline()).unwrap()
+}
 
-impl Commit {
-    fn begin(daemon: &StorageDaemon) -> Self {
-        Self(QmpClient::connect(&daemon.qmp(), deadline()).unwrap())
+/// As if QEMU had not been asked to open these.
+fn unopened(daemon: &StorageDaemon, intents: &[OverlayIntent]) {
+    let mut client = client(daemon);
+    for OverlayIntent { overlay_node, .. } in intents {
+        client.delete_node(overlay_node, deadline()).unwrap();
     }
+}
 
-    fn add(&mut self, intents: &[OverlayIntent]) {
-        for OverlayIntent { overlay, overlay_node, .. } in intents {
-            let cache: CacheMode =
-                serde_json::from_str(r#"{ "direct": false, "no-flush": false }"#).unwrap();
-            let path = overlay.path.to_str().unwrap();
-            self.0.add_overlay(overlay_node, path, cache, deadline()).unwrap();
-        }
-    }
-
-    fn put_in_place(&mut self, intents: &[OverlayIntent]) {
-        let action = |intent: &OverlayIntent| TransactionAction::Snapshot {
-            node: intent.node.clone(),
-            overlay: intent.overlay_node.clone(),
-        };
-        let actions: Vec<_> = intents.iter().map(action).collect();
-        self.0.transaction(&actions, deadline()).unwrap();
-    }
+/// Does what a commit does.
+fn put_in_place(daemon: &StorageDaemon, intents: &[OverlayIntent]) {
+    let action = |intent: &OverlayIntent| TransactionAction::Snapshot {
+        node: intent.node.clone(),
+        overlay: intent.overlay_node.clone(),
+    };
+    let actions: Vec<_> = intents.iter().map(action).collect();
+    client(daemon).transaction(&actions, deadline()).unwrap();
 }
 
 fn state(daemon: &StorageDaemon, intent: &OverlayIntent) -> PivotState {
@@ -67,7 +62,8 @@ fn killed_before_the_commit_nothing_has_changed() {
     let daemon = StorageDaemon::start(&["a", "b"]);
     let before = daemon.graph();
     let intents = prepared(&daemon);
-    assert_eq!(state(&daemon, &intents[0]), PivotState::Old { leftover: false });
+    assert_ne!(daemon.graph(), before, "QEMU has the overlays open");
+    assert_eq!(state(&daemon, &intents[0]), PivotState::Old { leftover: true });
     for _ in 0..2 {
         let found = recover_overlays(&daemon.qmp(), &intents, deadline()).unwrap();
         assert_eq!(found, OverlaysAre::Unchanged);
@@ -82,13 +78,13 @@ fn killed_between_opening_the_overlays_and_the_transaction_they_are_closed_again
     if !available(TEST, &PROGRAMS) {
         return;
     }
-    for added in 1..=2 {
+    for opened in 0..=2 {
         let daemon = StorageDaemon::start(&["a", "b"]);
         let before = daemon.graph();
         let intents = prepared(&daemon);
-        Commit::begin(&daemon).add(&intents[..added]);
+        unopened(&daemon, &intents[opened..]);
         for (at, intent) in intents.iter().enumerate() {
-            assert_eq!(state(&daemon, intent), PivotState::Old { leftover: at < added });
+            assert_eq!(state(&daemon, intent), PivotState::Old { leftover: at < opened });
         }
         let found = recover_overlays(&daemon.qmp(), &intents, deadline()).unwrap();
         assert_eq!(found, OverlaysAre::Unchanged);
@@ -105,7 +101,7 @@ fn killed_between_opening_the_overlays_and_the_transaction_they_are_closed_again
         }
         assert_eq!(files(daemon.directory.path()), ["a.qcow2", "b.qcow2"]);
         // Nothing is in the way of the next one.
-        prepared(&daemon);
+        put_in_place(&daemon, &prepared(&daemon));
     }
 }
 
@@ -119,10 +115,7 @@ fn killed_after_the_transaction_it_is_told_as_the_commit_would_have() {
     let mut guest = NbdDisk::open(&daemon.nbd(), "a");
     guest.write(0, &[1; 512]).unwrap();
     let intents = prepared(&daemon);
-    let mut commit = Commit::begin(&daemon);
-    commit.add(&intents);
-    commit.put_in_place(&intents);
-    drop(commit);
+    put_in_place(&daemon, &intents);
     guest.write(0, &[2; 512]).unwrap();
     for _ in 0..2 {
         let found = recover_overlays(&daemon.qmp(), &intents, deadline()).unwrap();
@@ -170,10 +163,7 @@ fn disks_of_which_only_one_is_in_its_overlay_are_nobodys_to_undo() {
     }
     let daemon = StorageDaemon::start(&["a", "b"]);
     let intents = prepared(&daemon);
-    let mut commit = Commit::begin(&daemon);
-    commit.add(&intents);
-    commit.put_in_place(&intents[..1]);
-    drop(commit);
+    put_in_place(&daemon, &intents[..1]);
     let before = daemon.graph();
     let error = recover_overlays(&daemon.qmp(), &intents, deadline()).unwrap_err();
     let DiskFailure::Mixed { pivoted, others } = error else { panic!("{error:?}") };
@@ -189,7 +179,6 @@ fn a_disk_that_is_in_another_image_is_neither() {
     }
     let daemon = StorageDaemon::start(&["a", "b"]);
     let mut intents = prepared(&daemon);
-    Commit::begin(&daemon).add(&intents);
     let before = daemon.graph();
     intents[0].node = "b-qcow2".to_owned();
     assert_eq!(state(&daemon, &intents[0]), PivotState::Neither);

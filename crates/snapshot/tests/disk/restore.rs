@@ -5,7 +5,7 @@ use std::path::Path;
 
 use snapshot::disk::image::{ImageFormat, ImageRef};
 use snapshot::disk::qemu_img::QemuImg;
-use snapshot::disk::{DiskFailure, create_overlay};
+use snapshot::disk::{DiskFailure, OverlayIntent, create_overlay};
 use snapshot::{CreatedFile, CreationLog, NoLog};
 
 use crate::programs::{available, content, deadline, files, qemu_img};
@@ -22,6 +22,10 @@ impl CreationLog for Log {
     fn created(&mut self, file: &CreatedFile) -> std::io::Result<()> {
         self.0.push(file.clone());
         Ok(())
+    }
+
+    fn opening(&mut self, overlays: &[OverlayIntent]) -> std::io::Result<()> {
+        unreachable!("no QEMU takes part: {overlays:?}")
     }
 }
 

@@ -108,6 +108,43 @@ fn a_snapshot_is_of_one_moment_also_if_qemu_freezes_the_disks_after_the_saver_ha
 }
 
 #[test]
+fn a_save_killed_with_overlays_open_disturbs_neither_the_guest_nor_the_next_save() {
+    const TEST: &str =
+        "a_save_killed_with_overlays_open_disturbs_neither_the_guest_nor_the_next_save";
+    if !available(TEST) {
+        return;
+    }
+    let world = World::start();
+    let steps = [("after opening", 0), ("after node", 1), ("before transaction", 2)];
+    for (number, (step, open)) in steps.into_iter().enumerate() {
+        let name = format!("web-{number}");
+        let (files, next) = (world.files(&name), world.files(&format!("next-{number}")));
+        let domain = world.running(&name, &files);
+        let qmp = world::qmp(world.path(), &domain);
+        let saving = Format::Stream.into();
+        let task = |files: &PathBuf, kill| {
+            let work = Work::Save { domain, saving };
+            Task { host: world.path().to_owned(), files: files.clone(), work, kill }
+        };
+        assert_eq!(task(&files, Kill::Named(step.into())).run().as_deref(), Some(step));
+        world.runs_on(&domain);
+        assert_eq!(crate::opened::added_nodes(&qmp).len(), open, "{step}");
+        assert_eq!(task(&next, Kill::Never).run(), None);
+        world.runs_on(&domain);
+        let recovered = world::recover(world.path(), &files, &mut Observer::none()).unwrap();
+        let Recovered::RolledBack { removed, left, .. } = recovered else {
+            panic!("{recovered:?}")
+        };
+        assert!(left.is_empty() && removed.len() >= 2, "{removed:?} {left:?}");
+        assert_eq!(crate::opened::added_nodes(&qmp).len(), 2, "those of the next one");
+        assert_eq!(world.configured(&domain), [next.join("a-1"), next.join("b-1")]);
+        judge::is_whole(&world, &next, &judge::saved(&world, &next), Format::Stream, true);
+        world.runs_on(&domain);
+        world.end(&domain, &[next.join("a-1"), next.join("b-1")]);
+    }
+}
+
+#[test]
 fn a_save_killed_around_a_snapshot_inside_an_image_leaves_that_only_in_a_whole_snapshot() {
     const TEST: &str =
         "a_save_killed_around_a_snapshot_inside_an_image_leaves_that_only_in_a_whole_snapshot";
@@ -298,6 +335,7 @@ fn a_recovery_of_a_save_killed_at_any_of_its_steps_is_recovered_by_the_next() {
         return;
     }
     let deaths = [
+        ("after node", Outcome::RolledBack),
         ("before pivoting", Outcome::RolledBack),
         ("after pivoting", Outcome::RolledBack),
         ("before pivoted", Outcome::Completed),

@@ -7,6 +7,7 @@ mod groups;
 mod hosts;
 mod hypervisor_effects;
 mod kills;
+mod opened;
 mod paths;
 #[path = "../disk/proxy.rs"]
 mod proxy;

@@ -1,21 +1,22 @@
 //! Overlays for a running domain, all in one transaction.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::BackingName;
-use super::graph::{CheckedNode, check_node, holders_of, job_refusals, look, names};
+use super::commit::{Asking, Transaction};
+use super::graph::{CheckedNode, check_node, job_refusals, look};
+use super::nodes::{Ready, close_overlays, open_overlays};
 use super::pivot::OverlayIntent;
 use super::prepared::{OCTETS_NEEDED, PreparedOverlay};
 use crate::CreationLog;
-use crate::disk::image::{DEPTH_DEFAULT, ImageFormat, OpenImage};
+use crate::disk::image::DEPTH_DEFAULT;
 use crate::disk::qemu_img::QemuImg;
-use crate::disk::qmp::{QmpClient, QmpError, QmpNode, TransactionAction};
+use crate::disk::qmp::QmpClient;
 use crate::disk::target::{Unique, check_target};
 use crate::disk::{
     CommitError, Description, DiskAction, DiskFailure, DiskPlan, DiskRefusal, DiskSnapshot,
-    DiskSnapshotter, DiskWarning, LeftReason, PlanError, PlannedDisk, PrepareError, RollbackReport,
-    WrongStage,
+    DiskSnapshotter, LeftReason, PlanError, PlannedDisk, PrepareError, RollbackReport, WrongStage,
 };
 
 /// How long QEMU has to tell what became of a transaction whose answer was lost, when nothing else is said.
@@ -26,6 +27,9 @@ const RECHECK_DEFAULT: Duration = Duration::from_secs(5);
 /// QEMU's own checks are few. `blockdev-snapshot-sync` truncates a file that is in its way, and an overlay that records another backing
 /// file than the one it is put over is taken without a word. So the overlays are made beforehand and checked against the files that
 /// the QEMU process has open; QEMU is only asked to put them in place.
+///
+/// QEMU opens the overlays when they are prepared, as nodes that no disk uses: the guest goes on as before, and does not wait for
+/// that when it is suspended. A rollback has QEMU close them before it removes their files.
 ///
 /// After the commit QEMU writes the overlays, and a rollback changes nothing any more: it reports them as
 /// [`LeftReason::Active`]. `qemu-img` or a block job can merge them back.
@@ -79,7 +83,13 @@ impl LiveOverlay {
 #[derive(Debug)]
 enum Stage {
     Fresh,
-    Prepared(Vec<Ready>),
+    Prepared {
+        ready: Vec<Ready>,
+        /// QEMU was asked to open them.
+        opened: bool,
+        /// It was asked ahead of the commit.
+        asking: Option<Box<Asking>>,
+    },
     /// Done, or perhaps done: why the overlays stay, as far as a reason can be told again.
     Kept(Vec<PathBuf>, Kept),
     Ended,
@@ -89,14 +99,6 @@ enum Stage {
 enum Kept {
     Active,
     Unknown,
-}
-
-/// A disk that is ready for the transaction.
-#[derive(Debug)]
-struct Ready {
-    disk: LiveOverlay,
-    checked: CheckedNode,
-    overlay: PreparedOverlay,
 }
 
 impl LiveOverlays {
@@ -140,7 +142,7 @@ impl LiveOverlays {
     /// If it is not prepared, or done already.
     pub fn intents(&self) -> Result<Vec<OverlayIntent>, WrongStage> {
         match &self.stage {
-            Stage::Prepared(ready) => Ok(ready.iter().map(Ready::intent).collect()),
+            Stage::Prepared { ready, .. } => Ok(ready.iter().map(Ready::intent).collect()),
             stage => Err(WrongStage { wanted: "telling of the commit", is: stage.name() }),
         }
     }
@@ -179,13 +181,56 @@ impl LiveOverlays {
         }
         if refusals.is_empty() { Ok(checked) } else { Err(PlanError::Refused { refusals }) }
     }
+
+    /// Makes the overlays and has QEMU open them. On failure, of which disk: what was made is what the stage says.
+    fn make(
+        &mut self,
+        checked: Vec<CheckedNode>,
+        log: &mut dyn CreationLog,
+        deadline: Instant,
+    ) -> Result<(), (String, DiskFailure)> {
+        let mut ready: Vec<Ready> = Vec::new();
+        for (disk, checked) in self.disks.iter().zip(checked) {
+            let LiveOverlay { vdev, overlay, backing, .. } = disk;
+            let (base, size) = (checked.chain.active(), checked.virtual_size);
+            let (qemu_img, log) = (&self.qemu_img, &mut *log);
+            match PreparedOverlay::create(qemu_img, overlay, backing, base, size, log, deadline) {
+                Ok(overlay) => ready.push(Ready { disk: disk.clone(), checked, overlay }),
+                Err(failure) => {
+                    self.stage = Stage::Prepared { ready, opened: false, asking: None };
+                    return Err((vdev.clone(), failure));
+                }
+            }
+        }
+        let intents: Vec<_> = ready.iter().map(Ready::intent).collect();
+        let noted = log.opening(&intents).map_err(|source| {
+            let first = self.disks.first();
+            let path = first.map(|disk| disk.overlay.clone()).unwrap_or_default();
+            let step = "note down that QEMU is to open it";
+            let vdev = first.map(|disk| disk.vdev.clone()).unwrap_or_default();
+            (vdev, DiskFailure::Io { path, step, source })
+        });
+        let opened = noted.is_ok();
+        let outcome = noted.and_then(|()| open_overlays(&self.socket, &mut ready, deadline));
+        self.stage = Stage::Prepared { ready, opened, asking: None };
+        outcome
+    }
+
+    /// Has QEMU close the overlays. Where there is no QEMU, nothing has them open, which removing their files looks for as well.
+    fn close(&self, ready: &[Ready], deadline: Instant) -> Result<(), DiskFailure> {
+        let intents: Vec<_> = ready.iter().map(Ready::intent).collect();
+        match close_overlays(&self.socket, &intents, deadline) {
+            Err(DiskFailure::Qmp(error)) if error.is_nobody_there() => Ok(()),
+            closed => closed,
+        }
+    }
 }
 
 impl Stage {
     fn name(&self) -> &'static str {
         match self {
             Self::Fresh => "not prepared",
-            Self::Prepared(_) => "prepared",
+            Self::Prepared { .. } => "prepared",
             Self::Kept(..) => "committed",
             Self::Ended => "ended",
         }
@@ -223,39 +268,32 @@ impl DiskSnapshotter for LiveOverlays {
         let Stage::Fresh = self.stage else {
             return Err(WrongStage { wanted: "prepare", is: self.stage.name() }.into());
         };
-        let mut ready: Vec<Ready> = Vec::new();
-        for (disk, checked) in self.disks.iter().zip(self.check(deadline)?) {
-            let LiveOverlay { overlay, backing, .. } = disk;
-            let (base, size) = (checked.chain.active(), checked.virtual_size);
-            match PreparedOverlay::create(
-                &self.qemu_img,
-                overlay,
-                backing,
-                base,
-                size,
-                log,
-                deadline,
-            ) {
-                Ok(overlay) => ready.push(Ready { disk: disk.clone(), checked, overlay }),
-                Err(source) => {
-                    let mut report = RollbackReport::default();
-                    ready.iter().for_each(|ready| ready.overlay.remove(&mut report));
-                    let (vdev, left) = (disk.vdev.clone(), report.left);
-                    let source = Box::new(source);
-                    return Err(PrepareError::Failed { vdev, source, left });
-                }
-            }
+        let checked = self.check(deadline)?;
+        if let Err((vdev, source)) = self.make(checked, log, deadline) {
+            // A disk of the guest was not touched.
+            let left = self.rollback(deadline.max(Instant::now() + self.recheck)).left;
+            return Err(PrepareError::Failed { vdev, source: Box::new(source), left });
         }
-        self.stage = Stage::Prepared(ready);
         Ok(())
     }
 
+    fn approach(&mut self, deadline: Instant) {
+        let Stage::Prepared { ready, opened: true, asking } = &mut self.stage else { return };
+        // An earlier one would be in the way.
+        *asking = None;
+        match Asking::begin(&self.socket, ready, deadline) {
+            Ok(begun) => *asking = Some(Box::new(begun)),
+            Err(error) => tracing::debug!(%error, "QEMU is asked at the commit again"),
+        }
+    }
+
     fn commit(&mut self, deadline: Instant) -> Result<Vec<DiskSnapshot>, CommitError> {
-        let Stage::Prepared(ready) = &self.stage else {
+        let Stage::Prepared { ready, opened: true, asking } = &mut self.stage else {
             return Err(WrongStage { wanted: "commit", is: self.stage.name() }.into());
         };
+        let asking = asking.take().map(|asking| *asking);
         let transaction = Transaction { ready, socket: &self.socket, depth: self.depth };
-        let outcome = transaction.run(deadline, self.recheck);
+        let outcome = transaction.run(asking, deadline, self.recheck);
         let overlays = || ready.iter().map(|ready| ready.disk.overlay.clone()).collect();
         match &outcome {
             Ok(_) | Err(CommitError::Unverified(_)) => {
@@ -269,12 +307,25 @@ impl DiskSnapshotter for LiveOverlays {
         outcome
     }
 
-    fn rollback(&mut self, _deadline: Instant) -> RollbackReport {
+    /// What QEMU may have open still is left, and a rollback can be tried again.
+    fn rollback(&mut self, deadline: Instant) -> RollbackReport {
         let mut report = RollbackReport::default();
         match std::mem::replace(&mut self.stage, Stage::Ended) {
             Stage::Fresh | Stage::Ended => {}
-            Stage::Prepared(ready) => {
-                ready.iter().for_each(|ready| ready.overlay.remove(&mut report));
+            Stage::Prepared { ready, opened, asking } => {
+                // QEMU serves one client of the socket at a time.
+                drop(asking);
+                let closed = if opened { self.close(&ready, deadline) } else { Ok(()) };
+                match closed {
+                    Ok(()) => ready.iter().for_each(|ready| ready.overlay.remove(&mut report)),
+                    Err(failure) => ready.iter().for_each(|ready| {
+                        let reason = format!("QEMU may have it open: {failure}");
+                        report.leave(&ready.disk.overlay, LeftReason::Refused(reason));
+                    }),
+                }
+                if !report.left.is_empty() {
+                    self.stage = Stage::Prepared { ready, opened, asking: None };
+                }
             }
             Stage::Kept(overlays, kept) => {
                 for overlay in &overlays {
@@ -289,187 +340,4 @@ impl DiskSnapshotter for LiveOverlays {
         }
         report
     }
-}
-
-/// The commit of prepared overlays.
-struct Transaction<'a> {
-    ready: &'a [Ready],
-    socket: &'a Path,
-    depth: usize,
-}
-
-impl Transaction<'_> {
-    fn run(&self, deadline: Instant, recheck: Duration) -> Result<Vec<DiskSnapshot>, CommitError> {
-        let unchanged = CommitError::Unchanged;
-        let mut client =
-            QmpClient::connect(self.socket, deadline).map_err(|error| unchanged(error.into()))?;
-        let mut added = 0;
-        if let Err(source) = self.add_overlays(&mut client, &mut added, deadline) {
-            // Nothing has been put over anything: nodes of their own change no disk. A node that stays keeps its file open, which
-            // keeps the rollback from removing it.
-            if let Err(error) = self.delete_nodes(&mut client, added, deadline.max(later(recheck)))
-            {
-                tracing::warn!(%error, "QEMU keeps nodes of a snapshot that is not made");
-            }
-            return Err(unchanged(source));
-        }
-        let actions: Vec<_> = self.ready.iter().map(Ready::to_action).collect();
-        match client.transaction(&actions, deadline) {
-            Ok(()) => {
-                let nodes = client.nodes(deadline.max(later(recheck)));
-                let nodes = nodes.map_err(|error| CommitError::Unverified(error.into()))?;
-                self.results(&nodes, false).map_err(CommitError::Unverified)
-            }
-            Err(error) if error.is_refusal() => {
-                if let Err(error) = self.delete_nodes(&mut client, added, later(recheck)) {
-                    tracing::warn!(%error, "QEMU keeps nodes of a snapshot that is not made");
-                }
-                Err(unchanged(error.into()))
-            }
-            Err(error) => {
-                // QEMU serves one client of the socket at a time.
-                drop(client);
-                self.ask_again(error, later(recheck))
-            }
-        }
-    }
-
-    /// I6: what was prepared rests on what is open now, and QEMU opens what was prepared.
-    fn add_overlays(
-        &self,
-        client: &mut QmpClient,
-        added: &mut usize,
-        deadline: Instant,
-    ) -> Result<(), DiskFailure> {
-        let nodes = client.nodes(deadline)?;
-        let files = look()?;
-        for ready @ Ready { disk, checked, overlay } in self.ready {
-            let base = checked.chain.active();
-            let now = check_node(
-                &disk.vdev,
-                &disk.node,
-                &nodes,
-                client.listener(),
-                self.depth.saturating_sub(1),
-                &files,
-            );
-            match now {
-                Ok(now) if now.chain.is_same_files(&checked.chain) => {}
-                Ok(_) => return Err(ready.intent().not_shown()),
-                Err(refusals) => return Err(DiskFailure::Refused { refusals }),
-            }
-            overlay.verify(base)?;
-        }
-        for Ready { disk, checked, .. } in self.ready {
-            let path = disk.overlay.to_str().unwrap_or_default();
-            client.add_overlay(&disk.overlay_node, path, checked.cache, deadline)?;
-            *added += 1;
-        }
-        let files = look()?;
-        for ready @ Ready { disk, checked, overlay } in self.ready {
-            // Opening it for writing may mark it as in use, in its header; that it is the same file is what counts.
-            let now = OpenImage::open(disk.overlay.clone(), ImageFormat::Qcow2)?;
-            if !now.image.is_same_file(&overlay.image) {
-                let changes = now.image.changes_since(&overlay.image);
-                return Err(DiskFailure::Changed { path: disk.overlay.clone(), changes });
-            }
-            // The name may have meant another file at the moment when QEMU opened it.
-            let writing = holders_of(&now, &files)?.writing;
-            if checked.qemu.is_some_and(|qemu| writing != [qemu]) {
-                return Err(ready.intent().not_shown());
-            }
-        }
-        let nodes = client.nodes(deadline)?;
-        for ready @ Ready { disk, checked, overlay } in self.ready {
-            let node = nodes.iter().find(|node| node.name == disk.overlay_node);
-            let right = node.is_some_and(|node| {
-                names(&node.image, &overlay.image)
-                    && node.image.virtual_size == checked.virtual_size
-                    && !node.read_only
-            });
-            if !right {
-                return Err(ready.intent().not_shown());
-            }
-        }
-        Ok(())
-    }
-
-    fn delete_nodes(
-        &self,
-        client: &mut QmpClient,
-        added: usize,
-        deadline: Instant,
-    ) -> Result<(), QmpError> {
-        self.ready
-            .iter()
-            .take(added)
-            .try_for_each(|ready| client.delete_node(&ready.disk.overlay_node, deadline))
-    }
-
-    /// The answer is lost. QEMU executes the commands of a socket one after another, so that it knows when it answers again.
-    fn ask_again(
-        &self,
-        lost: QmpError,
-        deadline: Instant,
-    ) -> Result<Vec<DiskSnapshot>, CommitError> {
-        let source = DiskFailure::from(lost);
-        let asked = QmpClient::connect(self.socket, deadline)
-            .and_then(|mut client| client.nodes(deadline).map(|nodes| (client, nodes)));
-        let (mut client, nodes) = match asked {
-            Ok(asked) => asked,
-            Err(error) => {
-                return Err(CommitError::Unknown { source, asked: Box::new(error.into()) });
-            }
-        };
-        let pivoted = self.ready.iter().filter(|ready| ready.intent().is_pivoted(&nodes)).count();
-        if pivoted == self.ready.len() {
-            return self.results(&nodes, true).map_err(CommitError::Unverified);
-        }
-        // Once the nodes are deleted, no transaction can use them any more: that makes sure.
-        let deleted = if pivoted == 0 {
-            self.delete_nodes(&mut client, self.ready.len(), deadline).map_err(DiskFailure::from)
-        } else {
-            Err(self.ready[0].intent().not_shown())
-        };
-        match deleted {
-            Ok(()) => Err(CommitError::Unchanged(source)),
-            Err(asked) => Err(CommitError::Unknown { source, asked: Box::new(asked) }),
-        }
-    }
-
-    fn results(&self, nodes: &[QmpNode], lost: bool) -> Result<Vec<DiskSnapshot>, DiskFailure> {
-        let result = |ready: &Ready| {
-            let intent = ready.intent();
-            if !intent.is_pivoted(nodes) {
-                return Err(intent.not_shown());
-            }
-            let mut warnings = ready.checked.warnings.clone();
-            warnings.extend(lost.then_some(DiskWarning::QmpLost));
-            intent.snapshot(nodes, self.depth, warnings)
-        };
-        self.ready.iter().map(result).collect()
-    }
-}
-
-impl Ready {
-    fn to_action(&self) -> TransactionAction {
-        TransactionAction::Snapshot {
-            node: self.disk.node.clone(),
-            overlay: self.disk.overlay_node.clone(),
-        }
-    }
-
-    fn intent(&self) -> OverlayIntent {
-        OverlayIntent {
-            vdev: self.disk.vdev.clone(),
-            node: self.disk.node.clone(),
-            overlay: self.overlay.image.clone(),
-            overlay_node: self.disk.overlay_node.clone(),
-            base: self.checked.chain.active().clone(),
-        }
-    }
-}
-
-fn later(after: Duration) -> Instant {
-    Instant::now() + after
 }

@@ -2,14 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+mod commit;
 mod graph;
 mod live;
+mod nodes;
 mod offline;
 mod pivot;
 mod prepared;
 
 pub(crate) use graph::nodes_writing;
 pub(super) use graph::{CheckedNode, check_node, job_refusals, look, names, path_of};
+pub(crate) use nodes::close_overlays;
 pub(super) use prepared::check_backing;
 
 pub use live::{LiveOverlay, LiveOverlays};

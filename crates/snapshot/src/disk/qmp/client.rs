@@ -1,9 +1,10 @@
 //! A connection to a QMP socket.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,7 +15,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::message::{Greeting, Message};
-use super::{BlockJob, CacheMode, LineDecoder, QmpEvent, QmpNode, QmpVersion, TransactionAction};
+use super::{
+    BlockJob, CacheMode, LineDecoder, QmpError, QmpEvent, QmpNode, QmpVersion, TransactionAction,
+};
 
 /// Most events that are kept for the caller. A guest whose disk fails can cause them without end.
 const EVENTS_MAX: usize = 256;
@@ -29,8 +32,26 @@ pub struct QmpClient {
     decoder: LineDecoder,
     events: VecDeque<QmpEvent>,
     version: QmpVersion,
+    /// The command that makes it ready, until its answer was read.
+    greeting: Option<Asked>,
     next_id: u64,
     broken: bool,
+}
+
+/// A command that was sent, and whose answer has not been read. Answers come in the order of their commands.
+#[derive(Debug)]
+#[must_use]
+pub(in crate::disk) struct Asked {
+    command: &'static str,
+    id: u64,
+}
+
+/// A command of which QEMU has all but the end. If the connection ends before that comes, QEMU forgets it.
+#[derive(Debug)]
+#[must_use]
+pub(in crate::disk) struct Held {
+    asked: Asked,
+    end: Vec<u8>,
 }
 
 impl QmpClient {
@@ -41,22 +62,30 @@ impl QmpClient {
     /// See [`QmpError`]. QEMU serves one client of a socket at a time, and the others get no greeting: that ends in
     /// [`QmpError::TooSlow`].
     pub fn connect(socket: &Path, deadline: Instant) -> Result<Self, QmpError> {
+        let mut client = Self::begin(socket, deadline)?;
+        client.greeted(deadline)?;
+        Ok(client)
+    }
+
+    /// Connects, and waits for nothing: QEMU reads what it is asked while the caller does something else. It may not have been greeted
+    /// yet, and another client may be before it: nothing that changes anything may be asked before the first answer was read.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect), which tells the rest with the first answer.
+    pub(in crate::disk) fn begin(socket: &Path, deadline: Instant) -> Result<Self, QmpError> {
         let stream = connected(socket, deadline)
             .map_err(|source| QmpError::Connect { socket: socket.to_owned(), source })?;
-        let version = QmpVersion { major: 0, minor: 0, micro: 0 };
         let mut client = Self {
             stream,
             decoder: LineDecoder::default(),
             events: VecDeque::new(),
-            version,
-            next_id: 0,
+            version: QmpVersion { major: 0, minor: 0, micro: 0 },
+            greeting: None,
+            next_id: first_id(),
             broken: false,
         };
-        let line = client.line("greeting", deadline)?;
-        let greeting: Greeting = serde_json::from_slice(&line)
-            .map_err(|source| QmpError::Malformed { command: "greeting", source })?;
-        client.version = greeting.qmp.version.qemu;
-        client.execute::<Value>("qmp_capabilities", &json!({}), deadline)?;
+        client.greeting = Some(client.ask("qmp_capabilities", &Value::Null, deadline)?);
         Ok(client)
     }
 
@@ -83,7 +112,13 @@ impl QmpClient {
     ///
     /// See [`QmpError`].
     pub fn nodes(&mut self, deadline: Instant) -> Result<Vec<QmpNode>, QmpError> {
-        self.execute("query-named-block-nodes", &json!({}), deadline)
+        let asked = self.ask_nodes(deadline)?;
+        self.answer(asked, deadline)
+    }
+
+    /// Asks for [`nodes`](Self::nodes), and does not wait for the answer.
+    pub(in crate::disk) fn ask_nodes(&mut self, deadline: Instant) -> Result<Asked, QmpError> {
+        self.ask("query-named-block-nodes", &Value::Null, deadline)
     }
 
     /// The block jobs that run.
@@ -92,7 +127,7 @@ impl QmpClient {
     ///
     /// See [`QmpError`].
     pub fn block_jobs(&mut self, deadline: Instant) -> Result<Vec<BlockJob>, QmpError> {
-        self.execute("query-block-jobs", &json!({}), deadline)
+        self.execute("query-block-jobs", &Value::Null, deadline)
     }
 
     /// Opens a qcow2 image for writing, without what it rests on: a transaction will put it over that.
@@ -136,8 +171,42 @@ impl QmpClient {
         actions: &[TransactionAction],
         deadline: Instant,
     ) -> Result<(), QmpError> {
+        let held = self.hold_transaction(actions, deadline)?;
+        let asked = self.release(held, deadline)?;
+        self.answer::<Value>(asked, deadline).map(drop)
+    }
+
+    /// Tells QEMU all of a transaction but the end of its line, so that it is read already when it is [released](Self::release).
+    /// Nothing else can be asked until then.
+    ///
+    /// # Errors
+    ///
+    /// See [`QmpError`]. Nothing was done, and nothing will be.
+    pub(in crate::disk) fn hold_transaction(
+        &mut self,
+        actions: &[TransactionAction],
+        deadline: Instant,
+    ) -> Result<Held, QmpError> {
         let actions: Vec<_> = actions.iter().map(TransactionAction::to_json).collect();
-        self.execute::<Value>("transaction", &json!({ "actions": actions }), deadline).map(drop)
+        let (asked, mut line) = self.line_of("transaction", &json!({ "actions": actions }))?;
+        // The brace that closes it, and the end of the line.
+        let end = line.split_off(line.len() - 2);
+        self.send(asked.command, &line, deadline)?;
+        Ok(Held { asked, end })
+    }
+
+    /// Has QEMU execute what was held.
+    ///
+    /// # Errors
+    ///
+    /// See [`QmpError`]. It may have been executed all the same.
+    pub(in crate::disk) fn release(
+        &mut self,
+        held: Held,
+        deadline: Instant,
+    ) -> Result<Asked, QmpError> {
+        self.send(held.asked.command, &held.end, deadline)?;
+        Ok(held.asked)
     }
 
     /// Deletes the internal snapshot that has this id and this tag.
@@ -163,27 +232,88 @@ impl QmpClient {
         arguments: &Value,
         deadline: Instant,
     ) -> Result<T, QmpError> {
-        if self.broken {
-            return Err(QmpError::Closed { command });
-        }
-        let answer = self.answer(command, arguments, deadline);
-        self.broken = matches!(&answer, Err(error) if !error.is_refusal());
-        let value = answer?;
-        serde_json::from_value(value).map_err(|source| QmpError::Malformed { command, source })
+        let asked = self.ask(command, arguments, deadline)?;
+        self.answer(asked, deadline)
     }
 
-    fn answer(
+    /// Sends a command. `arguments` may be null if it has none.
+    fn ask(
         &mut self,
         command: &'static str,
         arguments: &Value,
         deadline: Instant,
-    ) -> Result<Value, QmpError> {
-        let own_id = json!(self.next_id);
+    ) -> Result<Asked, QmpError> {
+        let (asked, line) = self.line_of(command, arguments)?;
+        self.send(command, &line, deadline)?;
+        Ok(asked)
+    }
+
+    /// A command as it is sent: not an octet more than needed, since QEMU reads them one by one.
+    fn line_of(
+        &mut self,
+        command: &'static str,
+        arguments: &Value,
+    ) -> Result<(Asked, Vec<u8>), QmpError> {
+        if self.broken {
+            return Err(QmpError::Closed { command });
+        }
+        let id = self.next_id;
         self.next_id += 1;
-        let mut line =
-            json!({ "execute": command, "arguments": arguments, "id": own_id }).to_string();
-        line.push('\n');
-        self.send(command, line.as_bytes(), deadline)?;
+        let mut message = json!({ "execute": command, "id": id });
+        if !arguments.is_null() {
+            message["arguments"] = arguments.clone();
+        }
+        let line = format!("{message}\n").into_bytes();
+        Ok((Asked { command, id }, line))
+    }
+
+    /// Reads the answer to the oldest command that has none yet.
+    ///
+    /// # Errors
+    ///
+    /// See [`QmpError`].
+    #[expect(clippy::needless_pass_by_value, reason = "an answer is read once")]
+    pub(in crate::disk) fn answer<T: DeserializeOwned>(
+        &mut self,
+        asked: Asked,
+        deadline: Instant,
+    ) -> Result<T, QmpError> {
+        let Asked { command, id } = asked;
+        self.greeted(deadline)?;
+        if self.broken {
+            return Err(QmpError::Closed { command });
+        }
+        let answer = self.read_answer(command, id, deadline);
+        self.broken = matches!(&answer, Err(error) if !error.is_refusal());
+        serde_json::from_value(answer?).map_err(|source| QmpError::Malformed { command, source })
+    }
+
+    /// QEMU has greeted, and is ready for commands.
+    fn greeted(&mut self, deadline: Instant) -> Result<(), QmpError> {
+        let Some(ready) = self.greeting.take() else { return Ok(()) };
+        // Of no use unless all of this succeeds.
+        self.broken = true;
+        let line = self.line("greeting", deadline)?;
+        let greeting: Greeting = serde_json::from_slice(&line)
+            .map_err(|source| QmpError::Malformed { command: "greeting", source })?;
+        self.version = greeting.qmp.version.qemu;
+        // QEMU tells the next client what it was still doing for one that has died.
+        while let Err(error) = self.read_answer(ready.command, ready.id, deadline) {
+            if !matches!(error, QmpError::OtherAnswer { .. }) {
+                return Err(error);
+            }
+        }
+        self.broken = false;
+        Ok(())
+    }
+
+    fn read_answer(
+        &mut self,
+        command: &'static str,
+        id: u64,
+        deadline: Instant,
+    ) -> Result<Value, QmpError> {
+        let own_id = json!(id);
         loop {
             let line = self.line(command, deadline)?;
             let message = Message::parse(&line);
@@ -210,6 +340,20 @@ impl QmpClient {
     }
 
     fn send(
+        &mut self,
+        command: &'static str,
+        octets: &[u8],
+        deadline: Instant,
+    ) -> Result<(), QmpError> {
+        if self.broken {
+            return Err(QmpError::Closed { command });
+        }
+        let sent = self.write_all(command, octets, deadline);
+        self.broken = sent.is_err();
+        sent
+    }
+
+    fn write_all(
         &mut self,
         command: &'static str,
         mut octets: &[u8],
@@ -272,6 +416,11 @@ impl QmpClient {
     }
 }
 
+/// Another one for each connection: what was meant for one is not taken for an answer by the next.
+fn first_id() -> u64 {
+    RandomState::new().hash_one(std::process::id()) >> 32
+}
+
 /// Connects to a socket, which waits where its queue is full.
 fn connected(socket: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let left = deadline.saturating_duration_since(Instant::now());
@@ -296,76 +445,5 @@ fn lost(command: &'static str, source: io::Error) -> QmpError {
     match source.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => QmpError::Closed { command },
         _ => QmpError::Socket { command, source },
-    }
-}
-
-/// Why a command gave no result. In all but [`QmpError::Refused`] it may have been executed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum QmpError {
-    /// No connection.
-    #[error("cannot connect to the QMP socket {}", socket.display())]
-    Connect {
-        /// The socket.
-        socket: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// QEMU refused. The command changed nothing.
-    #[error("QEMU refused {command}: {desc} ({class})")]
-    Refused {
-        /// The command.
-        command: &'static str,
-        /// QEMU's class of the error.
-        class: String,
-        /// QEMU's words.
-        desc: String,
-    },
-    /// No answer before the deadline.
-    #[error("QEMU did not answer {command} before the deadline")]
-    TooSlow {
-        /// The command.
-        command: &'static str,
-    },
-    /// QEMU closed the connection, or it was of no use already.
-    #[error("the QMP connection is closed, with {command} unanswered")]
-    Closed {
-        /// The command.
-        command: &'static str,
-    },
-    /// The socket failed.
-    #[error("the QMP socket failed, with {command} unanswered")]
-    Socket {
-        /// The command.
-        command: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// A line without end.
-    #[error("QEMU answered {command} with a line of more than {} octets", super::LINE_MAX)]
-    LineTooLong {
-        /// The command.
-        command: &'static str,
-    },
-    /// Not what is expected.
-    #[error("QEMU answered {command} with something else than expected")]
-    Malformed {
-        /// The command.
-        command: &'static str,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// The answer to another command.
-    #[error("QEMU answered something else than {command}")]
-    OtherAnswer {
-        /// The command.
-        command: &'static str,
-    },
-}
-
-impl QmpError {
-    /// Whether it is known that the command changed nothing.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Connect { .. })
     }
 }

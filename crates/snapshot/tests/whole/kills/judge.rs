@@ -14,7 +14,8 @@ use snapshot::verify::{Sources, verify};
 use snapshot::{JournalError, Snapshot};
 use xenstore_migration::{ReadOptions, StreamReader};
 
-use super::world::{DISKS, Format, Saving, TAG, World, memory_of, recover, soon};
+use super::world::{DISKS, Format, Saving, TAG, World, memory_of, qmp, recover, soon};
+use crate::opened::added_nodes;
 
 /// What came of a call that was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +87,9 @@ pub(super) fn save(
         files.join(format!("{letter}{}", if is_moved { "-1" } else { "" }))
     });
     assert_eq!(world.configured(domain), active);
+    // QEMU has open what is in use, and nothing else of the save.
+    let moved = active.iter().filter(|image| image.to_string_lossy().ends_with("-1")).count();
+    assert_eq!(added_nodes(&qmp(world.path(), domain)).len(), moved);
     world.runs_on(domain);
     world.end(domain, &active);
     let tags = if is_completed && saving.inside { vec![TAG.to_owned()] } else { vec![] };
