@@ -17,7 +17,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         "--bins",
     ]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
-    let mut lab = Command::new(root().join(target).join("debug/domkeep-lab"));
+    let mut lab = Command::new(root().join(target).join(profile).join("domkeep-lab"));
     lab.args(arguments).current_dir(root());
     execute(lab)
 }

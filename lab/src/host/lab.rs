@@ -122,6 +122,9 @@ fn time_up(booted: bool) -> String {
 fn show_consoles(directory: &Path) {
     let Ok(consoles) = fs::read_dir(directory) else { return };
     for console in consoles.filter_map(Result::ok).map(|entry| entry.path()) {
+        if !console.file_name().is_some_and(|name| name.to_string_lossy().starts_with("guest-")) {
+            continue; // of the hypervisor, which xenconsoled keeps too
+        }
         let text = fs::read(&console).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().collect();

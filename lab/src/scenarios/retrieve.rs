@@ -41,6 +41,7 @@ fn run(host: &mut Host) -> Result<(), Failure> {
     let guest = save_and_restore(host, guest)?;
     killed_attach(host, &guest)?;
     other_spelling(host, &guest)?;
+    unreadable_device(host, &guest)?;
     times(host)?;
     lost_template(host, &guest)?;
     guest.ticks_on()?;
@@ -151,7 +152,7 @@ fn killed_attach(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     check_like_xl(host, guest, "after it was detached by force")
 }
 
-/// libxl compares names of disks as text, and loses one that its template spells as a number.
+/// A disk may be named by its number.
 fn other_spelling(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     const XVDE: &str = "51776";
     let image = host.raw_image("number", 16)?;
@@ -160,13 +161,33 @@ fn other_spelling(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     guest.wait_for_devices("the disk named by number", |devices| devices.contains("xvde"))?;
     let ours = disks(&host.domkeep_config(guest.domid())?);
     host.check(
-        &format!("domkeep lists a disk that its template spells as a number: {ours:?}"),
+        &format!("domkeep lists a disk that is named by number: {ours:?}"),
         ours.iter().any(|vdev| vdev == XVDE),
     )?;
-    let theirs = disks(&host.xl_config(guest.domid())?);
-    host.step(&format!("xl lists {theirs:?}"));
+    check_like_xl(host, guest, "with a disk that is named by number")?;
     host.xl(&["block-detach", guest.name(), "xvde"])?;
     guest.wait_for_devices("it to go", |devices| !devices.contains("xvde")).map(drop)
+}
+
+/// libxl drops a whole class of devices, and succeeds, if it cannot read one of them.
+fn unreadable_device(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
+    let before = macs(&host.domkeep_config(guest.domid())?);
+    let node = format!("/libxl/{}/device/vif/0/mac", guest.domid()).parse()?;
+    host.xenstore()?.write(&node, b"nonsense")?;
+    let theirs = macs(&host.xl_config(guest.domid())?);
+    host.step(&format!("xl lists the interfaces {theirs:?}"));
+    let retrieved = host.retrieve(guest.domid())?;
+    host.check_equal(
+        "domkeep keeps an interface whose nodes cannot be read",
+        &macs(&retrieved["config"]),
+        &before,
+    )?;
+    let devices = retrieved["report"]["devices"].as_array().cloned().unwrap_or_default();
+    let told =
+        devices.iter().any(|device| device["class"] == "nic" && device["problems"].is_array());
+    host.check("and says what it could not read", told)?;
+    host.xenstore()?.write(&node, MAC.as_bytes())?;
+    check_like_xl(host, guest, "after the nodes were mended")
 }
 
 /// Without a template xl leaves the domain out. Domkeep builds the answer from Xenstore, and says so.
@@ -184,10 +205,6 @@ fn lost_template(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     ));
     let ours = host.domkeep_config(guest.domid())?;
     host.check_equal("a guest without a template has its disks", &disks(&ours), &disks(&before))?;
-    let macs = |config: &Value| -> Vec<String> {
-        let nics = config["nics"].as_array().map(Vec::as_slice).unwrap_or_default();
-        nics.iter().map(|nic| nic["mac"].to_string()).collect()
-    };
     host.check_equal("and its interfaces", &macs(&ours), &macs(&before))?;
     for (part, key) in [("c_info", "name"), ("c_info", "uuid"), ("b_info", "target_memkb")] {
         host.check_equal(&format!("and its {key}"), &ours[part][key], &before[part][key])?;
@@ -195,7 +212,7 @@ fn lost_template(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     let report = host.retrieve(guest.domid())?;
     host.check_equal(
         "and the report says that the template is missing",
-        &report["report"]["template"],
+        &report["report"]["template"]["template"],
         &Value::from("missing"),
     )
 }
@@ -223,6 +240,11 @@ pub(super) fn times(host: &mut Host) -> Result<(), Failure> {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+fn macs(config: &Value) -> Vec<String> {
+    let nics = config["nics"].as_array().map(Vec::as_slice).unwrap_or_default();
+    nics.iter().map(|nic| nic["mac"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 fn disks(config: &Value) -> Vec<String> {
