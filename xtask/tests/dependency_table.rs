@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xenstore-migration", &["xenstore-proto"]),
     ("libxl-config", &["xsclient"]),
     ("snapshot", &["libxl-config", "xsclient", "xenstore-migration"]),
+    ("libxl-control", &["snapshot", "libxl-config", "xsclient"]),
     ("stock-xenstore", &[]),
     ("domkeep", LIBRARIES),
     ("domkeep-bench", LIBRARIES_AND_PEERS),
@@ -22,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 const LIBRARIES: &[&str] =
-    &["xenstore-proto", "xsclient", "xenstored", "xenstore-migration", "libxl-config", "snapshot"];
+    &["xenstore-proto", "xsclient", "xenstored", "xenstore-migration", "libxl-config", "snapshot", "libxl-control"];
 
 const LIBRARIES_AND_PEERS: &[&str] = &[
     "xenstore-proto",
