@@ -1,0 +1,5 @@
+//! Runs one scenario on the host.
+
+#![forbid(unsafe_code)]
+
+fn main() {}
