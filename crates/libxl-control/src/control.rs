@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::fs;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -98,7 +101,9 @@ impl Libxl {
             Some(path) => LibraryAt::File(path.into()),
             None => LibraryAt::Host,
         };
-        let opened = Self::open(LibxlOptions { library, ..LibxlOptions::default() })?;
+        let path = needs.environment.get("XENSTORED_PATH");
+        let xenstore = path.map_or(Endpoint::Search, |path| endpoint(path.as_ref()));
+        let opened = Self::open(LibxlOptions { library, xenstore })?;
         let asked = Arc::clone(&opened.asked);
         let heard = move || *lock(&asked) = Some(Instant::now());
         let deadline = Instant::now() + OPEN_LIMIT;
@@ -240,6 +245,12 @@ impl Libxl {
             (Ok(()), Ok(None)) => Err(failed(state, Refusal::NoSuchDomain.into())),
         }
     }
+}
+
+/// As the search takes that variable.
+fn endpoint(path: &Path) -> Endpoint {
+    let device = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device());
+    if device { Endpoint::Xenbus(path.into()) } else { Endpoint::UnixSocket(path.into()) }
 }
 
 fn state_of(view: Option<&DomainView>) -> DomainState {
@@ -471,7 +482,11 @@ impl DomainControl for Libxl {
         let variables =
             ["XENSTORED_PATH", "XENSTORED_RUNDIR", "LD_LIBRARY_PATH", "LIBXL_SAVE_HELPER"];
         let set = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
-        let environment: BTreeMap<_, _> = variables.iter().filter_map(|name| set(name)).collect();
+        let mut environment: BTreeMap<_, _> =
+            variables.iter().filter_map(|name| set(name)).collect();
+        if let Some(path) = self.store.path() {
+            environment.insert("XENSTORED_PATH".to_owned(), path.to_str()?.to_owned());
+        }
         Some(GuardianNeeds {
             control: CONTROL_NAME.to_owned(),
             address,

@@ -1,6 +1,7 @@
 //! What Xenstore holds of domains that libxl does not tell, or not truly: names, kinds, and requests to suspend.
 
 use std::ops::ControlFlow;
+use std::path::Path as FsPath;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,14 @@ pub(crate) enum Withdrawn {
 impl Store {
     pub(crate) fn new(endpoint: Endpoint) -> Self {
         Self { endpoint, client: Mutex::new(None) }
+    }
+
+    /// The socket or device, if it is not searched for.
+    pub(crate) fn path(&self) -> Option<&FsPath> {
+        match &self.endpoint {
+            Endpoint::UnixSocket(path) | Endpoint::Xenbus(path) => Some(path),
+            Endpoint::Search => None,
+        }
     }
 
     fn connect(&self, deadline: Instant) -> Result<Client, OpenError> {
