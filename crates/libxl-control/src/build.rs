@@ -58,6 +58,7 @@ impl Libxl {
             .map_err(|source| nothing(BuildFailure::Stream { source }))?;
         let text = wanted.text;
         let ran = self.pool.run(until, move |context| Ok(context.restore(&text, theirs.as_fd())));
+        let stopped = ran.stopped;
         let reason = match outcome(ran) {
             Ok((Restored::Domain { domid }, _)) => {
                 match self.built(domid, &wanted.name, configuration) {
@@ -66,9 +67,9 @@ impl Libxl {
                 }
             }
             Ok((Restored::NotAConfiguration { rc }, log)) => Unbuildable::Libxl { rc, log }.into(),
+            // What was told to stop says that it failed, not that it was aborted.
             Ok((Restored::Failed { rc }, log)) => {
-                // What was told to stop says here that it failed.
-                explain(rc, log)
+                stopped.map_or_else(|| explain(rc, log), |stop| Failing::from(stop).into())
             }
             Err(failing) => failing.into(),
         };

@@ -121,7 +121,7 @@ impl Libxl {
         deadline: Instant,
         question: impl FnOnce(&Context) -> Result<T, Rc> + Send + 'static,
     ) -> Result<T, Failing> {
-        outcome(self.pool.run(deadline.into(), question)).map(|(value, _)| value)
+        outcome(self.pool.ask(deadline.into(), question)).map(|(value, _)| value)
     }
 
     fn look(&self, domid: DomId, deadline: Instant) -> Result<Option<DomainView>, Failing> {
@@ -209,10 +209,11 @@ impl Libxl {
         deadline: Instant,
         call: impl FnOnce(&Context) -> Rc + Send + 'static,
     ) -> Result<(), Failing> {
-        self.ask(deadline, move |context| match call(context) {
+        let ran = self.pool.run(deadline.into(), move |context| match call(context) {
             0 => Ok(()),
             rc => Err(rc),
-        })
+        });
+        outcome(ran).map(|_| ())
     }
 
     /// A call on a domain that is meant, whose outcome is what is found afterwards.

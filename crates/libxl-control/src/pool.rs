@@ -18,6 +18,8 @@ use crate::ffi::{Context, ContextError, Library};
 
 /// How long a call may take to end after it was told to. What does not end by then is left to itself.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// The same for a question, which nothing can abort and which changes nothing.
+const QUESTION_STOP_LIMIT: Duration = Duration::from_secs(1);
 /// An abort that came before the operation had begun was for nothing: it is repeated.
 const ABORT_AGAIN: Duration = Duration::from_millis(100);
 /// More contexts than calls that usually go on at a time are not kept.
@@ -94,10 +96,28 @@ impl Pool {
         self.run(until, |_| ()).end
     }
 
+    /// Asks something. When the time is over, nobody waits for the answer any more.
+    pub(crate) fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        until: Until<'_>,
+        question: impl FnOnce(&Context) -> T + Send + 'static,
+    ) -> Ran<T> {
+        self.run_stopping(until, QUESTION_STOP_LIMIT, question)
+    }
+
     /// Makes a call. When its time is over, or it is cancelled, what it waits for in libxl is aborted.
     pub(crate) fn run<T: Send + 'static>(
         self: &Arc<Self>,
         until: Until<'_>,
+        work: impl FnOnce(&Context) -> T + Send + 'static,
+    ) -> Ran<T> {
+        self.run_stopping(until, STOP_LIMIT, work)
+    }
+
+    fn run_stopping<T: Send + 'static>(
+        self: &Arc<Self>,
+        until: Until<'_>,
+        stop_limit: Duration,
         work: impl FnOnce(&Context) -> T + Send + 'static,
     ) -> Ran<T> {
         let ended = match eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) {
@@ -117,7 +137,7 @@ impl Pool {
         let stopped = wait_until_stopped(&call.ended, until);
         let in_time = match stopped {
             None => true,
-            Some(_) => stop(&call),
+            Some(_) => stop(&call, stop_limit),
         };
         let end = match lock(&call.result).take() {
             Some(Ok((value, log))) => End::Done { value, log },
@@ -175,7 +195,7 @@ fn wait_until_stopped(ended: &OwnedFd, until: Until<'_>) -> Option<Stop> {
 }
 
 /// Aborts until the call has ended; whether it has.
-fn stop<T: Send + 'static>(call: &Arc<Call<T>>) -> bool {
+fn stop<T: Send + 'static>(call: &Arc<Call<T>>, limit: Duration) -> bool {
     let theirs = Arc::clone(call);
     // Aborting takes the context's lock, which an operation that hangs may hold.
     let abort = move || {
@@ -190,7 +210,7 @@ fn stop<T: Send + 'static>(call: &Arc<Call<T>>) -> bool {
     if let Err(error) = thread::Builder::new().name("libxl abort".into()).spawn(abort) {
         tracing::warn!(%error, "libxl cannot be told to abort");
     }
-    wait(&[PollFd::new(&call.ended, PollFlags::IN)], Some(Instant::now() + STOP_LIMIT))
+    wait(&[PollFd::new(&call.ended, PollFlags::IN)], Some(Instant::now() + limit))
 }
 
 /// Whether one of them became readable before a deadline.
