@@ -78,7 +78,9 @@ fn judge_stream(held: &[Option<u64>]) -> Result<u64, String> {
         // The slot that is written next may be torn.
         let torn_next = found.is_none() && number % slots == (last + 1) % slots;
         if found != Some(number) && !torn_next {
-            return Err(format!("write {last} is there, and where {number} should be is {found:?}"));
+            return Err(format!(
+                "write {last} is there, and where {number} should be is {found:?}"
+            ));
         }
     }
     Ok(last)

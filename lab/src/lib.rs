@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blocks;
+pub mod dom0;
 pub mod guest;
 pub mod host;
 pub mod report;

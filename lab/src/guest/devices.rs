@@ -18,7 +18,10 @@ pub(super) fn list() -> Answer {
     }
     for name in names("/sys/class/net")? {
         if name != "lo" {
-            found.push(format!("net {name} {}", attribute(&format!("/sys/class/net/{name}/address"))));
+            found.push(format!(
+                "net {name} {}",
+                attribute(&format!("/sys/class/net/{name}/address"))
+            ));
         }
     }
     Ok(found.join("\n"))

@@ -42,7 +42,9 @@ pub(super) fn fill(device: &str, seed: u64, start: u64, count: u64) -> Answer {
 pub(super) fn verify(device: &str, seed: u64, start: u64, count: u64) -> Answer {
     match first_difference(&open(device)?, seed, start, count)? {
         None => Ok(String::new()),
-        Some(block) => Err(format!("block {block} of {device} does not hold pattern {seed}").into()),
+        Some(block) => {
+            Err(format!("block {block} of {device} does not hold pattern {seed}").into())
+        }
     }
 }
 

@@ -79,7 +79,7 @@ fn outcome(share: &Path, ended: bool) -> Ended {
 
 /// Fills the share, and what is beside it.
 fn prepare(image: &Image, share: &Path, job: &Job<'_>) -> Result<(), LabError> {
-    for directory in ["bin", "guest", "logs/xen/console"] {
+    for directory in ["bin", "guest", "logs/xen", "logs/console"] {
         let directory = share.join(directory);
         fs::create_dir_all(&directory).map_err(LabError::file(&directory))?;
     }

@@ -38,8 +38,7 @@ pub(super) fn of_guest(image: &Image, program: &Path) -> Result<Vec<u8>, LabErro
     archive.directory("lib");
     archive.directory("lib/x86_64-linux-gnu");
     let libraries = image.libraries();
-    archive
-        .file("lib64/ld-linux-x86-64.so.2", &read(&libraries.join("ld-linux-x86-64.so.2"))?);
+    archive.file("lib64/ld-linux-x86-64.so.2", &read(&libraries.join("ld-linux-x86-64.so.2"))?);
     for library in LIBRARIES {
         let file = format!("lib/x86_64-linux-gnu/{library}");
         archive.file(&file, &read(&libraries.join(library))?);

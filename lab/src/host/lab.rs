@@ -57,11 +57,12 @@ impl Lab {
         let ended = self.boot(&share, &script, scenario.limit)?;
         let report = judge(scenario.name, &share, &ended, before.elapsed());
         let file = share.join(report::FILE);
-        let text = serde_json::to_string_pretty(&report).expect("a report holds strings and numbers");
+        let text =
+            serde_json::to_string_pretty(&report).expect("a report holds strings and numbers");
         fs::write(&file, text + "\n").map_err(LabError::file(&file))?;
         if let Outcome::Failed(reason) = &report.outcome {
             println!("lab: {} failed: {reason}", scenario.name);
-            show_consoles(&share.join("logs/xen/console"));
+            show_consoles(&share.join("logs/console"));
             println!("lab: logs and consoles are in {}", share.join("logs").display());
         }
         Ok(report)
@@ -145,8 +146,7 @@ mod tests {
         judge("smoke", share.path(), ended, TOOK).outcome
     }
 
-    const PASSED: &str =
-        r#"{"scenario":"smoke","outcome":"passed","seconds":1.5,"checks":["a"],"figures":{"x":2.0}}"#;
+    const PASSED: &str = r#"{"scenario":"smoke","outcome":"passed","seconds":1.5,"checks":["a"],"figures":{"x":2.0}}"#;
 
     #[test]
     fn a_report_is_believed_only_if_its_program_and_host_ended_well() {
