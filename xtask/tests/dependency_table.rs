@@ -33,6 +33,7 @@ const LIBRARIES_AND_PEERS: &[&str] = &[
     "xenstore-migration",
     "libxl-config",
     "snapshot",
+    "libxl-control",
     "stock-xenstore",
 ];
 

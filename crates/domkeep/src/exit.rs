@@ -10,7 +10,7 @@ use libxl_config::retrieve::RetrieveError;
 use libxl_config::template::{
     CreateError, ListError, LoadError, OpenDirError, OpenStoreError, StoreFault, TextError,
 };
-use libxl_control::LoadError;
+use libxl_control::LoadError as LoadLibxlError;
 use snapshot::CompleteFileError;
 use snapshot::control::{ChangeError, ChangeFailure, QueryError};
 use snapshot::simulated::{CallError, OperatorError};
@@ -133,7 +133,7 @@ pub(crate) enum CommandError {
     #[error("no simulated domain is {which}")]
     NoSimulatedDomain { which: String },
     #[error(transparent)]
-    Libxl(#[from] LoadError),
+    Libxl(#[from] LoadLibxlError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error("cannot wait for signals")]
