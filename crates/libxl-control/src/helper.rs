@@ -14,7 +14,7 @@ use crate::pool::wait;
 
 /// The name of the program's file.
 const PROGRAM: &[u8] = b"libxl-save-helper";
-/// What it is told when it saves; then follow the number of a descriptor, and the domid.
+/// What it is told when it saves; then follow the numbers of two descriptors, the stream's and that of an answer, and the domid.
 const SAVES: &[u8] = b"--save-domain";
 
 /// A helper that streams a domain's memory now.
@@ -55,7 +55,7 @@ fn saves(command_line: &[u8], domid: DomId) -> Option<()> {
     let program = words.next()?;
     let is_helper = program.rsplit(|octet| *octet == b'/').next() == Some(PROGRAM);
     let saves = words.next() == Some(SAVES);
-    let _descriptor = words.next()?;
+    let _descriptors = (words.next()?, words.next()?);
     let of = str::from_utf8(words.next()?).ok()?.parse() == Ok(domid.get());
     (is_helper && saves && of).then_some(())
 }
@@ -69,11 +69,11 @@ mod tests {
         let line = |text: &str| text.replace(' ', "\0").into_bytes();
         let helper = "/usr/lib/xen-4.17/bin/libxl-save-helper";
         let seven = |text: &str| saves(&line(text), DomId::new(7)).is_some();
-        assert!(seven(&format!("{helper} --save-domain 10 7 0 4 0 ")));
-        assert!(!seven(&format!("{helper} --save-domain 7 8 0 4 0 ")));
-        assert!(!seven(&format!("{helper} --restore-domain 10 7 0 4 0 ")));
-        assert!(!seven(&format!("{helper}-2 --save-domain 10 7 ")));
+        assert!(seven(&format!("{helper} --save-domain 24 14 7 0 136 0 ")));
+        assert!(!seven(&format!("{helper} --save-domain 7 7 8 0 136 0 ")));
+        assert!(!seven(&format!("{helper} --restore-domain 24 14 7 0 136 0 ")));
+        assert!(!seven(&format!("{helper}-2 --save-domain 24 14 7 ")));
         assert!(!seven(""));
-        assert!(!seven(&format!("{helper} --save-domain 10")));
+        assert!(!seven(&format!("{helper} --save-domain 24 14")));
     }
 }
