@@ -173,7 +173,8 @@ impl Libxl {
             Ok(Some(view)) if view.identity == *domain => Ok(view),
             Ok(Some(view)) => Err(gone(Refusal::AnotherDomain { found: view.identity.uuid })),
             Ok(None) => Err(gone(Refusal::NoSuchDomain)),
-            Err(failing) => Err(Refused { state: None, why: Why::Failing(failing) }),
+            // It may only have been too late to ask.
+            Err(failing) => Err(Refused { state: self.found(domain), why: Why::Failing(failing) }),
         }
     }
 

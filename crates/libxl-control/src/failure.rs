@@ -30,6 +30,10 @@ fn logged(log: &str) -> String {
 }
 
 impl LibxlFailure {
+    pub(crate) fn is_guest_timed_out(&self) -> bool {
+        matches!(self, Self::Rc { rc: rc::GUEST_TIMED_OUT, .. })
+    }
+
     pub(crate) fn of_end<T>(end: End<T>) -> Self {
         match end {
             End::NoContext(error) => error.into(),

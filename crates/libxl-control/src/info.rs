@@ -7,9 +7,10 @@ use snapshot::control::{DomainIdentity, DomainKind, DomainState, ShutdownReason}
 use uuid::Uuid;
 use xsclient::DomId;
 
-/// Of a `libxl_dominfo`, what is needed here. A flag that is not set is not there.
+/// Of a `libxl_dominfo`, what is needed here. A flag that is not set is not there, nor is the uuid of domain 0, which is nil.
 #[derive(Debug, Deserialize)]
 pub(crate) struct DomInfo {
+    #[serde(default)]
     uuid: Uuid,
     #[serde(default)]
     domid: u32,
@@ -140,6 +141,12 @@ mod tests {
         let crash = DomainState::ShutDown(ShutdownReason::Crash);
         check(", \"shutdown\": true, \"shutdown_reason\": \"crash\"", crash);
         check(", \"shutdown\": true", DomainState::ShutDown(ShutdownReason::PowerOff));
+    }
+
+    #[test]
+    fn the_control_domain_has_no_uuid() {
+        let info = DomInfo::read("{ \"running\": true, \"domain_type\": \"pv\" }").unwrap();
+        assert_eq!(info.identity(), Some(DomainIdentity::new(DomId::DOM0, Uuid::nil())));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Libxl {
         let answered = outcome(ran);
         let state = match self.found(domain) {
             // libxl's answer does not say that the guest will not suspend after all.
-            Some(DomainState::Running) => self.call_off(domain, answered.is_err()),
+            Some(DomainState::Running) => self.call_off(domain, may_be_late(&answered)),
             state => state,
         };
         let why = match (answered, state) {
@@ -83,10 +83,10 @@ impl Libxl {
 
     /// Takes the request back. If the guest has seen it already, it is given the time to suspend: what is told of it afterwards
     /// has to stay true.
-    fn call_off(&self, domain: &DomainIdentity, has_failed: bool) -> Option<DomainState> {
+    fn call_off(&self, domain: &DomainIdentity, may_be_late: bool) -> Option<DomainState> {
         let withdrawn = self.store.withdraw(domain.domid, Instant::now() + LOOK_LIMIT);
         match withdrawn {
-            Ok(Withdrawn::NotThere) if has_failed => {
+            Ok(Withdrawn::NotThere) if may_be_late => {
                 let until = Instant::now() + LATE_LIMIT;
                 let late = self.store.await_change(domain.domid, until, || {
                     Ok::<_, Failing>(match self.found(domain) {
@@ -105,6 +105,13 @@ impl Libxl {
         }
         self.found(domain)
     }
+}
+
+/// Whether the guest may have seen a request that libxl has not taken back: not if libxl has waited for it in vain.
+fn may_be_late<T>(answered: &Result<T, Failing>) -> bool {
+    let timed_out = LibxlFailure::is_guest_timed_out;
+    !matches!(answered, Ok(_))
+        && !matches!(answered, Err(Failing::Libxl(failure)) if timed_out(failure))
 }
 
 /// What a number means for a domain that was found so.

@@ -65,10 +65,10 @@ fn text(failure: Failure) -> Cause {
 
 fn conformance(host: &mut Host, kind: fn(&str) -> GuestConfig) -> Result<(), Failure> {
     let began = Instant::now();
-    let mut world = Xen { host, libxl: libxl()?, kind, known: Vec::new(), copies: Vec::new(), made: 0 };
+    let mut world =
+        Xen { host, libxl: libxl()?, kind, known: Vec::new(), copies: Vec::new(), made: 0 };
     for (name, check) in CHECKS {
-        check(&mut world)
-            .map_err(|problem| Failure::because(format!("{name}: {problem}")))?;
+        check(&mut world).map_err(|problem| Failure::because(format!("{name}: {problem}")))?;
         world.host.check(name, true)?;
         world.end_check()?;
     }
@@ -200,8 +200,13 @@ impl World for Xen<'_> {
             // A guest that started anew would come there too.
             let printed = known.guest.console().text().map_err(text)?;
             let first = printed.lines().find_map(|line| line.trim().strip_prefix("tick "));
-            if first.and_then(|tick| tick.parse::<u64>().ok()).is_none_or(|tick| tick <= known.base) {
-                return Err(format!("the copy began with tick {first:?}, not after {}", known.base).into());
+            if first.and_then(|tick| tick.parse::<u64>().ok()).is_none_or(|tick| tick <= known.base)
+            {
+                return Err(format!(
+                    "the copy began with tick {first:?}, not after {}",
+                    known.base
+                )
+                .into());
             }
         }
         Ok(())
@@ -292,7 +297,8 @@ fn hypervisor_view(host: &mut Host, libxl: &Libxl, guest: &Guest) -> Result<(), 
     host.check_equal("the scheduler's weight is the live one", &known.sched_params.weight, &300)?;
     host.check_equal("the uuid is the handle", &known.uuid, &identity(libxl, guest)?.uuid)?;
     let theirs = host.xl_config(guest.domid())?;
-    let ours = serde_json::from_str(&known.sched_params.to_value().to_text(libxl_config::Layout::Yajl))?;
+    let ours =
+        serde_json::from_str(&known.sched_params.to_value().to_text(libxl_config::Layout::Yajl))?;
     host.check_same("scheduler parameters are xl's", &ours, &theirs["b_info"]["sched_params"])?;
     let config = host.domkeep_config(guest.domid())?;
     host.check_same("and in `domkeep list -l`", &config, &theirs)
@@ -319,7 +325,10 @@ fn helper(host: &mut Host, libxl: &Libxl, guest: &Guest) -> Result<(), Failure> 
         host.step(&format!("a helper runs: {line}"));
     }
     let settled = libxl.settled(&domain, Instant::now() + Duration::from_secs(2));
-    host.check(&format!("a suspended domain that is streamed has not settled: {settled:?}"), settled.is_err())?;
+    host.check(
+        &format!("a suspended domain that is streamed has not settled: {settled:?}"),
+        settled.is_err(),
+    )?;
     let resumed = libxl.resume(&domain, Instant::now() + Duration::from_secs(2));
     host.check(&format!("and is not resumed: {resumed:?}"), resumed.is_err())?;
     cancel.cancel();
@@ -370,7 +379,8 @@ fn live(host: &mut Host, libxl: &Libxl, guest: &Guest, works: bool) -> Result<()
 
 /// It never answers. libxl waits for a minute, and then says 0.
 fn deaf(host: &mut Host, libxl: &Libxl) -> Result<(), Failure> {
-    let config = GuestConfig::pv("deaf").text().replace("console=hvc0", &format!("console=hvc0 {DEAF}"));
+    let config =
+        GuestConfig::pv("deaf").text().replace("console=hvc0", &format!("console=hvc0 {DEAF}"));
     let file = host.work().join("deaf.cfg");
     fs::write(&file, config)?;
     host.xl(&["create", "-q", &file.to_string_lossy()])?;
@@ -380,10 +390,11 @@ fn deaf(host: &mut Host, libxl: &Libxl) -> Result<(), Failure> {
     let request: Path = format!("/local/domain/{}/control/shutdown", guest.domid()).parse()?;
     let mut client = host.xenstore()?;
     let mut asked = || -> Result<String, Failure> {
-        Ok(String::from_utf8_lossy(&client.read_optional(&request)?.unwrap_or_default()).into_owned())
+        Ok(String::from_utf8_lossy(&client.read_optional(&request)?.unwrap_or_default())
+            .into_owned())
     };
 
-    let until = Until::deadline(Instant::now() + Duration::from_secs(3));
+    let until = Until::deadline(Instant::now() + Duration::from_secs(20));
     let failed = libxl.suspend_only(&domain, until);
     let in_time = matches!(&failed, Err(error) if matches!(error.reason, SuspendFailure::DeadlinePassed)
         && error.state == Some(DomainState::Running));

@@ -131,7 +131,8 @@ fn the_overlay_is_known(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     let ours = host.domkeep_config(guest.domid())?;
     host.check_same("xl and domkeep list the same configuration after the pivot", &ours, &theirs)?;
     let disks = ours["disks"].as_array().cloned().unwrap_or_default();
-    let image = disks.iter().find(|disk| disk["vdev"] == "xvdb").map(|disk| disk["pdev_path"].clone());
+    let image =
+        disks.iter().find(|disk| disk["vdev"] == "xvdb").map(|disk| disk["pdev_path"].clone());
     host.check_equal("the disk is in its overlay", &image, &Some("/lab/work/cow-1.qcow2".into()))
 }
 
@@ -199,7 +200,10 @@ fn same_uuid(host: &mut Host) -> Result<(), Failure> {
     let before = domains(host)?;
     let ran = restore(host, "same-uuid", &["--as-name", "web-3"])?.status_is(1)?;
     let told = format!("{}{}", ran.stdout, ran.stderr);
-    host.check(&format!("a second domain with the same uuid is refused: {told}"), told.contains("uuid"))?;
+    host.check(
+        &format!("a second domain with the same uuid is refused: {told}"),
+        told.contains("uuid"),
+    )?;
     host.check_equal("and none is there", &domains(host)?, &before)
 }
 

@@ -86,9 +86,13 @@ fn kill_at(host: &mut Host, guest: &Guest, moment: Moment, number: usize) -> Res
     guest.ticks_on()?;
     let took = killed.elapsed().as_secs_f64();
     host.figure(&format!("killed at {moment:?}: seconds until two more ticks"), took);
-    let recovered = host.domkeep_json(&["snapshot", "recover", &journal, "--manifest", &at("recovered")])?;
+    let recovered =
+        host.domkeep_json(&["snapshot", "recover", &journal, "--manifest", &at("recovered")])?;
     host.check(
-        &format!("killed at {moment:?}, the guest runs on, and the save is {}", recovered["recovered"]),
+        &format!(
+            "killed at {moment:?}, the guest runs on, and the save is {}",
+            recovered["recovered"]
+        ),
         ["nothing-done", "rolled-back", "saved"]
             .iter()
             .any(|word| recovered["recovered"] == *word || recovered.get("id").is_some()),

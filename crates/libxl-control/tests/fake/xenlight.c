@@ -345,15 +345,18 @@ static const char *const reasons[] = { "poweroff", "reboot", "suspend", "crash" 
 
 EXPORT char *libxl_dominfo_to_json(void *c, dominfo *p)
 {
-	char *text = NULL, uuid[37];
+	char *text = NULL, identity[100] = "";
 	const uint8_t *u = p->uuid;
 	(void)c;
-	snprintf(uuid, sizeof(uuid),
-		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
-		 u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
-		 u[15]);
-	if (asprintf(&text, "{\n  \"uuid\": \"%s\",\n  \"domid\": %u,\n  \"ssid_label\": \"%s\"%s%s%s%s%s%s%s\n}\n",
-		     uuid, p->domid, p->label, p->running ? ",\n  \"running\": true" : "",
+	/* What is as it is by default is left out: domain 0 has neither uuid nor number. */
+	if (p->domid)
+		snprintf(identity, sizeof(identity),
+			 "\"uuid\": \"%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\",\n"
+			 "  \"domid\": %u,\n  ",
+			 u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11],
+			 u[12], u[13], u[14], u[15], p->domid);
+	if (asprintf(&text, "{\n  %s\"ssid_label\": \"%s\"%s%s%s%s%s%s%s\n}\n", identity, p->label,
+		     p->running ? ",\n  \"running\": true" : "",
 		     p->paused ? ",\n  \"paused\": true" : "",
 		     p->shutdown ? ",\n  \"shutdown\": true" : "",
 		     p->dying ? ",\n  \"dying\": true" : "",
