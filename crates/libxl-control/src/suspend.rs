@@ -109,9 +109,11 @@ impl Libxl {
 
 /// Whether the guest may have seen a request that libxl has not taken back: not if libxl has waited for it in vain.
 fn may_be_late<T>(answered: &Result<T, Failing>) -> bool {
-    let timed_out = LibxlFailure::is_guest_timed_out;
-    !matches!(answered, Ok(_))
-        && !matches!(answered, Err(Failing::Libxl(failure)) if timed_out(failure))
+    match answered {
+        Ok(_) => false,
+        Err(Failing::Libxl(failure)) => !failure.is_guest_timed_out(),
+        Err(_) => true,
+    }
 }
 
 /// What a number means for a domain that was found so.

@@ -22,7 +22,7 @@ pub(super) fn open(
         HypervisorChoice::Auto if *places.endpoint() != Endpoint::Search || !is_xen_host() => {
             Ok(None)
         }
-        HypervisorChoice::Auto => Ok(load(places).inspect_err(|error| tell(error)).ok()),
+        HypervisorChoice::Auto => Ok(load(places).inspect_err(tell).ok()),
     }
 }
 
