@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xenstore-migration", &["xenstore-proto"]),
     ("libxl-config", &["xsclient"]),
     ("snapshot", &["libxl-config", "xsclient", "xenstore-migration"]),
+    ("libxl-control", &["snapshot", "libxl-config", "xsclient"]),
     ("stock-xenstore", &[]),
     ("domkeep", LIBRARIES),
     ("domkeep-bench", LIBRARIES_AND_PEERS),
@@ -23,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 const LIBRARIES: &[&str] =
-    &["xenstore-proto", "xsclient", "xenstored", "xenstore-migration", "libxl-config", "snapshot"];
+    &["xenstore-proto", "xsclient", "xenstored", "xenstore-migration", "libxl-config", "snapshot", "libxl-control"];
 
 const LIBRARIES_AND_PEERS: &[&str] = &[
     "xenstore-proto",
@@ -32,6 +33,7 @@ const LIBRARIES_AND_PEERS: &[&str] = &[
     "xenstore-migration",
     "libxl-config",
     "snapshot",
+    "libxl-control",
     "stock-xenstore",
 ];
 

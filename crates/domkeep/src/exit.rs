@@ -10,6 +10,7 @@ use libxl_config::retrieve::RetrieveError;
 use libxl_config::template::{
     CreateError, ListError, LoadError, OpenDirError, OpenStoreError, StoreFault, TextError,
 };
+use libxl_control::LoadError as LoadLibxlError;
 use snapshot::CompleteFileError;
 use snapshot::control::{ChangeError, ChangeFailure, QueryError};
 use snapshot::simulated::{CallError, OperatorError};
@@ -131,6 +132,8 @@ pub(crate) enum CommandError {
     Change(#[from] ChangeError),
     #[error("no simulated domain is {which}")]
     NoSimulatedDomain { which: String },
+    #[error(transparent)]
+    Libxl(#[from] LoadLibxlError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error("cannot wait for signals")]
@@ -266,7 +269,8 @@ impl CommandError {
             Self::NoSimulatedDomain { .. } => "`domkeep simulate list HOST` shows the domains",
             Self::SimulatedHostRuns { .. } => "use that host, or another directory",
             Self::Operator(error) if error.source.is::<CallError>() => START_A_HOST,
-            Self::Domains(_) => START_A_HOST,
+            Self::Domains(error) if is_of_simulated_host(error) => START_A_HOST,
+            Self::Libxl(error) => return Some(error.advice()),
             Self::SeveralOfThatName { .. } => "give the id instead of the name",
             Self::SeveralTemplates { .. } => "give the uuid instead of the id",
             Self::Userdata(_) | Self::Sled(_) => {
@@ -308,6 +312,10 @@ impl CommandError {
 }
 
 const START_A_HOST: &str = "start one with `domkeep simulate serve DIR`; its socket is DIR/host";
+
+fn is_of_simulated_host(error: &QueryError) -> bool {
+    matches!(error, QueryError::Hypervisor { source, .. } if source.is::<CallError>())
+}
 
 /// What the server refuses is an answer; that it gives none is not.
 fn exit_of(error: &OperationError) -> Exit {

@@ -37,6 +37,20 @@ impl Console {
         Console { file: Path::new(DIRECTORY).join(format!("guest-{name}.log")), start: 0 }
     }
 
+    /// Of the newest guest whose name began so.
+    pub(super) fn of_temporary(beginning: &str) -> Result<Console, Failure> {
+        let beginning = format!("guest-{beginning}");
+        let mut newest = None;
+        for entry in fs::read_dir(DIRECTORY)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&beginning) {
+                newest = newest.max(Some((entry.metadata()?.modified()?, entry.path())));
+            }
+        }
+        let none = || Failure::because(format!("no console is called {beginning}..."));
+        newest.map(|(_, file)| Console { file, start: 0 }).ok_or_else(none)
+    }
+
     /// All that the guest has printed.
     pub fn text(&self) -> Result<String, Failure> {
         match fs::read(&self.file) {

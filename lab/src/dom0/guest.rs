@@ -141,6 +141,13 @@ impl Guest {
         Ok(Guest { name: name.to_owned(), domid, console: Console::of(name), ours: true })
     }
 
+    /// A domain that Domkeep has restored: it was built under a temporary name, by which its console is called.
+    pub fn adopt_restored(name: &str) -> Result<Guest, Failure> {
+        let domid = domid_of(name)?;
+        let console = Console::of_temporary(&format!("{name}--restoring-"))?;
+        Ok(Guest { name: name.to_owned(), domid, console, ours: true })
+    }
+
     /// Its name when it was created or adopted.
     pub fn name(&self) -> &str {
         &self.name

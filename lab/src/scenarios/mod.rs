@@ -1,8 +1,11 @@
 //! The scenarios, one file a subject.
 
+mod control;
 mod crash;
 mod retrieve;
 mod smoke;
+mod snapshot;
+mod snapshot_kill;
 
 use std::time::Duration;
 
@@ -23,7 +26,18 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which the whole lab runs them.
-pub const ALL: &[Scenario] = &[smoke::SMOKE, crash::CRASH, retrieve::RETRIEVE];
+pub const ALL: &[Scenario] = &[
+    smoke::SMOKE,
+    crash::CRASH,
+    retrieve::RETRIEVE,
+    control::PV,
+    control::PVH,
+    control::TRAPS,
+    snapshot::PV,
+    snapshot::PVH,
+    snapshot::XL,
+    snapshot_kill::KILL,
+];
 
 #[cfg(test)]
 mod tests {

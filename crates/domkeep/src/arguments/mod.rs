@@ -111,6 +111,9 @@ pub(crate) struct Retrieve {
     /// Which view decides
     #[arg(long, value_enum, default_value_t = PolicyChoice::Live)]
     pub(crate) policy: PolicyChoice,
+    /// Whether the hypervisor is asked for what only it knows: uuid and scheduler parameters
+    #[arg(long, value_enum, default_value_t = HypervisorChoice::Auto)]
+    pub(crate) hypervisor: HypervisorChoice,
     /// Say where every value came from, instead of (with --json: beside) the configuration
     #[arg(long)]
     pub(crate) report: bool,
@@ -135,11 +138,24 @@ pub(crate) enum PolicyChoice {
     Template,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HypervisorChoice {
+    /// If this is a Xen host and the Xenstore is its own; what cannot be found out is told
+    Auto,
+    /// In any case; without an answer there is no configuration
+    Always,
+    /// Never: what the templates say stands
+    Never,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// Whole configurations, as `xl list -l` prints them
     #[arg(short, long)]
     pub(crate) long: bool,
+    /// Whether the hypervisor is asked for what only it knows: uuid and scheduler parameters
+    #[arg(long, value_enum, default_value_t = HypervisorChoice::Auto)]
+    pub(crate) hypervisor: HypervisorChoice,
     /// Only these, by name or id
     pub(crate) domains: Vec<String>,
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use libxl_control::Libxl;
 use snapshot::control::{DomainControl, GuardianNeeds};
 use snapshot::guard::{GuardError, read_needs, run as guard};
 use snapshot::simulated::SimulatedDomain;
@@ -24,5 +25,9 @@ fn guarded() -> Result<Exit, GuardError> {
 
 /// The hypervisor that the saver has named.
 fn control(needs: &GuardianNeeds) -> Result<Box<dyn DomainControl>, GuardError> {
+    if needs.control == Libxl::CONTROL_NAME {
+        let libxl = Libxl::from_guardian(needs);
+        return Ok(Box::new(libxl.map_err(|error| GuardError::Control { source: error.into() })?));
+    }
     Ok(Box::new(SimulatedDomain::from_guardian(needs)?))
 }

@@ -9,6 +9,7 @@ use libxl_config::retrieve::{
 use serde::Serialize;
 use xsclient::DomId;
 
+use super::hypervisor;
 use crate::arguments::List;
 use crate::domains;
 use crate::exit::{CommandError, Exit, on_one_line};
@@ -27,7 +28,11 @@ pub(super) fn run(
     for typed in &asked.domains {
         domids.push(domains::find(&mut client, typed)?);
     }
+    let libxl = hypervisor::open(asked.hypervisor, places)?;
     let mut retriever = Retriever::new(&mut client, templates.as_ref()).timeout(places.timeout());
+    if let Some(view) = hypervisor::view(libxl.as_ref()) {
+        retriever = retriever.hypervisor(view);
+    }
     let found = if domids.is_empty() { retriever.domains()? } else { domids };
     let listed = listed(retriever.retrieve_all(&found));
     print(&listed, asked.long, output)?;

@@ -3,6 +3,7 @@
 mod config;
 mod demo;
 mod guard;
+mod hypervisor;
 mod ids;
 mod list;
 mod octets;

@@ -4,12 +4,13 @@ use std::io::{self, Write};
 
 use libxl_config::json::Value;
 use libxl_config::retrieve::{
-    ConfigurationRevision, Policy, Report, Retrieved, Retriever, TemplateSource,
+    ConfigurationRevision, HypervisorView, Policy, Report, Retrieved, Retriever, TemplateSource,
 };
 use libxl_config::template::TemplateStore;
 use serde::Serialize;
 use xsclient::{Client, DomId};
 
+use super::hypervisor;
 use crate::arguments::{PolicyChoice, Retrieve};
 use crate::domains;
 use crate::exit::{CommandError, Exit};
@@ -25,7 +26,10 @@ pub(super) fn run(
     let mut client = places.client()?;
     let templates = places.templates(Opening::Existing)?;
     let domid = domains::find(&mut client, &asked.domain)?;
-    let retrieved = retrieve(asked.policy, domid, &mut client, templates.as_ref(), places)?;
+    let libxl = hypervisor::open(asked.hypervisor, places)?;
+    let views =
+        Views { templates: templates.as_ref(), hypervisor: hypervisor::view(libxl.as_ref()) };
+    let retrieved = retrieve(asked.policy, domid, &mut client, views, places)?;
     if output.is_json() {
         output.document(&Answer::of(&retrieved, asked.report))?;
     } else if asked.report {
@@ -48,11 +52,18 @@ fn warn(report: &Report) {
     let _ = io::stderr().write_all(told.as_bytes());
 }
 
+/// What is laid over each other with Xenstore.
+#[derive(Clone, Copy)]
+pub(super) struct Views<'a> {
+    pub(super) templates: &'a dyn TemplateStore,
+    pub(super) hypervisor: Option<&'a dyn HypervisorView>,
+}
+
 pub(super) fn retrieve(
     policy: PolicyChoice,
     domid: DomId,
     client: &mut Client,
-    templates: &dyn TemplateStore,
+    views: Views<'_>,
     places: &Places,
 ) -> Result<Retrieved, CommandError> {
     let policy = match policy {
@@ -60,7 +71,11 @@ pub(super) fn retrieve(
         PolicyChoice::Union => Policy::Union,
         PolicyChoice::Template => Policy::Template,
     };
-    let mut retriever = Retriever::new(client, templates).policy(policy).timeout(places.timeout());
+    let mut retriever =
+        Retriever::new(client, views.templates).policy(policy).timeout(places.timeout());
+    if let Some(hypervisor) = views.hypervisor {
+        retriever = retriever.hypervisor(hypervisor);
+    }
     Ok(retriever.retrieve(domid)?)
 }
 

@@ -5,7 +5,8 @@ use std::time::Instant;
 use libxl_config::diff;
 use libxl_config::retrieve::Retrieved;
 
-use super::retrieve::{Answer, retrieve};
+use super::hypervisor;
+use super::retrieve::{Answer, Views, retrieve};
 use crate::arguments::Retrieve;
 use crate::changes::Changes;
 use crate::domains;
@@ -23,6 +24,7 @@ pub(super) fn run(
     let mut client = places.client()?;
     let domid = domains::find(&mut client, &asked.domain)?;
     let changes = Changes::of(domid, places)?;
+    let libxl = hypervisor::open(asked.hypervisor, places)?;
     end_when_told();
     let mut last: Option<Retrieved> = None;
     let mut answers = 0;
@@ -32,7 +34,9 @@ pub(super) fn run(
         }
         // Opened for each answer: a sled store that is kept open keeps everybody else out.
         let templates = places.templates(Opening::Existing)?;
-        let now = retrieve(asked.policy, domid, &mut client, templates.as_ref(), places)?;
+        let hypervisor = hypervisor::view(libxl.as_ref());
+        let views = Views { templates: templates.as_ref(), hypervisor };
+        let now = retrieve(asked.policy, domid, &mut client, views, places)?;
         drop(templates);
         if last.as_ref().is_some_and(|last| last.revision == now.revision) {
             continue;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{ARMED, QMP, RELEASE, WORD_MAX};
 use crate::control::{
-    DomainControl, DomainIdentity, DomainState, GUARDIAN_NEEDS_MAX, GuardianNeeds,
+    Cause, DomainControl, DomainIdentity, DomainState, GUARDIAN_NEEDS_MAX, GuardianNeeds,
     GuardianNeedsError,
 };
 use crate::disk::qmp::QmpClient;
@@ -53,6 +53,12 @@ pub enum GuardError {
         /// Why.
         #[from]
         source: GuardianNeedsError,
+    },
+    /// The hypervisor that it is to use cannot be reached.
+    #[error("the guardian cannot reach the hypervisor")]
+    Control {
+        /// Why.
+        source: Cause,
     },
     /// The saver cannot be told that the guardian is armed.
     #[error("the saver cannot be told that the guardian is armed")]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
+use libxl_control::LibraryAt;
 use snapshot::restore::Depth;
 
 pub(crate) use restore::{ImageSpec, Recover, Restore, RestoreDiskSpec, UuidSpec};
@@ -124,18 +125,32 @@ pub(crate) enum CodecChoice {
 /// How the hypervisor is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ControlAt {
+    /// This host's Xen, through libxl.
+    Libxl(LibraryAt),
     /// A simulated host, by its socket.
     Simulated(PathBuf),
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("not simulated:SOCKET")]
+#[error("not libxl, libxl:FILE or simulated:SOCKET")]
 struct ControlError;
 
 fn control() -> impl TypedValueParser<Value = ControlAt> {
     OsStringValueParser::new().try_map(|typed| {
-        let socket = typed.as_bytes().strip_prefix(b"simulated:").filter(|path| !path.is_empty());
-        socket.map(|path| ControlAt::Simulated(OsStr::from_bytes(path).into())).ok_or(ControlError)
+        let typed = typed.as_bytes();
+        let path = |octets: &[u8]| {
+            (!octets.is_empty())
+                .then(|| PathBuf::from(OsStr::from_bytes(octets)))
+                .ok_or(ControlError)
+        };
+        if typed == b"libxl" {
+            Ok(ControlAt::Libxl(LibraryAt::Host))
+        } else if let Some(file) = typed.strip_prefix(b"libxl:") {
+            path(file).map(|file| ControlAt::Libxl(LibraryAt::File(file)))
+        } else {
+            let socket = typed.strip_prefix(b"simulated:").ok_or(ControlError)?;
+            path(socket).map(ControlAt::Simulated)
+        }
     })
 }
 

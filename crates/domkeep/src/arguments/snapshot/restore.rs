@@ -17,8 +17,8 @@ use super::{ControlAt, DepthChoice, control};
 pub(crate) struct Restore {
     /// The manifest of the snapshot
     pub(crate) manifest: PathBuf,
-    /// The hypervisor: simulated:SOCKET is a simulated host
-    #[arg(long, value_name = "KIND:ADDRESS", value_parser = control())]
+    /// The hypervisor: libxl (this Xen host's), libxl:FILE, or simulated:SOCKET, a simulated host
+    #[arg(long, value_name = "KIND[:ADDRESS]", default_value = "libxl", value_parser = control())]
     pub(crate) control: ControlAt,
     /// The new domain's name, if not the saved one
     #[arg(long, value_name = "NAME")]
@@ -67,8 +67,8 @@ pub(crate) struct Restore {
 pub(crate) struct Recover {
     /// The journal of the save or restore that died
     pub(crate) journal: PathBuf,
-    /// The hypervisor: simulated:SOCKET is a simulated host
-    #[arg(long, value_name = "KIND:ADDRESS", value_parser = control())]
+    /// The hypervisor: libxl (this Xen host's), libxl:FILE, or simulated:SOCKET, a simulated host
+    #[arg(long, value_name = "KIND[:ADDRESS]", default_value = "libxl", value_parser = control())]
     pub(crate) control: ControlAt,
     /// A new file for the manifest, if the save is completed
     #[arg(long, value_name = "PATH")]

@@ -25,8 +25,8 @@ pub(crate) struct SaveWhat {
     /// Name or id of the domain
     #[arg(required_unless_present = "request")]
     pub(crate) domain: Option<String>,
-    /// The hypervisor: simulated:SOCKET is a simulated host
-    #[arg(long, value_name = "KIND:ADDRESS", value_parser = control())]
+    /// The hypervisor: libxl (this Xen host's), libxl:FILE, or simulated:SOCKET, a simulated host
+    #[arg(long, value_name = "KIND[:ADDRESS]", default_value = "libxl", value_parser = control())]
     pub(crate) control: ControlAt,
     /// All of the request as JSON, instead of the options below; - for stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["domain", "asked"])]
@@ -60,7 +60,7 @@ pub(crate) struct Asked {
     /// Read frozen images and copies once more, for a digest of all of them
     #[arg(long)]
     pub(crate) digest_disks: bool,
-    /// The QMP socket of the domain's QEMU, for overlays and internal snapshots
+    /// The QMP socket of the domain's QEMU, for overlays and internal snapshots [default with libxl: libxl's own, if it is there]
     #[arg(long, value_name = "SOCKET")]
     pub(crate) qmp: Option<PathBuf>,
     /// A new file for what was done, which `snapshot recover` reads if this process dies

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use libxl_config::retrieve::HypervisorView;
 use libxl_config::template::{MemoryStore, TemplateStore, UserdataDir};
+use libxl_control::{Libxl, LibxlOptions};
 use snapshot::control::{DomainControl, DomainIdentity, DomainView};
 use snapshot::disk::qemu_img::QemuImg;
 use snapshot::simulated::{Operator, SimulatedDomain};
@@ -16,12 +19,17 @@ use crate::arguments::{ControlAt, Global};
 use crate::exit::CommandError;
 use crate::places::{Opening, Places};
 
+/// Where libxl keeps the sockets of its QEMUs.
+const RUN_DIRECTORY: &str = "/var/run/xen";
+
 /// What connects to Xenstore before a deadline.
 type Connect = Box<dyn Fn(Instant) -> Result<Client, OpenError>>;
 
 /// A host: what decides about its domains, and where its Xenstore and templates are.
 pub(super) struct Host {
     pub(super) control: Box<dyn DomainControl>,
+    /// The same as `control` on a Xen host.
+    libxl: Option<Libxl>,
     connect: Connect,
     templates: Box<dyn TemplateStore>,
     places: Places,
@@ -35,6 +43,19 @@ impl Host {
         places: &Places,
     ) -> Result<Self, CommandError> {
         match at {
+            ControlAt::Libxl(library) => {
+                let mut options = LibxlOptions::default();
+                options.library = library.clone();
+                options.xenstore = places.endpoint().clone();
+                let libxl = Libxl::open(options)?;
+                Ok(Self {
+                    control: Box::new(libxl.clone()),
+                    libxl: Some(libxl),
+                    connect: connect(places.endpoint().clone()),
+                    templates: places.templates(Opening::Existing)?,
+                    places: places.clone(),
+                })
+            }
             ControlAt::Simulated(socket) => {
                 let told = Operator::new(socket).host(places.deadline())?;
                 let endpoint = match (&global.xenstore, told.xenstore) {
@@ -48,6 +69,7 @@ impl Host {
                 };
                 Ok(Self {
                     control: Box::new(SimulatedDomain::new(socket)),
+                    libxl: None,
                     connect: connect(endpoint),
                     templates,
                     places: places.clone(),
@@ -69,12 +91,19 @@ impl Host {
             control: self.control.as_ref(),
             xenstore: self.connect.as_ref(),
             templates: self.templates.as_ref(),
-            hypervisor: None,
+            hypervisor: self.libxl.as_ref().map(|libxl| libxl as &dyn HypervisorView),
             qemu_img: QemuImg::default(),
             guardian,
             hooks: BTreeMap::new(),
             quiescers: BTreeMap::new(),
         }
+    }
+
+    /// Where libxl has the QEMU of a domain listen, if it has one. A guest without qcow2 disks may have none.
+    pub(super) fn qmp_of(&self, domain: &DomainIdentity) -> Option<PathBuf> {
+        self.libxl.as_ref()?;
+        let socket = Path::new(RUN_DIRECTORY).join(format!("qmp-libxl-{}", domain.domid));
+        socket.exists().then_some(socket)
     }
 
     /// The domain that was meant: a number is an id, everything else a name.

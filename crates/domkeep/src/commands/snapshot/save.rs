@@ -118,7 +118,7 @@ fn request(what: &SaveWhat, global: &Global, host: &Host) -> Result<SaveRequest,
             action: action_of(&disk.action, asked.digest_disks),
         })
         .collect();
-    request.qmp = asked.qmp.clone();
+    request.qmp = asked.qmp.clone().or_else(|| host.qmp_of(&domain));
     request.journal = asked.journal.clone().map(Target::Path);
     if let Some(after) = asked.after {
         request.after = after.into();

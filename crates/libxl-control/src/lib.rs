@@ -1,0 +1,59 @@
+//! Xen domains through libxl itself, loaded at run time: [`DomainControl`](snapshot::control::DomainControl) and
+//! [`HypervisorView`](libxl_config::retrieve::HypervisorView) on a Xen host.
+//!
+//! Nothing of Xen is needed to build or to start a program with this. It creates no domains but from a stream, and knows
+//! nothing of disks and files.
+//!
+//! ```no_run
+//! use std::time::{Duration, Instant};
+//!
+//! use libxl_control::{Libxl, LibxlOptions};
+//! use snapshot::control::DomainControl;
+//!
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let xen = Libxl::open(LibxlOptions::default())?;
+//! let soon = Instant::now() + Duration::from_secs(10);
+//! for domain in xen.list(soon)? {
+//!     println!("{}: {}", domain.identity, domain.state);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | what | where |
+//! |---|---|
+//! | opening it | [`Libxl`], [`LibxlOptions`], [`LibraryAt`], [`LoadError`] |
+//! | whether to try at all | [`is_xen_host`] |
+//!
+//! # Threads, signals, descriptors
+//!
+//! - Each call runs in a thread and a libxl context of its own, so that one deadline aborts one call. Any number of threads may
+//!   call at once. What libxl does not come back from is left to itself, and its answer dropped.
+//! - libxl is told to reap only its own children ("always selective reap"); by default it eats those of the whole process. It
+//!   installs a handler for SIGCHLD, so that system calls may end with EINTR.
+//! - SIGPIPE is ignored if nobody handles it: libxl writes to pipes whose reader may go away.
+//! - A stream's descriptor is duplicated; its file status flags are what they were when a call returns.
+//!
+//! # What libxl does, and is not passed on
+//!
+//! See `docs/libxl-control.md`.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("a control domain of Xen is Linux here");
+
+mod build;
+mod control;
+mod failure;
+mod ffi;
+mod helper;
+mod hypervisor;
+mod info;
+mod load;
+mod log;
+mod pool;
+mod rc;
+mod store;
+mod suspend;
+
+pub use control::{Libxl, LibxlOptions};
+pub use load::{LibraryAt, LoadError, LoaderError, Missing, is_xen_host};
