@@ -116,6 +116,17 @@ impl Plan {
         if refusals.is_empty() { Ok(plan) } else { Err(refusals) }
     }
 
+    /// The same, whatever speaks against it.
+    #[cfg(test)]
+    pub(super) fn unchecked(device: &Device, facts: &Facts) -> Self {
+        let mut refusals = Vec::new();
+        match device {
+            Device::Disk(disk) => disk_plan(disk, facts, &mut refusals),
+            Device::Nic(nic) => nic_plan(nic, facts, &mut refusals),
+            Device::P9(p9) => p9_plan(p9, facts, &mut refusals),
+        }
+    }
+
     /// The number that the entry says.
     pub(super) fn devid(&self) -> Option<u32> {
         self.entry.devid()
