@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use xsclient::{Client, DomId, Nodes, OperationError, Path};
+use xsclient::{Client, Commit, DomId, Nodes, OperationError, Path};
 
 use super::place::{fixed, under};
 
@@ -174,6 +174,6 @@ fn put_state(client: &mut Client, end: &Path, state: u32) -> Result<bool, Operat
         return Ok(false);
     }
     transaction.write(&path, state.to_string().as_bytes())?;
-    transaction.commit()?;
-    Ok(true)
+    // After a conflict the next round looks again.
+    Ok(matches!(transaction.commit()?, Commit::Committed | Commit::Conflict))
 }

@@ -194,11 +194,6 @@ impl Host {
         DomainConfig::read(&octets, crate::Mode::Lenient).unwrap().config
     }
 
-    pub(super) fn read(&self, path: &str) -> Option<String> {
-        let value = self.client().read_optional(&path.parse().unwrap()).unwrap();
-        value.map(|value| String::from_utf8(value).unwrap())
-    }
-
     /// Every node below a path with its value and permissions, but the state of both ends.
     pub(super) fn nodes_below(&self, path: &str) -> Vec<String> {
         let mut nodes = Vec::new();
