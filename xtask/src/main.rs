@@ -1,9 +1,10 @@
-//! What the project runs on itself: `cargo xtask test`, `bench`, `kills` and `fuzz`.
+//! What the project runs on itself: `cargo xtask test`, `lab`, `bench`, `kills` and `fuzz`.
 
 mod bench;
 mod command;
 mod fuzz;
 mod kills;
+mod lab;
 mod test;
 
 use std::process::ExitCode;
@@ -21,6 +22,13 @@ struct Arguments {
 enum Task {
     /// Everything that needs no Xen: format, lints, documentation, tests, licences.
     Test,
+    /// Scenarios on a real Xen host under QEMU; `--help` tells more.
+    #[command(disable_help_flag = true)]
+    Lab {
+        /// Scenarios, `list`, or `run -- COMMAND`. All scenarios, if none is named.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Benchmarks side by side with the stock servers, printed as ratios.
     Bench {
         /// Which: retrieve, templates, store-memory, migration. All, if none is named.
@@ -48,6 +56,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test => test::run(),
+        Task::Lab { arguments } => lab::run(&arguments),
         Task::Bench { names } => bench::run(&names),
         Task::Kills { kills, seed } => kills::run(kills, seed),
         Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),

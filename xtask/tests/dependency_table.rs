@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("stock-xenstore", &[]),
     ("domkeep", LIBRARIES),
     ("domkeep-bench", LIBRARIES_AND_PEERS),
+    ("domkeep-lab", LIBRARIES_AND_PEERS),
     ("xtask", &[]),
 ];
 

@@ -17,8 +17,8 @@ const QUOTED_OUTPUT: u64 = 2000;
 /// How many lines of a failed program's output an error quotes: apt-get ends with the reason and a summary.
 const QUOTED_LINES: usize = 2;
 
-/// Runs `command`, discarding what it prints unless it fails.
-pub(crate) fn run(
+/// Runs `command` to its end within `limit`, discarding what it prints unless it fails.
+pub fn run(
     command: &mut Command,
     needed_to: &'static str,
     limit: Duration,
@@ -42,8 +42,8 @@ pub(crate) fn run(
     }
 }
 
-/// Waits until `child` has ended, or gives `None` at the deadline.
-pub(crate) fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+/// Waits until `child` has ended, or gives `None` at the `deadline`.
+pub fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     loop {
         if let Some(status) = child.try_wait()? {

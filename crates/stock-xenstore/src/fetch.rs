@@ -12,6 +12,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::apt::{DOWNLOAD_LIMIT, own_lists, write_configuration};
 use crate::commands::run;
 use crate::{Packages, Tools, Unavailable};
 
@@ -51,8 +52,6 @@ const PROGRAMS: [&str; 5] = [
 
 const STAND_IN_SOURCE: &str = include_str!("../stand-in/hypervisor.c");
 
-/// For one run of apt-get: some 20 MB of lists or 2 MB of packages, over a slow line.
-const DOWNLOAD_LIMIT: Duration = Duration::from_mins(3);
 /// For one run of dpkg-deb or cc: it takes well under a second on an idle machine.
 const LOCAL_LIMIT: Duration = Duration::from_mins(1);
 /// For another process's fetch: more than three runs of apt-get and the rest take.
@@ -60,7 +59,6 @@ const LOCK_LIMIT: Duration = Duration::from_mins(12);
 const LOCK_RETRY: Duration = Duration::from_millis(50);
 
 const TO_DOWNLOAD: &str = "download Debian's Xen packages";
-const TO_UPDATE: &str = "download Debian's package lists";
 const TO_UNPACK: &str = "unpack Debian's Xen packages";
 const TO_COMPILE: &str = "compile the stand-in hypervisor";
 const TO_LINK: &str = "list the shared libraries that it needs";
@@ -95,8 +93,10 @@ fn finished(cache: &Path) -> Result<Option<Packages>, Unavailable> {
     Ok(Some(Packages { root, libraries, stand_in, version }))
 }
 
-/// Waits for the lock. The kernel would wait without a deadline only, so this asks again and again.
-fn lock(path: &Path) -> Result<File, Unavailable> {
+/// Takes the lock `path` of a cache, which ends with the file. Waits as long as another process's fetch may take.
+///
+/// The kernel would wait without a deadline only, so this asks again and again.
+pub fn lock(path: &Path) -> Result<File, Unavailable> {
     let file = File::options()
         .create(true)
         .truncate(false)
@@ -165,50 +165,12 @@ fn download(work: &Path, tools: &Tools) -> Result<PathBuf, Unavailable> {
     };
     // The system's lists may be of another year, in which the daemons had bugs that are mended since, and are not ours to
     // update. Where the newest lists cannot be had, they are better than nothing.
-    let newest = own_lists(work, tools).and_then(|own| download(&own));
+    let newest = own_lists(work, &tools.apt_get).and_then(|own| download(&own));
     if newest.is_err() {
         let with_system_lists = write_configuration(&work.join("system.conf"), "")?;
         download(&with_system_lists).or(newest)?;
     }
     Ok(downloads)
-}
-
-/// Fetches package lists, and gives the configuration that has apt-get use them.
-fn own_lists(work: &Path, tools: &Tools) -> Result<PathBuf, Unavailable> {
-    let state = work.join("apt");
-    for directory in ["lists/partial", "cache/archives/partial"] {
-        let directory = state.join(directory);
-        fs::create_dir_all(&directory).map_err(in_cache(&directory))?;
-    }
-    let private =
-        format!("Dir::State::Lists \"{0}/lists\";\nDir::Cache \"{0}/cache\";\n", state.display());
-    let with_own_lists = write_configuration(&work.join("own.conf"), &private)?;
-    run(
-        Command::new(&tools.apt_get).arg("-c").arg(&with_own_lists).arg("update"),
-        TO_UPDATE,
-        DOWNLOAD_LIMIT,
-    )?;
-    Ok(with_own_lists)
-}
-
-/// A configuration file that apt-get reads after the system's.
-fn write_configuration(file: &Path, more: &str) -> Result<PathBuf, Unavailable> {
-    // The system's hooks would run on its own caches. As root, apt drops privileges that it needs to write here. An
-    // update that could not reach a server counts as failed.
-    let text = format!(
-        "#clear APT::Update::Pre-Invoke;\n\
-         #clear APT::Update::Post-Invoke;\n\
-         #clear APT::Update::Post-Invoke-Success;\n\
-         APT::Sandbox::User \"root\";\n\
-         APT::Update::Error-Mode \"any\";\n\
-         Acquire::Languages \"none\";\n\
-         Acquire::Retries \"1\";\n\
-         Acquire::http::Timeout \"20\";\n\
-         Acquire::https::Timeout \"20\";\n\
-         {more}"
-    );
-    fs::write(file, text).map_err(in_cache(file))?;
-    Ok(file.to_owned())
 }
 
 /// From a name such as `xen-utils-4.17_4.17.5+72-g01140da4e8-1_amd64.deb`.
@@ -282,7 +244,7 @@ fn stand_in_name() -> String {
     format!("stand-in-{:016x}.so", hasher.finish())
 }
 
-fn in_cache(path: &Path) -> impl FnOnce(io::Error) -> Unavailable {
+pub(crate) fn in_cache(path: &Path) -> impl FnOnce(io::Error) -> Unavailable {
     let path = path.to_owned();
     move |source| Unavailable::Cache { path, source }
 }

@@ -41,6 +41,11 @@ pub(crate) struct Descriptor {
     pub(crate) number: RawFd,
 }
 
+/// Starts `command`; the kernel kills the child when this process ends.
+pub fn spawn_bound(command: Command) -> io::Result<Child> {
+    spawn(command, None, Vec::new())
+}
+
 /// Starts `command` with `descriptors`; the kernel kills the child when this process ends.
 ///
 /// The kernel means the thread that started the child. A thread of a test may end long before the daemon it started is

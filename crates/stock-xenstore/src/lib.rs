@@ -13,6 +13,7 @@
 //!   [`StockDaemon::start_on`] starts a new one on any stream.
 //! - [`Listing`] is the text of `xenstore-ls -fp`, and [`Listing::write_to`] writes it into any Xenstore socket.
 //! - [`Client`] names the stock command line tools, among them the upstream test and benchmark, `test-xenstore`.
+//! - [`own_lists`], [`write_configuration`], [`run`], [`wait`], [`lock`] and [`spawn_bound`] are how it works with apt and with programs, for the lab.
 //!
 //! What cannot be had (no network, no compiler, no apt) is an [`Unavailable`] that says what is missing, for a test to
 //! print as the reason why it was skipped.
@@ -55,6 +56,7 @@
 //! <https://xenbits.xen.org/docs/4.17-testing/misc/xenstore.txt>, the stream is
 //! <https://xenbits.xen.org/docs/4.17-testing/designs/xenstore-migration.html>.
 
+mod apt;
 mod commands;
 mod daemon;
 mod fetch;
@@ -66,7 +68,11 @@ mod restored;
 mod unavailable;
 mod wire;
 
+pub use apt::{own_lists, write_configuration};
+pub use commands::{run, wait};
 pub use daemon::{Kind, StartError, StockDaemon};
+pub use fetch::lock;
+pub use launcher::spawn_bound;
 pub use listing::{ListedNode, Listing, ListingError};
 pub use live_update::LiveUpdateError;
 pub use packages::{Client, Packages, Tools};

@@ -1,0 +1,41 @@
+//! The scenarios, one file a subject.
+
+mod crash;
+mod retrieve;
+mod smoke;
+
+use std::time::Duration;
+
+use crate::dom0::{Failure, Host};
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Scenario {
+    /// As it is called on the command line.
+    pub name: &'static str,
+    /// What it shows, in a line.
+    pub about: &'static str,
+    /// For its steps, the boot not counted, on two cores without hardware virtualisation that have other work too.
+    pub limit: Duration,
+    /// Its steps.
+    pub run: fn(&mut Host) -> Result<(), Failure>,
+}
+
+/// All of them, in the order in which the whole lab runs them.
+pub const ALL: &[Scenario] = &[smoke::SMOKE, crash::CRASH, retrieve::RETRIEVE];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_words_and_each_is_given_once() {
+        for (index, scenario) in ALL.iter().enumerate() {
+            let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(scenario.name.chars().all(word), "{}", scenario.name);
+            assert!(!["run", "list"].contains(&scenario.name));
+            assert!(ALL[..index].iter().all(|other| other.name != scenario.name));
+        }
+    }
+}
