@@ -1,6 +1,9 @@
 //! The scenarios, one file a subject.
 
+mod coexistence;
 mod crash;
+mod crashes;
+mod devices;
 mod retrieve;
 mod smoke;
 
@@ -23,7 +26,14 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which the whole lab runs them.
-pub const ALL: &[Scenario] = &[smoke::SMOKE, crash::CRASH, retrieve::RETRIEVE];
+pub const ALL: &[Scenario] = &[
+    smoke::SMOKE,
+    crash::CRASH,
+    retrieve::RETRIEVE,
+    devices::DEVICES,
+    crashes::CRASHES,
+    coexistence::COEXISTENCE,
+];
 
 #[cfg(test)]
 mod tests {

@@ -21,7 +21,9 @@ impl Plugging {
         let client = Client::open(Endpoint::UnixSocket(host.socket()), Options::default()).unwrap();
         let ends = Ends::play(client, Behaviour::default());
         let plugging = Self { host, ends };
-        plugging.script("case $1 in add|online) put physical-device 7:0; put hotplug-status connected;; esac");
+        plugging.script(
+            "case $1 in add|online) put physical-device 7:0; put hotplug-status connected;; esac",
+        );
         fs::write(plugging.path("data.img"), "").unwrap();
         plugging
     }
@@ -60,7 +62,8 @@ fn a_disk_a_nic_and_a_share_are_plugged_as_xl_has_them_written() {
     let attached = plugging.device(&["attach", "db", "disk", "vdev=xvdz", "access=ro", &target]);
     let text = attached.expect(0).stdout();
     assert_eq!(text, "disk xvdz attached to domain 2: connected\n");
-    let nic = plugging.device(&["attach", "2", "nic", "bridge=br1,mac=00:16:3e:00:00:77", "--json"]);
+    let nic =
+        plugging.device(&["attach", "2", "nic", "bridge=br1,mac=00:16:3e:00:00:77", "--json"]);
     let nic = nic.expect(0).json();
     assert_eq!((&nic["domid"], &nic["device"]["class"]), (&2.into(), &"nic".into()));
     assert_eq!(nic["attachment"]["is"], "connected");
@@ -72,7 +75,10 @@ fn a_disk_a_nic_and_a_share_are_plugged_as_xl_has_them_written() {
     assert!(disks.iter().any(|disk| disk["vdev"] == "xvdz" && disk["readwrite"].is_null()));
 
     let detached = plugging.device(&["detach", "db", "disk", "xvdz", "--json"]).expect(0).json();
-    assert_eq!((&detached["was_in_xenstore"], &detached["was_in_template"]), (&true.into(), &true.into()));
+    assert_eq!(
+        (&detached["was_in_xenstore"], &detached["was_in_template"]),
+        (&true.into(), &true.into())
+    );
     let text = plugging.device(&["detach", "db", "nic", "00:16:3e:00:00:77"]).expect(0).stdout();
     assert!(text.ends_with("detached from domain 2\n"), "{text}");
     let gone = plugging.device(&["detach", "db", "disk", "xvdz"]).expect(1);
@@ -104,7 +110,11 @@ fn what_is_wrong_with_a_device_is_told_with_what_to_do() {
         (&["detach", "db", "nic", "eth0"], 2, "give its devid or its MAC address"),
         (&["attach", "nosuch", "nic", "bridge=a"], 1, "no domain is called nosuch"),
         (&["attach", "99", "nic", "bridge=a"], 1, "no domain 99"),
-        (&["attach", "db", "disk", "vdev=xvdz,target=/nosuch"], 1, "image /nosuch: entity not found"),
+        (
+            &["attach", "db", "disk", "vdev=xvdz,target=/nosuch"],
+            1,
+            "image /nosuch: entity not found",
+        ),
     ] {
         let answer = plugging.device(arguments).expect(status);
         assert!(answer.stderr().contains(told), "{arguments:?}: {}", answer.stderr());
@@ -128,7 +138,8 @@ fn a_failed_script_is_quoted_and_a_held_disk_is_told_and_taken_away() {
     plugging.script("[ $1 = add ] && put hotplug-status connected; exit 0");
     plugging.device(&["attach", "db", "disk", &target]).expect(0);
     plugging.ends.behave(Behaviour { guest: Guest::Holds, ..Behaviour::default() });
-    let held = plugging.device(&["detach", "db", "disk", "xvdz", "--wait", "0.2"]).expect(1).stderr();
+    let held =
+        plugging.device(&["detach", "db", "disk", "xvdz", "--wait", "0.2"]).expect(1).stderr();
     assert!(held.contains("not let go") && held.contains("--force"), "{held}");
     let list = plugging.device_list(1);
     assert!(list.contains("disk xvdz  half detached, backend state 5 (closing)"), "{list}");

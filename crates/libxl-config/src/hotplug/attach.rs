@@ -3,9 +3,7 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use xsclient::{
-    Batch, Client, Commit, DomId, Failure, Nodes, OperationError, Transaction,
-};
+use xsclient::{Batch, Client, Commit, DomId, Failure, Nodes, OperationError, Transaction};
 
 use super::begin::{Begun, begin};
 use super::claim::{Claimed, NotClaimed};
@@ -135,8 +133,7 @@ impl Hotplug<'_> {
             let mut transaction = self.client.transaction().map_err(xenstore)?;
             let id = match plan.devid() {
                 Some(devid) => devid,
-                None => next_devid(&mut transaction, domid, plan.class, begun)
-                    .map_err(xenstore)?,
+                None => next_devid(&mut transaction, domid, plan.class, begun).map_err(xenstore)?,
             };
             let id = DeviceId { class: plan.class, devid: id };
             let place = plan.place(domid, id);
@@ -152,8 +149,7 @@ impl Hotplug<'_> {
             let entry = plan.entry(id);
             let key = *begun.key();
             let replaced = begun.add(&entry);
-            let before =
-                replaced.map_err(|source| BeginError::Entry { key, source })?;
+            let before = replaced.map_err(|source| BeginError::Entry { key, source })?;
             begun.check()?;
             let unanswered = match transaction.commit() {
                 Ok(Commit::Committed) => None,
@@ -161,9 +157,7 @@ impl Hotplug<'_> {
                     // It may get another number the next time.
                     begun.remove(id);
                     if let Some(before) = before {
-                        begun
-                            .add(&before)
-                            .map_err(|source| BeginError::Entry { key, source })?;
+                        begun.add(&before).map_err(|source| BeginError::Entry { key, source })?;
                     }
                     continue;
                 }

@@ -126,10 +126,7 @@ impl Claimed {
     }
 
     /// Takes the claim out in a transaction, if it is this one.
-    pub(super) fn take_out(
-        &self,
-        transaction: &mut Transaction<'_>,
-    ) -> Result<(), OperationError> {
+    pub(super) fn take_out(&self, transaction: &mut Transaction<'_>) -> Result<(), OperationError> {
         if self.stands(transaction)? {
             transaction.rm(&self.path)?;
             let directory = self.path.parent().unwrap_or_else(Path::root);

@@ -71,8 +71,11 @@ impl Hotplug<'_> {
         }
         let was = self.close_claimed(&place, &claimed, deadline)?;
         steps::reached("detach: closing");
-        let (script, names) = self.script_of(&place).map_err(|source| {
-            DetachError::Failed { domid, id, attaching: false, source: Box::new(source.into()) }
+        let (script, names) = self.script_of(&place).map_err(|source| DetachError::Failed {
+            domid,
+            id,
+            attaching: false,
+            source: Box::new(source.into()),
         })?;
         let script = script.as_deref().map(|script| (script, &names));
         let limit = self.timeouts.let_go;
@@ -274,7 +277,8 @@ impl Hotplug<'_> {
         let mut last = Ends::default();
         let closed = wait::until(self.client, &place.backend(), deadline, |client| {
             last = Ends::read(client, place)?;
-            let done = !last.backend || last.backend_state.is_none() || last.backend_state == Some(6);
+            let done =
+                !last.backend || last.backend_state.is_none() || last.backend_state == Some(6);
             Ok(done.then_some(()))
         })?;
         // A backend that never began has nothing to close; and no frontend has ever met it.
@@ -288,7 +292,11 @@ impl Hotplug<'_> {
     }
 
     /// Where the device is, and whether Xenstore has anything of it.
-    pub(super) fn find(&mut self, domid: DomId, id: DeviceId) -> Result<(Place, bool), DetachError> {
+    pub(super) fn find(
+        &mut self,
+        domid: DomId,
+        id: DeviceId,
+    ) -> Result<(Place, bool), DetachError> {
         let xenstore = |source| DetachError::Xenstore { domid, source };
         let kind = match place::backend_of(self.client, domid, id).map_err(xenstore)? {
             Backend::Here(kind) => kind,
@@ -346,8 +354,7 @@ impl Hotplug<'_> {
                 let found = self.templates.load(&key, deadline).map_err(BeginError::from)?;
                 let octets = found.ok_or_else(no_such)?.octets;
                 let read = DomainConfig::read(&octets, Mode::Lenient);
-                let config =
-                    read.map_err(|source| BeginError::Unreadable { key, source })?.config;
+                let config = read.map_err(|source| BeginError::Unreadable { key, source })?.config;
                 let tagged = |p9: &crate::model::P9| p9.tag.as_deref() == Some(tag);
                 let at = config.p9s.iter().position(tagged).ok_or_else(no_such)?;
                 let devid = entry::places(&config, DeviceClass::P9).get(at).copied();

@@ -11,7 +11,9 @@ use crate::{DomainConfig, Mode};
 #[non_exhaustive]
 pub enum EntryError {
     /// libxl's two JSON readers would take different lists.
-    #[error("its text has {count} members \"{list}\", of which libxl's readers take different ones")]
+    #[error(
+        "its text has {count} members \"{list}\", of which libxl's readers take different ones"
+    )]
     SeveralLists {
         /// The name of the list.
         list: &'static str,
@@ -25,7 +27,9 @@ pub enum EntryError {
         class: DeviceClass,
     },
     /// The changed text does not read as it was meant.
-    #[error("its text deviates from JSON so far that it does not read as meant once a device is changed")]
+    #[error(
+        "its text deviates from JSON so far that it does not read as meant once a device is changed"
+    )]
     Spelling,
 }
 
@@ -42,9 +46,10 @@ pub(super) fn list_of(class: DeviceClass) -> &'static str {
 /// devid.
 pub(super) fn find(config: &DomainConfig, id: DeviceId) -> Option<usize> {
     match id.class {
-        DeviceClass::Disk => config.disks.iter().position(|disk| {
-            disk.vdev.as_deref().and_then(disks::number) == Some(id.devid)
-        }),
+        DeviceClass::Disk => config
+            .disks
+            .iter()
+            .position(|disk| disk.vdev.as_deref().and_then(disks::number) == Some(id.devid)),
         DeviceClass::Nic => numbered(config.nics.iter().map(|nic| nic.devid), id.devid),
         _ => numbered(config.p9s.iter().map(|p9| p9.devid), id.devid),
     }
@@ -91,7 +96,10 @@ pub(super) fn at(config: &DomainConfig, class: DeviceClass, position: usize) -> 
 }
 
 /// Puts an entry in the place of the one that the device has, or at the end of the list. Gives what it replaced.
-pub(super) fn put(config: &mut DomainConfig, device: &Device) -> Result<Option<Device>, EntryError> {
+pub(super) fn put(
+    config: &mut DomainConfig,
+    device: &Device,
+) -> Result<Option<Device>, EntryError> {
     let class = device.class();
     let id = device.devid().and_then(|devid| DeviceId::new(class, devid));
     let id = id.ok_or(EntryError::NoPlace { class })?;

@@ -294,7 +294,9 @@ pub enum DetachError {
         name: DeviceName,
     },
     /// The device's backend is not in domain 0, or of a kind that is not plugged. Nothing was changed.
-    #[error("domain {domid}: the backend of {id} is {backend}, which only its own toolstack unplugs")]
+    #[error(
+        "domain {domid}: the backend of {id} is {backend}, which only its own toolstack unplugs"
+    )]
     Elsewhere {
         /// Which domain.
         domid: DomId,
@@ -344,7 +346,10 @@ fn listed(refusals: &[Refusal]) -> String {
 }
 
 fn state_or_none(state: Option<u32>) -> String {
-    state.map_or_else(|| "missing".to_owned(), |state| crate::retrieve::BackendState(state).to_string())
+    state.map_or_else(
+        || "missing".to_owned(),
+        |state| crate::retrieve::BackendState(state).to_string(),
+    )
 }
 
 /// An error and its causes on one line.

@@ -12,7 +12,7 @@ use super::refusal::{DeviceModel, Refusal};
 use super::script::NicNames;
 use super::{Device, DeviceId};
 use crate::model::{
-    ConfigDomid, DefBool, Disk, DiskBackend, DiskFormat, DiskSpecification, DevId, Mac, Nic,
+    ConfigDomid, DefBool, DevId, Disk, DiskBackend, DiskFormat, DiskSpecification, Mac, Nic,
     NicType, P9, P9Type,
 };
 use crate::retrieve::{DeviceClass, disks};
@@ -61,7 +61,11 @@ impl Facts {
     /// The path of a script.
     fn script(&self, named: Option<&str>, default: &str) -> String {
         let name = named.unwrap_or(default);
-        if name.contains('/') { name.to_owned() } else { format!("{}/{name}", self.script_directory) }
+        if name.contains('/') {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.script_directory)
+        }
     }
 }
 
@@ -197,11 +201,7 @@ fn flag(set: bool) -> Value {
     text(u8::from(set))
 }
 
-fn refuse_driver_domain(
-    domid: ConfigDomid,
-    name: Option<&str>,
-    refusals: &mut Vec<Refusal>,
-) {
+fn refuse_driver_domain(domid: ConfigDomid, name: Option<&str>, refusals: &mut Vec<Refusal>) {
     if domid != ConfigDomid::default() || name.is_some_and(|name| !name.is_empty()) {
         let domain = name.map_or_else(|| domid.get().to_string(), str::to_owned);
         refusals.push(Refusal::DriverDomain { domain });
@@ -249,7 +249,11 @@ fn disk_plan(disk: &Disk, facts: &Facts, refusals: &mut Vec<Refusal>) -> Plan {
     }
     if !is_phy && !facts.device_model.is_running() {
         let found = facts.device_model.clone();
-        refusals.push(Refusal::NoDeviceModel { served: "a disk of format", what: disk.format.to_string(), found });
+        refusals.push(Refusal::NoDeviceModel {
+            served: "a disk of format",
+            what: disk.format.to_string(),
+            found,
+        });
     }
     // A script makes of the path what it likes.
     if disk.script.is_none() && !path.is_empty() {

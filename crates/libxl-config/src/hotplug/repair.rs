@@ -155,13 +155,13 @@ impl Hotplug<'_> {
         }
         let (devices, config) = self.look(domid)?;
         let report = devices.into_iter().find(|device| is(device, id));
-        let mut repaired = Repaired { id, found: None, presence: None, claim, mended: Mended::Nothing };
+        let mut repaired =
+            Repaired { id, found: None, presence: None, claim, mended: Mended::Nothing };
         let Some(report) = report else { return Ok(repaired) };
         repaired.found = Some(report.attachment.clone());
         repaired.presence = Some(report.presence);
-        let (script, names) = self
-            .script_of(&place)
-            .map_err(|source| DetachError::Xenstore { domid, source })?;
+        let (script, names) =
+            self.script_of(&place).map_err(|source| DetachError::Xenstore { domid, source })?;
         let script = script.as_deref().map(|script| (script, &names));
         let let_go = self.timeouts.let_go;
         repaired.mended = match (&report.attachment, mend) {
@@ -177,7 +177,8 @@ impl Hotplug<'_> {
                     }
                 }
             }
-            (Attachment::HalfAttached { .. }, Mend::Undo) | (Attachment::HalfDetached { .. }, _) => {
+            (Attachment::HalfAttached { .. }, Mend::Undo)
+            | (Attachment::HalfDetached { .. }, _) => {
                 self.take_down(domain, &place, claimed, script, let_go, None)
                     .map_err(failed(false))?;
                 Mended::Detached { because: None }
@@ -252,10 +253,7 @@ impl Hotplug<'_> {
     }
 
     /// What `retrieve` says now.
-    fn look(
-        &mut self,
-        domid: DomId,
-    ) -> Result<(Vec<DeviceReport>, DomainConfig), DetachError> {
+    fn look(&mut self, domid: DomId) -> Result<(Vec<DeviceReport>, DomainConfig), DetachError> {
         let mut retriever = Retriever::new(self.client, self.templates);
         if let Some(hypervisor) = self.hypervisor {
             retriever = retriever.hypervisor(hypervisor);

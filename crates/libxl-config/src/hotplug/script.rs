@@ -75,8 +75,7 @@ impl ScriptCall {
 
     /// Starts it in a process group of its own.
     pub(super) fn start(&self) -> Result<RunningScript, ScriptError> {
-        let not_started =
-            |source| ScriptError::NotStarted { script: self.program.clone(), source };
+        let not_started = |source| ScriptError::NotStarted { script: self.program.clone(), source };
         let (said, says) = io::pipe().map_err(not_started)?;
         let mut command = Command::new(&self.program);
         command

@@ -49,7 +49,8 @@ impl DeviceError {
             _ => Exit::BadNews,
         };
         let begin = |error: &BeginError| match error {
-            BeginError::Lock(_) | BeginError::Load(LoadError::Locked { .. } | LoadError::Store { .. }) => {
+            BeginError::Lock(_)
+            | BeginError::Load(LoadError::Locked { .. } | LoadError::Store { .. }) => {
                 Exit::OutOfReach
             }
             _ => Exit::BadNews,
@@ -87,7 +88,8 @@ impl DeviceError {
             | Self::Attach(AttachError::Occupied { .. }) => {
                 "`domkeep device repair DOMAIN` finishes or undoes it"
             }
-            Self::Attach(AttachError::Claimed { .. }) | Self::Detach(DetachError::Claimed { .. }) => {
+            Self::Attach(AttachError::Claimed { .. })
+            | Self::Detach(DetachError::Claimed { .. }) => {
                 "wait until that is done; what a process left that is gone, `domkeep device repair DOMAIN` mends"
             }
             Self::Attach(AttachError::Begin(BeginError::Lock(_)))

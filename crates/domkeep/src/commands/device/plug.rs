@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use libxl_config::hotplug::{
-    self, DetachError, Device, DeviceId, DeviceName, Hotplug, Mend, Mended, Repaired, Timeouts, spec,
+    self, DetachError, Device, DeviceId, DeviceName, Hotplug, Mend, Mended, Repaired, Timeouts,
+    spec,
 };
 use libxl_config::retrieve::{Attachment, DeviceClass, Presence};
 use libxl_config::template::{Revision, TemplateStore};
@@ -62,7 +63,8 @@ pub(super) fn attach(
             template: attached.revision,
         })?;
     } else {
-        output.text(format!("{} attached to domain {domid}: {}", attached.id, attached.attachment))?;
+        output
+            .text(format!("{} attached to domain {domid}: {}", attached.id, attached.attachment))?;
     }
     Ok(Exit::Done)
 }

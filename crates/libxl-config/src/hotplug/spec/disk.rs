@@ -147,7 +147,10 @@ impl Parts {
         }
         let target = self.target.filter(|target| !target.is_empty());
         if target.is_none() && !is_cdrom {
-            return Err(SpecError::Missing { key: "target", hint: ": give target=PATH, at the end" });
+            return Err(SpecError::Missing {
+                key: "target",
+                hint: ": give target=PATH, at the end",
+            });
         }
         let format = match self.format.as_deref() {
             _ if is_cdrom && target.is_none() => DiskFormat::Empty,
@@ -217,7 +220,8 @@ mod tests {
         serde_json::to_string(&disk).unwrap()
     }
 
-    const DATA: &str = r#"{"pdev_path":"/srv/data.img","vdev":"xvdb","format":"raw","readwrite":1}"#;
+    const DATA: &str =
+        r#"{"pdev_path":"/srv/data.img","vdev":"xvdb","format":"raw","readwrite":1}"#;
 
     #[test]
     fn one_disk_is_written_in_many_ways() {

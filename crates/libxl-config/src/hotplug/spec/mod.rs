@@ -54,7 +54,9 @@ pub enum SpecError {
         hint: &'static str,
     },
     /// More items without a key than there are places for.
-    #[error("\"{item}\" is one too many: without a key there are only target, format, vdev and access")]
+    #[error(
+        "\"{item}\" is one too many: without a key there are only target, format, vdev and access"
+    )]
     TooMany {
         /// The item.
         item: String,
@@ -82,17 +84,11 @@ fn defbool(set: bool) -> DefBool {
 }
 
 /// A value that may be said once, or twice alike.
-fn once(
-    slot: &mut Option<String>,
-    key: &'static str,
-    value: &str,
-) -> Result<(), SpecError> {
+fn once(slot: &mut Option<String>, key: &'static str, value: &str) -> Result<(), SpecError> {
     match slot {
-        Some(first) if first != value => Err(SpecError::Twice {
-            key,
-            first: first.clone(),
-            second: value.to_owned(),
-        }),
+        Some(first) if first != value => {
+            Err(SpecError::Twice { key, first: first.clone(), second: value.to_owned() })
+        }
         _ => {
             *slot = Some(value.to_owned());
             Ok(())

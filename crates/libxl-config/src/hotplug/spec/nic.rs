@@ -93,8 +93,21 @@ fn set(nic: &mut Nic, key: &str, value: &str) -> Result<(), SpecError> {
 /// The known spelling of a key that has been read already.
 fn name_of(key: &str) -> &'static str {
     const NAMES: [&str; 15] = [
-        "type", "mac", "bridge", "gatewaydev", "ip", "script", "backend", "vifname", "model", "rate",
-        "devid", "mtu", "vlan", "trusted", "accel",
+        "type",
+        "mac",
+        "bridge",
+        "gatewaydev",
+        "ip",
+        "script",
+        "backend",
+        "vifname",
+        "model",
+        "rate",
+        "devid",
+        "mtu",
+        "vlan",
+        "trusted",
+        "accel",
     ];
     NAMES.into_iter().find(|name| *name == key).unwrap_or("a key")
 }

@@ -62,7 +62,19 @@ mod tests {
 
     #[test]
     fn what_is_no_rate_is_refused() {
-        for text in ["", "10", "10Mb", "Mb/s", "10mb/s", "-1b/s", "0b/s", "10Mb/s@", "1b/s@0s", "99999999999GB/s", "10GB/s@9s"] {
+        for text in [
+            "",
+            "10",
+            "10Mb",
+            "Mb/s",
+            "10mb/s",
+            "-1b/s",
+            "0b/s",
+            "10Mb/s@",
+            "1b/s@0s",
+            "99999999999GB/s",
+            "10GB/s@9s",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

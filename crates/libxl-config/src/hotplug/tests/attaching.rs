@@ -104,7 +104,10 @@ fn what_needs_a_qemu_is_refused_without_one_and_without_a_trace() {
     let host = Host::new();
     for device in [host.qcow2("xvdb"), host.share("share")] {
         let error = host.plug(|mut hotplug| hotplug.attach(GUEST, &device)).unwrap_err();
-        assert!(error.to_string().contains("needs a QEMU that serves the domain already"), "{error}");
+        assert!(
+            error.to_string().contains("needs a QEMU that serves the domain already"),
+            "{error}"
+        );
         host.assert_bare();
     }
     let host = host.with_qemu();
@@ -161,7 +164,9 @@ fn a_failing_script_is_undone_and_its_words_are_in_the_error() {
     let host = Host::new();
     host.scripts("fail");
     let error = host.plug(|mut hotplug| hotplug.attach(GUEST, &host.disk("xvdb"))).unwrap_err();
-    let AttachError::Failed { left: Left::Nothing, source, .. } = error else { panic!("{error:?}") };
+    let AttachError::Failed { left: Left::Nothing, source, .. } = error else {
+        panic!("{error:?}")
+    };
     let StepError::Script { source: ScriptError::Failed { status, said, .. }, .. } = *source else {
         panic!("{source:?}")
     };
@@ -169,7 +174,9 @@ fn a_failing_script_is_undone_and_its_words_are_in_the_error() {
     host.assert_bare();
     host.scripts("lie");
     let error = host.plug(|mut hotplug| hotplug.attach(GUEST, &host.disk("xvdb"))).unwrap_err();
-    let AttachError::Failed { left: Left::Nothing, source, .. } = error else { panic!("{error:?}") };
+    let AttachError::Failed { left: Left::Nothing, source, .. } = error else {
+        panic!("{error:?}")
+    };
     assert!(matches!(*source, StepError::HotplugError { error } if error == "no loop device"));
     host.assert_bare();
 }
@@ -182,7 +189,9 @@ fn a_script_that_hangs_is_killed_and_undone() {
     let error = host
         .plug(|hotplug| hotplug.timeouts(timeouts).attach(GUEST, &host.disk("xvdb")))
         .unwrap_err();
-    let AttachError::Failed { left: Left::Nothing, source, .. } = error else { panic!("{error:?}") };
+    let AttachError::Failed { left: Left::Nothing, source, .. } = error else {
+        panic!("{error:?}")
+    };
     assert!(matches!(*source, StepError::Script { source: ScriptError::TimedOut { .. }, .. }));
     host.assert_bare();
 }
@@ -196,7 +205,9 @@ fn a_backend_that_does_not_begin_is_undone() {
     let error = host
         .plug(|hotplug| hotplug.timeouts(timeouts).attach(GUEST, &host.disk("xvdb")))
         .unwrap_err();
-    let AttachError::Failed { left: Left::Nothing, source, .. } = error else { panic!("{error:?}") };
+    let AttachError::Failed { left: Left::Nothing, source, .. } = error else {
+        panic!("{error:?}")
+    };
     assert!(matches!(*source, StepError::NoBackend { state: Some(1), .. }), "{source:?}");
     host.assert_bare();
 }
@@ -206,9 +217,8 @@ fn a_guest_without_a_driver_keeps_the_device_and_it_is_said() {
     let host = Host::new();
     host.behave(Behaviour { guest: Guest::Absent, ..Behaviour::default() });
     let timeouts = Timeouts { connect: Duration::from_millis(200), ..Timeouts::default() };
-    let attached = host
-        .plug(|hotplug| hotplug.timeouts(timeouts).attach(GUEST, &host.disk("xvdb")))
-        .unwrap();
+    let attached =
+        host.plug(|hotplug| hotplug.timeouts(timeouts).attach(GUEST, &host.disk("xvdb"))).unwrap();
     assert_eq!(attached.attachment, Attachment::WaitingForFrontend);
     let report = host.report(DeviceClass::Disk, "xvdb").unwrap();
     assert_eq!(report.attachment, Attachment::WaitingForFrontend);
@@ -257,7 +267,8 @@ fn a_device_of_one_view_only_is_taken_out_of_that() {
 /// What `xl block-detach` leaves: it does not write the template.
 #[test]
 fn a_stale_entry_is_replaced_and_put_back_when_attaching_fails() {
-    let stale = r#""disks": [{ "pdev_path": "/srv/old", "vdev": "xvdb", "format": "raw" }], "owner""#;
+    let stale =
+        r#""disks": [{ "pdev_path": "/srv/old", "vdev": "xvdb", "format": "raw" }], "owner""#;
     let host = Host::of(&nodes(), &TEMPLATE.replace("\"owner\"", stale));
     host.scripts("fail");
     host.plug(|mut hotplug| hotplug.attach(GUEST, &host.disk("xvdb"))).unwrap_err();

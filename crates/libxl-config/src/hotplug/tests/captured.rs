@@ -19,18 +19,34 @@ fn capture(name: &str) -> Option<PathBuf> {
 
 /// Nodes of one directory as the capture has them.
 fn captured(text: &str, directory: &str) -> Vec<String> {
-    let of = |line: &&str| {
-        line.strip_prefix(directory).is_some_and(|rest| rest.starts_with([' ', '/']))
-    };
+    let of =
+        |line: &&str| line.strip_prefix(directory).is_some_and(|rest| rest.starts_with([' ', '/']));
     text.lines().filter(of).map(str::to_owned).collect()
 }
 
 /// What the drivers, scripts and QEMU write later, and the states that they change.
 fn is_toolstacks(line: &str, domid: u16) -> bool {
     let later = [
-        "feature-", "multi-queue", "max-ring", "node ", "physical-", "hotplug-status", "discard-gran",
-        "discard-align", "discard-secure", "sectors", "info ", "sector-size", "ring-ref",
-        "event-channel", "versions", "max-rings", "state ", "tx-ring", "rx-ring", "request-",
+        "feature-",
+        "multi-queue",
+        "max-ring",
+        "node ",
+        "physical-",
+        "hotplug-status",
+        "discard-gran",
+        "discard-align",
+        "discard-secure",
+        "sectors",
+        "info ",
+        "sector-size",
+        "ring-ref",
+        "event-channel",
+        "versions",
+        "max-rings",
+        "state ",
+        "tx-ring",
+        "rx-ring",
+        "request-",
     ];
     let key = line.split(" = ").next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
     let key = format!("{key} ");
@@ -43,7 +59,9 @@ fn is_toolstacks(line: &str, domid: u16) -> bool {
 #[test]
 fn the_keys_and_permissions_are_those_that_libxl_wrote() {
     let mut compared = 0;
-    for (name, domid) in [("02-block-attach", 1), ("14-create-pvq", 3), ("19-create-pvh", 4), ("19-create-pvh", 5)] {
+    for (name, domid) in
+        [("02-block-attach", 1), ("14-create-pvq", 3), ("19-create-pvh", 4), ("19-create-pvh", 5)]
+    {
         let Some(capture) = capture(name) else {
             println!("skipped: the_keys_and_permissions_are_those_that_libxl_wrote: no captures");
             return;

@@ -5,9 +5,9 @@ use std::path::Path;
 use super::host::{GUEST, Host, connect, hotplug};
 use crate::hotplug::{DeviceName, Mend};
 use crate::retrieve::{Attachment, DeviceClass, Presence};
+use crate::template::UserdataDir;
 use crate::template::processes::{Player, await_parent, role};
 use crate::template::steps::DIE_AFTER;
-use crate::template::UserdataDir;
 
 const PLUGGER: &str = "hotplug::tests::crashes::a_plugger_to_be_killed";
 
@@ -29,7 +29,9 @@ fn a_plugger_to_be_killed() {
 fn device(directory: &Path, class: &str) -> crate::hotplug::Device {
     let path = |file: &str| directory.join(file).display().to_string();
     match class {
-        "disk" => crate::hotplug::spec::disk(&format!("vdev=xvdb,target={}", path("a.img"))).unwrap().into(),
+        "disk" => crate::hotplug::spec::disk(&format!("vdev=xvdb,target={}", path("a.img")))
+            .unwrap()
+            .into(),
         "nic" => crate::hotplug::spec::nic("devid=0,mac=00:16:3e:00:00:01").unwrap().into(),
         _ => {
             let share = format!("tag=share,security_model=none,path={}", path("scripts"));
@@ -94,7 +96,8 @@ fn an_attach_that_is_killed_at_any_step_is_told_and_finished_or_undone() {
                 assert_eq!(claims.is_empty(), presence.is_none(), "{class}: {step}");
 
                 let repaired = host.plug(|mut hotplug| hotplug.repair(GUEST, &name(class), mend));
-                let repaired = repaired.unwrap_or_else(|error| panic!("{class}: {step}: {error:?}"));
+                let repaired =
+                    repaired.unwrap_or_else(|error| panic!("{class}: {step}: {error:?}"));
                 assert_eq!(repaired.presence, presence, "{class}: {step}");
                 let (found, attachment, _) = told(&host, class);
                 // What has come together by itself is not torn apart.
@@ -108,7 +111,8 @@ fn an_attach_that_is_killed_at_any_step_is_told_and_finished_or_undone() {
                     let claims = host.plug(|mut hotplug| hotplug.claims(GUEST)).unwrap();
                     assert!(claims.is_empty(), "{claims:?}");
                 }
-                let again = host.plug(|mut hotplug| hotplug.repair(GUEST, &name(class), mend)).unwrap();
+                let again =
+                    host.plug(|mut hotplug| hotplug.repair(GUEST, &name(class), mend)).unwrap();
                 assert_eq!(again.mended, crate::hotplug::Mended::Nothing, "{class}: {step}");
             }
         }
@@ -135,25 +139,31 @@ fn a_detach_that_is_killed_at_any_step_is_told_and_finished() {
                 continue;
             }
             let host = Host::new().with_qemu();
-            let attached = host.plug(|mut hotplug| {
-                hotplug.attach(GUEST, &device(host.directory.path(), class))
-            });
+            let attached = host
+                .plug(|mut hotplug| hotplug.attach(GUEST, &device(host.directory.path(), class)));
             attached.unwrap();
             kill_at(&host, &format!("detach {class}"), step);
             let (found, attachment, in_configuration) = told(&host, class);
             match attachment {
                 // Not begun, or gone from both.
-                Some(Attachment::Connected) => assert_eq!(step, "detach: written in the transaction"),
+                Some(Attachment::Connected) => {
+                    assert_eq!(step, "detach: written in the transaction")
+                }
                 Some(Attachment::HalfDetached { .. }) => {}
                 // In the template only, where the word of that does not count.
                 Some(Attachment::Absent) => {
                     assert_eq!((found, in_configuration), (Some(Presence::TemplateOnly), false));
                 }
-                None => assert!(["userdata: renamed", "detach: template written"].contains(&step) || class == "share" && step == "detach: removed", "{class}: {step}"),
+                None => assert!(
+                    ["userdata: renamed", "detach: template written"].contains(&step)
+                        || class == "share" && step == "detach: removed",
+                    "{class}: {step}"
+                ),
                 Some(other) => panic!("{class}: {step}: {other:?}"),
             }
             let connected = step == "detach: written in the transaction";
-            let repaired = host.plug(|mut hotplug| hotplug.repair(GUEST, &name(class), Mend::Finish));
+            let repaired =
+                host.plug(|mut hotplug| hotplug.repair(GUEST, &name(class), Mend::Finish));
             repaired.unwrap_or_else(|error| panic!("{class}: {step}: {error:?}"));
             if connected {
                 assert_eq!(told(&host, class).1, Some(Attachment::Connected));

@@ -209,7 +209,10 @@ impl Host {
         let template = self.template();
         for device in &retrieved.report.devices {
             let settled = device.presence == Presence::Both && device.attachment.is_settled();
-            assert!(settled || device.note.is_some() || !device.attachment.is_settled(), "{device:?}");
+            assert!(
+                settled || device.note.is_some() || !device.attachment.is_settled(),
+                "{device:?}"
+            );
         }
         let both = retrieved.report.devices.iter().filter(|d| d.presence != Presence::XenstoreOnly);
         let known = template.disks.len() + template.nics.len() + template.p9s.len();

@@ -8,8 +8,8 @@ use super::host::{GUEST, Host, connect, hotplug, key, later};
 use crate::hotplug::simulated::{Behaviour, Guest};
 use crate::hotplug::{AttachError, DeviceName, Mend, begin, spec};
 use crate::retrieve::{Attachment, DeviceClass, Presence};
-use crate::template::processes::{Player, await_parent, role};
 use crate::template::UserdataDir;
+use crate::template::processes::{Player, await_parent, role};
 
 #[test]
 fn of_two_that_attach_one_disk_at_once_one_does() {
@@ -49,7 +49,9 @@ fn attach_and_detach_of_one_disk_at_once_end_in_one_of_both() {
     let xvdb = DeviceName::parse(DeviceClass::Disk, "xvdb").unwrap();
     for _ in 0..5 {
         std::thread::scope(|scope| {
-            scope.spawn(|| host.plug(|mut hotplug| hotplug.attach(GUEST, &host.disk("xvdb")).is_ok()));
+            scope.spawn(|| {
+                host.plug(|mut hotplug| hotplug.attach(GUEST, &host.disk("xvdb")).is_ok())
+            });
             scope.spawn(|| host.plug(|mut hotplug| hotplug.detach(GUEST, &xvdb).is_ok()));
         });
         match host.report(DeviceClass::Disk, "xvdb") {

@@ -7,9 +7,7 @@ use xsclient::Nodes;
 
 use super::host::{GUEST, Host, connect, hotplug, key, later};
 use crate::hotplug::simulated::{Behaviour, Guest};
-use crate::hotplug::{
-    AttachError, DetachError, Mend, Mended, Timeouts, begin,
-};
+use crate::hotplug::{AttachError, DetachError, Mend, Mended, Timeouts, begin};
 use crate::retrieve::{Attachment, DeviceClass, Missing, Presence};
 use crate::template::{UserdataDir, steps};
 
@@ -38,11 +36,15 @@ fn a_disk_that_waits_for_a_qemu_that_is_not_there_is_half_attached_and_undone() 
     }
     let report = host.report(DeviceClass::Disk, "xvdb").unwrap();
     let missing = Missing::BackendDriver;
-    let half = Attachment::HalfAttached { backend_state: crate::retrieve::BackendState(1), missing };
+    let half =
+        Attachment::HalfAttached { backend_state: crate::retrieve::BackendState(1), missing };
     assert_eq!((report.presence, report.attachment), (Presence::Both, half));
-    let repaired =
-        host.plug(|hotplug| hotplug.timeouts(timeouts).repair(GUEST, &xvdb(), Mend::Finish)).unwrap();
-    let Mended::Detached { because: Some(because) } = repaired.mended else { panic!("{repaired:?}") };
+    let repaired = host
+        .plug(|hotplug| hotplug.timeouts(timeouts).repair(GUEST, &xvdb(), Mend::Finish))
+        .unwrap();
+    let Mended::Detached { because: Some(because) } = repaired.mended else {
+        panic!("{repaired:?}")
+    };
     assert!(because.contains("did not take the device up"), "{because}");
     host.assert_bare();
 }
@@ -67,11 +69,11 @@ fn a_repair_beside_a_running_attach_waits_for_it() {
             .unwrap_err();
         assert!(matches!(claimed, DetachError::Claimed { .. }), "{claimed}");
         assert!(claimed.to_string().contains("is claimed: attach by process"), "{claimed}");
-        let claimed = host.plug(|hotplug| hotplug.timeouts(none).detach(GUEST, &xvdb())).unwrap_err();
+        let claimed =
+            host.plug(|hotplug| hotplug.timeouts(none).detach(GUEST, &xvdb())).unwrap_err();
         assert!(matches!(claimed, DetachError::Claimed { .. }), "{claimed}");
-        let repair = scope.spawn(|| {
-            host.plug(|mut hotplug| hotplug.repair(GUEST, &xvdb(), Mend::Undo)).unwrap()
-        });
+        let repair = scope
+            .spawn(|| host.plug(|mut hotplug| hotplug.repair(GUEST, &xvdb(), Mend::Undo)).unwrap());
         go.send(()).unwrap();
         let repaired = repair.join().unwrap();
         assert_eq!(repaired.mended, Mended::Nothing, "{repaired:?}");
@@ -105,11 +107,9 @@ fn an_attach_whose_device_is_removed_by_somebody_else_says_so() {
     let socket = host.socket.clone();
     steps::at("attach: script done", move || {
         let mut client = connect(&socket);
-        for path in [
-            "/libxl/7/device/vbd",
-            "/local/domain/7/device/vbd",
-            "/local/domain/0/backend/vbd",
-        ] {
+        for path in
+            ["/libxl/7/device/vbd", "/local/domain/7/device/vbd", "/local/domain/0/backend/vbd"]
+        {
             client.rm(&path.parse().unwrap()).unwrap();
         }
     });
