@@ -16,7 +16,7 @@ pub enum Device {
     /// A disk.
     Disk(Disk),
     /// A network card.
-    Nic(Nic),
+    Nic(Box<Nic>),
     /// A 9pfs share.
     P9(P9),
 }
@@ -50,7 +50,7 @@ impl From<Disk> for Device {
 
 impl From<Nic> for Device {
     fn from(nic: Nic) -> Self {
-        Self::Nic(nic)
+        Self::Nic(Box::new(nic))
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) fn places(config: &DomainConfig, class: DeviceClass) -> Vec<u32> {
 pub(super) fn at(config: &DomainConfig, class: DeviceClass, position: usize) -> Option<Device> {
     match class {
         DeviceClass::Disk => config.disks.get(position).cloned().map(Device::Disk),
-        DeviceClass::Nic => config.nics.get(position).cloned().map(Device::Nic),
+        DeviceClass::Nic => config.nics.get(position).cloned().map(Device::from),
         _ => config.p9s.get(position).cloned().map(Device::P9),
     }
 }
@@ -107,7 +107,7 @@ pub(super) fn put(
     let before = position.and_then(|position| at(config, class, position));
     match device {
         Device::Disk(disk) => set(&mut config.disks, position, disk.clone()),
-        Device::Nic(nic) => set(&mut config.nics, position, nic.clone()),
+        Device::Nic(nic) => set(&mut config.nics, position, (**nic).clone()),
         Device::P9(p9) => set(&mut config.p9s, position, p9.clone()),
     }
     Ok(before)

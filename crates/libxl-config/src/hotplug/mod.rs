@@ -61,5 +61,5 @@ pub use plugger::{
     SCRIPT_TIMEOUT, Timeouts, UNDO_TIMEOUT,
 };
 pub use refusal::{DeviceModel, Refusal};
-pub use repair::{Mend, Mended, Repaired};
+pub use repair::{Mend, Mended, RepairOutcome, Repaired};
 pub use script::{SCRIPT_SAID_MAX, ScriptError};

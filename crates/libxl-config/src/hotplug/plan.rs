@@ -144,7 +144,7 @@ impl Plan {
     pub(super) fn entry(&self, id: DeviceId) -> Device {
         let devid = DevId::new(i32::try_from(id.devid).unwrap_or(i32::MAX));
         match self.entry.clone() {
-            Device::Nic(nic) => Device::Nic(Nic { devid, ..nic }),
+            Device::Nic(nic) => Nic { devid, ..*nic }.into(),
             Device::P9(p9) => Device::P9(P9 { devid, ..p9 }),
             disk @ Device::Disk(_) => disk,
         }
@@ -193,6 +193,7 @@ fn perms(owner: DomId, reader: Option<DomId>) -> Perms {
     text.parse().expect("an owner and a reader")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "most callers have a number or a reference")]
 fn text(value: impl ToString) -> Value {
     Value::Text(value.to_string())
 }
@@ -208,6 +209,7 @@ fn refuse_driver_domain(domid: ConfigDomid, name: Option<&str>, refusals: &mut V
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "most callers have a number or a reference")]
 fn unsupported(field: &'static str, value: impl ToString) -> Refusal {
     Refusal::Unsupported { field, value: value.to_string() }
 }
@@ -374,7 +376,7 @@ fn nic_of(nic: &Nic, mac: Mac, facts: &Facts) -> Plan {
         backend_kind: "vif",
         script: Some(script),
         names: NicNames { ifname: nic.ifname.clone(), gatewaydev: nic.gatewaydev.clone() },
-        entry: Device::Nic(Nic { mac, nictype: NicType::Vif, ..nic.clone() }),
+        entry: Nic { mac, nictype: NicType::Vif, ..nic.clone() }.into(),
         backend,
         frontend,
         read_only: vec![("mtu", mtu.to_string())],

@@ -14,7 +14,7 @@ use super::plugger::{ATTEMPTS_MAX, Hotplug};
 use super::wait::{self, Ends};
 use super::{Claim, Device, DeviceId, DeviceName, entry};
 use crate::DomainConfig;
-use crate::retrieve::{Attachment, DeviceClass, DeviceReport, Presence, Retriever};
+use crate::retrieve::{Attachment, DeviceClass, DeviceNote, DeviceReport, Presence, Retriever};
 use crate::template::steps;
 
 /// How long a half-attached device that nobody claims is watched before it is touched: xl, which leaves no claims, is
@@ -76,6 +76,9 @@ pub enum Mended {
     EntryRemoved,
 }
 
+/// A device, and what became of its repair.
+pub type RepairOutcome = (DeviceId, Result<Repaired, DetachError>);
+
 impl Hotplug<'_> {
     /// Finishes or undoes what is left of an attach or a detach, whoever began it. Safe to repeat, and safe beside a running
     /// attach or detach of this library: that is waited for.
@@ -107,7 +110,7 @@ impl Hotplug<'_> {
         &mut self,
         domid: DomId,
         mend: Mend,
-    ) -> Result<Vec<(DeviceId, Result<Repaired, DetachError>)>, DetachError> {
+    ) -> Result<Vec<RepairOutcome>, DetachError> {
         let mut ids = Vec::new();
         let (devices, _) = self.look(domid)?;
         for device in devices {
@@ -182,6 +185,10 @@ impl Hotplug<'_> {
                 self.take_down(domain, &place, claimed, script, let_go, None)
                     .map_err(failed(false))?;
                 Mended::Detached { because: None }
+            }
+            // Who could not look must not conclude that it is not there.
+            (Attachment::Absent, _) if report.note == Some(DeviceNote::KeptUnseen) => {
+                Mended::Nothing
             }
             (Attachment::Absent, _) => {
                 self.finish(domain, &place, claimed, None).map_err(failed(false))?;

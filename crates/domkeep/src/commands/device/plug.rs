@@ -6,6 +6,7 @@ use libxl_config::hotplug::{
     self, DetachError, Device, DeviceId, DeviceName, Hotplug, Mend, Mended, Repaired, Timeouts,
     spec,
 };
+use libxl_config::model::Nic;
 use libxl_config::retrieve::{Attachment, DeviceClass, Presence};
 use libxl_config::template::{Revision, TemplateStore};
 use serde::Serialize;
@@ -87,7 +88,7 @@ fn entry(class: ClassChoice, file: &Path) -> Result<Device, CommandError> {
     let text = config::octets(file)?;
     let device = match class {
         ClassChoice::Disk => serde_json::from_slice(&text).map(Device::Disk),
-        ClassChoice::Nic => serde_json::from_slice(&text).map(Device::Nic),
+        ClassChoice::Nic => serde_json::from_slice(&text).map(|nic: Nic| nic.into()),
         ClassChoice::P9 => serde_json::from_slice(&text).map(Device::P9),
     };
     device.map_err(|error| DeviceError::Entry(error).into())

@@ -45,7 +45,7 @@ fn plugged_and_unplugged(host: &Host) {
 fn with_id(device: &Device, id: DeviceId) -> Device {
     let devid = crate::model::DevId::new(i32::try_from(id.devid).unwrap());
     match device.clone() {
-        Device::Nic(nic) => Device::Nic(crate::model::Nic { devid, ..nic }),
+        Device::Nic(nic) => crate::model::Nic { devid, ..*nic }.into(),
         Device::P9(p9) => Device::P9(crate::model::P9 { devid, ..p9 }),
         disk @ Device::Disk(_) => disk,
     }

@@ -85,7 +85,7 @@ fn the_keys_and_permissions_are_those_that_libxl_wrote() {
             script_directory: "/etc/xen/scripts".to_owned(),
         };
         let devices = (config.disks.iter().cloned().map(Device::Disk))
-            .chain(config.nics.iter().cloned().map(Device::Nic))
+            .chain(config.nics.iter().cloned().map(Device::from))
             .chain(config.p9s.iter().cloned().map(Device::P9));
         for device in devices {
             // The host's images and scripts are not here.

@@ -83,7 +83,7 @@ impl Host {
     pub(super) fn of(nodes: &str, template: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
-        let xenstore = Embedded::new(Store::from_text(nodes.to_owned()).unwrap());
+        let xenstore = Embedded::new(Store::from_text(nodes).unwrap());
         let server = Server::Embedded(xenstore.serve_unix(&socket).unwrap());
         Self::on(server, socket, directory, template)
     }
