@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Scenario;
 use super::devices::{check_agree, listed, names};
-use crate::dom0::{Failure, Guest, GuestConfig, Host, run as run_program};
+use crate::dom0::{Failure, Guest, GuestConfig, Host, Ran, run as run_program};
 
 pub(super) const COEXISTENCE: Scenario = Scenario {
     name: "coexistence",
@@ -82,7 +82,7 @@ fn at_once(host: &mut Host, guest: &Guest) -> Result<Vec<(&'static str, u32)>, F
         while Instant::now() < end && !stop.load(Ordering::Relaxed) {
             for command in commands {
                 let ran = run_program(Command::new(command[0]).args(&command[1..]), LIMIT);
-                if let Err(failure) = ran.and_then(|ran| ran.ok()) {
+                if let Err(failure) = ran.and_then(Ran::ok) {
                     stop.store(true, Ordering::Relaxed);
                     return Err(failure);
                 }

@@ -1,7 +1,7 @@
 //! domkeep killed in every phase of an attach and a detach, on a real host: `retrieve` tells the truth, `repair` mends.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ fn run(host: &mut Host) -> Result<(), Failure> {
 }
 
 /// A disk whose script is the given one.
-fn spec(image: &PathBuf, script: Option<&PathBuf>) -> String {
+fn spec(image: &Path, script: Option<&Path>) -> String {
     let script = script.map(|script| format!("script={},", script.display())).unwrap_or_default();
     format!("vdev=xvdc,{script}target={}", image.display())
 }
@@ -58,7 +58,7 @@ fn hanging(host: &Host, name: &str, first: &str) -> Result<(PathBuf, PathBuf), F
 }
 
 /// Opens when the script has come so far.
-fn await_script(fifo: &PathBuf) -> Result<(), Failure> {
+fn await_script(fifo: &Path) -> Result<(), Failure> {
     run_program(Command::new("cat").arg(fifo), LIMIT)?.ok().map(drop)
 }
 
@@ -253,8 +253,8 @@ fn while_detaching(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     let image = host.raw_image("detaching", 16)?;
     host.domkeep(&["device", "attach", guest.name(), "disk", &spec(&image, None)])?.ok()?;
     guest.wait_for_devices("the disk", |devices| devices.contains("xvdc"))?;
-    // In use: the guest does not let go.
-    guest.ask("stream-start xvdc 64")?;
+    // It cannot let go.
+    host.xl(&["pause", guest.name()])?;
     let detaching = start(Command::new("domkeep").args([
         "device",
         "detach",
@@ -272,7 +272,7 @@ fn while_detaching(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
         &is(host, guest)?,
         &"half_detached".into(),
     )?;
-    guest.ask("stream-stop xvdc")?;
+    host.xl(&["unpause", guest.name()])?;
     let mended = repair(host, guest, &[])?;
     host.check_equal("and repair finishes it", &mended, &"detached".into())?;
     guest.wait_for_devices("the disk to go", |devices| !devices.contains("xvdc"))?;

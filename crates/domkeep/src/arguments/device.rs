@@ -81,6 +81,9 @@ pub(crate) struct How {
     /// How long the guest may take to connect to the device or to let it go
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     pub(crate) wait: Duration,
+    /// How long a hotplug script may take; then it is killed
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "40")]
+    pub(crate) script_limit: Duration,
     /// Where hotplug scripts are that are given without a path
     #[arg(long, value_name = "DIR", default_value = "/etc/xen/scripts")]
     pub(crate) scripts: String,

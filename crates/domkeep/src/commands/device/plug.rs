@@ -253,5 +253,6 @@ fn hotplug<'a>(
     timeouts.lock = places.timeout();
     timeouts.connect = how.wait;
     timeouts.let_go = how.wait;
+    timeouts.script = how.script_limit;
     Hotplug::new(client, templates).timeouts(timeouts).script_directory(how.scripts.clone())
 }
