@@ -20,7 +20,7 @@ use xenstore_migration::domain_state::{FromStreamError, ToStreamError, Translate
 use xenstored::{LoadError as StoreLoadError, ServeError};
 use xsclient::{DomId, Failure, OpenError, OperationError};
 
-use crate::commands::SnapshotError;
+use crate::commands::{DeviceError, SnapshotError};
 
 /// How the command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +136,8 @@ pub(crate) enum CommandError {
     Libxl(#[from] LoadLibxlError),
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
     #[error("cannot start a thread")]
@@ -229,6 +231,7 @@ impl CommandError {
             | Self::NoSimulatedDomain { .. } => Exit::BadNews,
             Self::Load(error) if !is_out_of_reach(error) => Exit::BadNews,
             Self::Snapshot(error) => error.exit(),
+            Self::Device(error) => error.exit(),
             Self::NoUuid { .. }
             | Self::NewFile(CompleteFileError::NoName { .. })
             | Self::ApplyToHost
@@ -266,6 +269,7 @@ impl CommandError {
                 "`domkeep stream verify FILE --kind domain` says all that is wrong with it"
             }
             Self::Snapshot(error) => return error.advice(),
+            Self::Device(error) => return error.advice(),
             Self::NoSimulatedDomain { .. } => "`domkeep simulate list HOST` shows the domains",
             Self::SimulatedHostRuns { .. } => "use that host, or another directory",
             Self::Operator(error) if error.source.is::<CallError>() => START_A_HOST,
@@ -318,7 +322,7 @@ fn is_of_simulated_host(error: &QueryError) -> bool {
 }
 
 /// What the server refuses is an answer; that it gives none is not.
-fn exit_of(error: &OperationError) -> Exit {
+pub(crate) fn exit_of(error: &OperationError) -> Exit {
     match error.failure() {
         Failure::Timeout { .. } | Failure::Lost(_) => Exit::OutOfReach,
         _ => Exit::BadNews,

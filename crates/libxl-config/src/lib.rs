@@ -7,6 +7,7 @@
 //! | both put together, with a report of every disagreement | [`retrieve`] |
 //! | the whole of libxl's schema as Rust types | [`DomainConfig`], [`model`] |
 //! | what is odd about a text, with path and position | [`Finding`] |
+//! | devices plugged and unplugged, in both at once | [`hotplug`] |
 //! | a disk moved to another image, in both at once | [`replace_image`] |
 //! | where templates are kept: in memory, in sled, in libxl's own directory | [`template`] |
 //! | documents that keep what the text said | [`json`] |
@@ -43,6 +44,7 @@ mod diff;
 mod finding;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod hotplug;
 pub mod json;
 pub mod model;
 mod read;

@@ -1,7 +1,10 @@
 //! The scenarios, one file a subject.
 
+mod coexistence;
 mod control;
 mod crash;
+mod crashes;
+mod devices;
 mod retrieve;
 mod smoke;
 mod snapshot;
@@ -37,6 +40,9 @@ pub const ALL: &[Scenario] = &[
     snapshot::PVH,
     snapshot::XL,
     snapshot_kill::KILL,
+    devices::DEVICES,
+    crashes::CRASHES,
+    coexistence::COEXISTENCE,
 ];
 
 #[cfg(test)]

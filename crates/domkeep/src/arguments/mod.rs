@@ -1,5 +1,6 @@
 //! Exactly what was typed.
 
+mod device;
 mod simulate;
 mod snapshot;
 mod stream;
@@ -15,6 +16,7 @@ use libxl_config::template::UserdataDir;
 use uuid::Uuid;
 use xsclient::{DomId, Path, PathOrSpecial};
 
+pub(crate) use device::{Attach, ClassChoice, Detach, Device, How, Repair};
 pub(crate) use simulate::{ImageFormat, NewDomain, Simulate};
 pub(crate) use snapshot::{
     Asked, CodecChoice, ControlAt, DepthChoice, DiskSpecAction, FormatChoice, ImageSpec,
@@ -75,6 +77,9 @@ pub(crate) enum Command {
     /// Show and create templates
     #[command(subcommand)]
     Template(Template),
+    /// Attach and detach devices, list them, and repair what is half plugged
+    #[command(subcommand)]
+    Device(Device),
     /// Serve a Xenstore, or talk to one
     #[command(subcommand)]
     Xenstore(Xenstore),

@@ -28,7 +28,7 @@ pub(super) fn read(path: &Path) -> Result<ReadConfig, CommandError> {
 }
 
 /// The octets of a file that is small enough to be a configuration; of stdin for `-`.
-fn octets(path: &Path) -> Result<Vec<u8>, CommandError> {
+pub(super) fn octets(path: &Path) -> Result<Vec<u8>, CommandError> {
     let failed =
         |action| move |source| CommandError::File { path: path.to_owned(), action, source };
     let source: Box<dyn Read> = if path.as_os_str() == "-" {

@@ -2,6 +2,7 @@
 
 mod config;
 mod demo;
+mod device;
 mod guard;
 mod hypervisor;
 mod ids;
@@ -21,6 +22,7 @@ use crate::exit::{CommandError, Exit};
 use crate::output::Output;
 use crate::places::Places;
 
+pub(crate) use device::DeviceError;
 pub(crate) use snapshot::SnapshotError;
 
 /// Does what was asked for.
@@ -32,6 +34,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Com
         Command::List(asked) => list::run(&asked, &places, output),
         Command::Config(asked) => config::run(&asked, output),
         Command::Template(asked) => template::run(asked, &places, output),
+        Command::Device(asked) => device::run(&asked, &places, output),
         Command::Xenstore(asked) => xenstore::run(asked, &arguments.global, &places, output),
         Command::Stream(asked) => stream::run(&asked, &places, output),
         Command::Simulate(asked) => simulate::run(asked, &places, output),

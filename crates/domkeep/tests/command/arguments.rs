@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use crate::host::{Answer, Host, domkeep};
 
-const COMMANDS: [&[&str]; 27] = [
+const COMMANDS: [&[&str]; 32] = [
     &[],
     &["retrieve"],
     &["list"],
@@ -19,6 +19,11 @@ const COMMANDS: [&[&str]; 27] = [
     &["template", "ls"],
     &["template", "show"],
     &["template", "import"],
+    &["device"],
+    &["device", "attach"],
+    &["device", "detach"],
+    &["device", "list"],
+    &["device", "repair"],
     &["xenstore", "serve"],
     &["xenstore", "ls"],
     &["xenstore", "write"],

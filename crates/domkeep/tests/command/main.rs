@@ -7,6 +7,7 @@ mod arguments;
 mod captures;
 mod config;
 mod demo;
+mod device;
 mod differences;
 mod documentation;
 mod host;

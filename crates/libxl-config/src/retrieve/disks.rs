@@ -161,6 +161,11 @@ pub(crate) fn number(vdev: &str) -> Option<u32> {
     vdev::number(vdev)
 }
 
+/// The name of a vdev's number; `None` for a number of no known kind.
+pub(crate) fn name(number: u32) -> Option<String> {
+    vdev::name(number)
+}
+
 /// The `params` of an image that QEMU or tapdisk serves.
 pub(crate) fn params(format: &DiskFormat, path: &str) -> String {
     format!("{}:{path}", class::format_name(format))

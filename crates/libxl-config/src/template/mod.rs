@@ -11,7 +11,8 @@
 //! - [`UserdataDir`]: libxl's own directory (`/var/lib/xen` on a host), files and locks; safe beside a running `xl`.
 //!
 //! Anybody may read a template. Nobody outside this crate can write one: every writing method asks for a
-//! [`WritePermit`], and only [`create`], [`create_many`], [`forget`] and [`replace_image`](crate::replace_image) make one.
+//! [`WritePermit`], and only [`create`], [`create_many`], [`forget`], [`hotplug`](crate::hotplug) and
+//! [`replace_image`](crate::replace_image) make one.
 //!
 //! ```
 //! use std::time::{Duration, Instant};
