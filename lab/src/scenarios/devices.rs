@@ -78,7 +78,8 @@ pub(super) fn check_agree(host: &mut Host, guest: &Guest, when: &str) -> Result<
     )
 }
 
-fn disk(host: &mut Host, guest: &Guest, format: &str) -> Result<(), Failure> {
+/// A disk comes, is used, and goes.
+pub(super) fn disk(host: &mut Host, guest: &Guest, format: &str) -> Result<(), Failure> {
     let name = format!("{}-{format}", guest.name());
     let image =
         if format == "raw" { host.raw_image(&name, 16)? } else { host.qcow2_image(&name, 16)? };

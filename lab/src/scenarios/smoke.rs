@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Scenario, retrieve};
+use super::snapshot::{self, Saved};
+use super::{Scenario, devices, retrieve};
 use crate::dom0::{Failure, Guest, GuestConfig, Host, start};
 
 pub(super) const SMOKE: Scenario = Scenario {
@@ -30,8 +31,8 @@ fn run(host: &mut Host) -> Result<(), Failure> {
     client(host, &guest)?;
     server(host, &guest)?;
     stream(host, &guest)?;
-    guest.ticks_on()?;
-    guest.destroy()
+    devices::disk(host, &guest, "raw")?;
+    snapshot(host, guest)?.destroy()
 }
 
 /// xsclient: the stock daemon by its socket and by the kernel's device.
@@ -78,4 +79,34 @@ fn stream(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     host.domkeep(&["stream", "verify", &file, "--kind", "domain"])?.ok()?;
     let inspected = host.domkeep(&["stream", "inspect", &file])?.ok()?.stdout;
     host.check("the stream has what the guest wrote", inspected.contains("from the guest"))
+}
+
+/// libxl-control and snapshot: the guest is saved while it ticks, and reverted to that.
+fn snapshot(host: &mut Host, guest: Guest) -> Result<Guest, Failure> {
+    guest.ask("fill xvda 1 0 64")?;
+    let before = guest.ticks_on()?;
+    let frozen = "xvda=copy:/lab/work/web.copy";
+    let made = ["--memory", "/lab/work/web.memory", "--xenstore-state", "/lab/work/web.xenstore"];
+    let noted = ["--journal", "/lab/work/web.journal", "--manifest", "/lab/work/web.snapshot"];
+    let mut save = vec!["snapshot", "save", guest.name(), "--disk", frozen];
+    save.extend(made.into_iter().chain(noted));
+    let manifest = host.domkeep_json(&save)?;
+    host.check_equal("all is of one moment", &manifest["consistency"], &Value::from("complete"))?;
+    let after = guest.ticks_on()?;
+    guest.ask("fill xvda 2 0 64")?;
+
+    let domid = guest.domid().to_string();
+    let disk = "xvda=overlay:/lab/work/web.qcow2";
+    let journal = ["--journal", "/lab/work/revert.journal"];
+    let mut restore = vec!["snapshot", "restore", "/lab/work/web.snapshot", "--disk", disk];
+    restore.extend(["--replace", &domid].into_iter().chain(journal));
+    host.domkeep(&restore)?.ok()?;
+    guest.forget();
+    let reverted = Guest::adopt_restored("web")?;
+    snapshot::goes_on(host, &reverted, &Saved { before, after }, "the reverted guest")?;
+    reverted.ask("verify xvda 1 0 64")?;
+    let note = reverted.ask("node-read data/greeting")?;
+    host.check_equal("what it wrote to Xenstore is there", &note.as_str(), &"from the guest")?;
+    retrieve::check_like_xl(host, &reverted, "after the revert")?;
+    Ok(reverted)
 }

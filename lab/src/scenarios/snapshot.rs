@@ -85,10 +85,10 @@ fn verify(guest: &Guest, raw: u64, qcow2: u64) -> Result<(), Failure> {
     guest.ask(&format!("verify xvdb {qcow2} 0 {BLOCKS}")).map(drop)
 }
 
-/// A save, and between which ticks it was.
-struct Saved {
-    before: u64,
-    after: u64,
+/// Between which ticks a save was.
+pub(super) struct Saved {
+    pub(super) before: u64,
+    pub(super) after: u64,
 }
 
 fn save(host: &mut Host, guest: &Guest) -> Result<Saved, Failure> {
@@ -179,7 +179,12 @@ fn copy_mac(host: &Host, copy: &Guest) -> Result<Value, Failure> {
 }
 
 /// It ticks from where it was saved, and not from the start.
-fn goes_on(host: &mut Host, guest: &Guest, saved: &Saved, who: &str) -> Result<(), Failure> {
+pub(super) fn goes_on(
+    host: &mut Host,
+    guest: &Guest,
+    saved: &Saved,
+    who: &str,
+) -> Result<(), Failure> {
     guest.ticks_on()?;
     let text = guest.console().text()?;
     let first = text.lines().find_map(|line| line.trim().strip_prefix("tick "));
