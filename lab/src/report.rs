@@ -14,7 +14,7 @@ pub struct Report {
     pub scenario: String,
     /// How it ended.
     pub outcome: Outcome,
-    /// From the first of its steps to the last, or from the start of QEMU where the host did not tell, in seconds.
+    /// From the start of QEMU to its end, in seconds.
     pub seconds: f64,
     /// What was found to hold, in order.
     pub checks: Vec<String>,

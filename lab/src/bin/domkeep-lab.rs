@@ -24,6 +24,9 @@ struct Arguments {
     /// Multiplies every time limit, for machines with other work to do.
     #[arg(long, default_value_t = 1)]
     patience: u32,
+    /// Runs what is built for release. Times should be compared with that.
+    #[arg(long)]
+    release: bool,
     /// Seconds that the command of `run` may take.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
@@ -81,6 +84,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode, LabError> {
         passed += u32::from(word == "passed");
         failed += u32::from(word == "failed");
         println!("{:12} {word:8} {:6.1} s  {reason}", report.scenario, report.seconds);
+    }
+    let figures: Vec<_> = reports.iter().flat_map(|report| &report.figures).collect();
+    for (name, figure) in &figures {
+        println!("{figure:8.3}  {name}");
+    }
+    if !figures.is_empty() && !arguments.release {
+        println!("these figures are of programs that were not built for release");
     }
     println!("{passed} passed, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -5,11 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
-use rustix::io::Errno;
 
 use super::Failure;
+use super::program::wait_for_change;
 
 /// Where xenconsoled writes.
 pub(super) const DIRECTORY: &str = "/lab/console";
@@ -98,14 +97,7 @@ impl Console {
                     "{what} did not come within {limit:?}: {end}"
                 )));
             }
-            match poll(
-                &mut [PollFd::new(&changes, PollFlags::IN)],
-                Some(&Timespec::try_from(left)?),
-            ) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            drain(&changes)?;
+            wait_for_change(&changes, left)?;
         }
     }
 }
@@ -124,17 +116,6 @@ pub(super) fn panics(besides: &[Console]) -> Result<Vec<String>, Failure> {
         }
     }
     Ok(found)
-}
-
-fn drain(changes: &rustix::fd::OwnedFd) -> Result<(), Failure> {
-    let mut octets = [0_u8; 4096];
-    loop {
-        match rustix::io::read(changes, &mut octets) {
-            Ok(0) | Err(Errno::AGAIN) => return Ok(()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 /// Only whole lines count: `tick 1` may be the beginning of `tick 12`.

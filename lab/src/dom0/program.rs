@@ -2,9 +2,13 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+use rustix::io::Errno;
 use serde_json::Value;
 use stock_xenstore::{spawn_bound, wait};
 
@@ -103,6 +107,26 @@ impl Running {
         Ok(self.child.try_wait()?.is_some())
     }
 
+    /// Waits until it has printed a line to standard output, at most `limit` from now.
+    pub fn wait_for_line(&self, limit: Duration) -> Result<(), Failure> {
+        let deadline = Instant::now() + limit;
+        let changes =
+            inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        inotify::add_watch(&changes, own_name(&self.stdout), inotify::WatchFlags::MODIFY)?;
+        while !text(&self.stdout)?.contains('\n') {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let said = quoted(&text(&self.stderr)?);
+                return Err(Failure::because(format!(
+                    "`{}` printed nothing within {limit:?}: {said}",
+                    self.line
+                )));
+            }
+            wait_for_change(&changes, left)?;
+        }
+        Ok(())
+    }
+
     /// What it has printed to standard output so far.
     pub fn stdout(&self) -> Result<String, Failure> {
         text(&self.stdout)
@@ -148,11 +172,32 @@ fn line(command: &Command) -> String {
 
 fn text(file: &File) -> Result<String, Failure> {
     // The child has the same offset; reading moves it for both, so this reads by a descriptor of its own.
-    let mut own = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))?;
+    let mut own = File::open(own_name(file))?;
     own.rewind()?;
     let mut octets = Vec::new();
     own.read_to_end(&mut octets)?;
     Ok(String::from_utf8_lossy(&octets).into_owned())
+}
+
+/// A path to a file that has no name.
+fn own_name(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Waits until something watched changes, at most `left`, and forgets what it was.
+pub(super) fn wait_for_change(changes: &OwnedFd, left: Duration) -> Result<(), Failure> {
+    match poll(&mut [PollFd::new(changes, PollFlags::IN)], Some(&Timespec::try_from(left)?)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut octets = [0_u8; 4096];
+    loop {
+        match rustix::io::read(changes, &mut octets) {
+            Ok(0) | Err(Errno::AGAIN) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// The end of what a program printed.
@@ -200,6 +245,14 @@ mod tests {
         let _ = running.stdout().unwrap();
         let ran = running.wait(LIMIT).unwrap().ok().unwrap();
         assert_eq!(ran.stdout, "one\ntwo\n");
+    }
+
+    #[test]
+    fn a_line_is_waited_for_and_one_that_never_comes_only_so_long() {
+        let running = start(&mut shell("sleep 0.2; echo ready; exec sleep 1000")).unwrap();
+        running.wait_for_line(LIMIT).unwrap();
+        let silent = start(&mut shell("exec sleep 1000")).unwrap();
+        assert!(silent.wait_for_line(Duration::from_millis(200)).is_err());
     }
 
     #[test]

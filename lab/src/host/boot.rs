@@ -140,8 +140,10 @@ fn start(image: &Image, share: &Path) -> Result<Child, LabError> {
     qemu.arg("-kernel").arg(image.hypervisor()).arg("-append").arg(
         "dom0_mem=1536M,max:1536M dom0_max_vcpus=1 console=com1 com1=115200,8n1 loglvl=warning cpuidle=0",
     );
+    // Where the machine has other work to do, Xen may measure the TSC wrong by a factor of ten at its start, and Linux would
+    // trust that for good. Xen itself corrects its clock every second.
     qemu.arg("-initrd").arg(format!(
-        "{} console=hvc0 quiet rdinit=/init,{}",
+        "{} console=hvc0 quiet rdinit=/init clocksource=xen,{}",
         option(&image.kernel()),
         option(&share.join("dom0.initrd"))
     ));

@@ -44,6 +44,7 @@ const LINKS: &[(&str, &str)] = &[
 const IMAGE_SIZE: &str = "4G";
 /// Changes when the code below makes something else of the same lists.
 const FORMAT: &str = "1";
+const UNFINISHED: &str = "unfinished-";
 /// For depmod, mkfs and gunzip; mkfs copies 400 MB.
 const LOCAL_LIMIT: Duration = Duration::from_mins(5);
 
@@ -122,7 +123,8 @@ fn key() -> String {
 
 fn make(cache: &Path, directory: &Path) -> Result<(), LabError> {
     println!("lab: making the host's image from Debian's packages (160 MB to download, once)");
-    let work = tempfile::Builder::new().prefix("unfinished-").tempdir_in(cache);
+    remove_unfinished(cache)?;
+    let work = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(cache);
     let work = work.map_err(LabError::file(cache))?;
     let new = work.path().join("image");
     let root = new.join("root");
@@ -141,6 +143,17 @@ fn make(cache: &Path, directory: &Path) -> Result<(), LabError> {
     mkfs.arg(new.join("root.img")).arg(IMAGE_SIZE);
     run(&mut mkfs, "make the host's file system", LOCAL_LIMIT)?;
     fs::rename(&new, directory).map_err(LabError::file(directory))
+}
+
+/// What a lab that was killed has left. The caller holds the lock, so nobody else is at it.
+fn remove_unfinished(cache: &Path) -> Result<(), LabError> {
+    for entry in fs::read_dir(cache).map_err(LabError::file(cache))? {
+        let path = entry.map_err(LabError::file(cache))?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED)) {
+            fs::remove_dir_all(&path).map_err(LabError::file(&path))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_files(root: &Path) -> Result<(), LabError> {

@@ -1,9 +1,14 @@
-//! One boot with the main job of each crate.
+//! One boot with the main job of each crate. Each subject is a function that takes the host and a guest that ticks.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{Scenario, retrieve};
-use crate::dom0::{Failure, GuestConfig, Host};
+use crate::dom0::{Failure, Guest, GuestConfig, Host, start};
 
 pub(super) const SMOKE: Scenario = Scenario {
     name: "smoke",
@@ -12,6 +17,9 @@ pub(super) const SMOKE: Scenario = Scenario {
     run,
 };
 
+/// For a server of domkeep's to be reached.
+const SERVE_LIMIT: Duration = Duration::from_mins(1);
+
 fn run(host: &mut Host) -> Result<(), Failure> {
     let disk = host.raw_image("web", 64)?;
     let config = GuestConfig::pv("web")
@@ -19,6 +27,55 @@ fn run(host: &mut Host) -> Result<(), Failure> {
         .nic("bridge=xenbr0,mac=00:16:3e:00:00:01");
     let guest = host.create_ticking(&config)?;
     retrieve::check_like_xl(host, &guest, "after creation")?;
+    client(host, &guest)?;
+    server(host, &guest)?;
+    stream(host, &guest)?;
     guest.ticks_on()?;
     guest.destroy()
+}
+
+/// xsclient: the stock daemon by its socket and by the kernel's device.
+fn client(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
+    guest.ask("node-write data/greeting from the guest")?;
+    let node = format!("/local/domain/{}/data/greeting", guest.domid());
+    for (way, place) in [("socket", "/run/xenstored/socket"), ("device", "/dev/xen/xenbus")] {
+        let read = host.domkeep(&["--xenstore", place, "xenstore", "read", &node])?.ok()?;
+        let what = format!("what the guest wrote is read from the stock daemon by the {way}");
+        host.check_equal(&what, &read.stdout.trim_end(), &"from the guest")?;
+    }
+    let devices = format!("/local/domain/{}/device", guest.domid());
+    let ours = host.domkeep(&["xenstore", "ls", "-fp", &devices])?.ok()?.stdout;
+    let stock = Command::new("xenstore-ls").args(["-fp", &devices]).output()?;
+    let theirs = String::from_utf8_lossy(&stock.stdout).into_owned();
+    host.check_equal("`domkeep xenstore ls` prints as xenstore-ls does", &ours, &theirs)
+}
+
+/// xenstored: the embedded server, filled with this host's nodes, gives the same answer about the guest.
+fn server(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
+    let (dump, socket) = (host.work().join("nodes.txt"), host.work().join("embedded"));
+    fs::write(&dump, host.domkeep(&["xenstore", "ls", "-fp"])?.ok()?.stdout)?;
+    let mut serve = Command::new("domkeep");
+    serve.args(["xenstore", "serve", "--socket"]).arg(&socket).arg("--load").arg(&dump);
+    let server = start(&mut serve)?;
+    server.wait_for_line(SERVE_LIMIT)?;
+    let domid = guest.domid().to_string();
+    let from = |place: &Path| -> Result<Value, Failure> {
+        let place = place.to_string_lossy();
+        host.domkeep(&["--xenstore", &place, "list", "-l", &domid])?.ok()?.json()
+    };
+    let (embedded, stock) = (from(&socket)?, from(Path::new("/run/xenstored/socket"))?);
+    host.check_same("the embedded server gives the same configuration", &embedded, &stock)?;
+    server.kill()
+}
+
+/// xenstore-migration: the guest's Xenstore state as a stream that keeps the rules.
+fn stream(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
+    let file = host.work().join("web.stream");
+    let file = file.to_string_lossy();
+    let domid = guest.domid().to_string();
+    let extracted = host.domkeep_json(&["stream", "extract", &domid, &file])?;
+    host.check_equal("the guest's state is of one moment", &extracted["consistent"], &true.into())?;
+    host.domkeep(&["stream", "verify", &file, "--kind", "domain"])?.ok()?;
+    let inspected = host.domkeep(&["stream", "inspect", &file])?.ok()?.stdout;
+    host.check("the stream has what the guest wrote", inspected.contains("from the guest"))
 }
