@@ -25,6 +25,7 @@ use crate::info::DomInfo;
 use crate::load::{self, LibraryAt, LoadError};
 use crate::pool::{End, Pool, lock};
 use crate::rc;
+use crate::refused::{Refused, Why};
 use crate::store::{Store, StoreError};
 
 /// The name of this implementation in [`GuardianNeeds::control`].
@@ -257,37 +258,6 @@ fn endpoint(path: &Path) -> Endpoint {
 
 fn state_of(view: Option<&DomainView>) -> DomainState {
     view.map_or(DomainState::Gone, |view| view.state)
-}
-
-/// Why nothing was done.
-pub(crate) struct Refused {
-    pub(crate) state: Option<DomainState>,
-    pub(crate) why: Why,
-}
-
-pub(crate) enum Why {
-    Refusal(Refusal),
-    Failing(Failing),
-}
-
-impl From<Refusal> for Why {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refusal(refusal)
-    }
-}
-
-impl Refused {
-    pub(crate) fn failed<R: From<Refusal> + From<Failing>>(
-        self,
-        domain: &DomainIdentity,
-        operation: Operation,
-    ) -> Failed<R> {
-        let reason = match self.why {
-            Why::Refusal(refusal) => R::from(refusal),
-            Why::Failing(failing) => R::from(failing),
-        };
-        Failed::new(domain.domid, operation, self.state, reason)
-    }
 }
 
 impl DomainControl for Libxl {

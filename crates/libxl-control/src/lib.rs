@@ -52,6 +52,7 @@ mod load;
 mod log;
 mod pool;
 mod rc;
+mod refused;
 mod store;
 mod suspend;
 
