@@ -12,7 +12,7 @@ mod program;
 pub use console::Console;
 pub use guest::{Guest, GuestConfig};
 pub use host::Host;
-pub use json::{differences, without};
+pub use json::differences;
 pub use program::{Ran, Running, run, start};
 
 /// Why a scenario ended early.

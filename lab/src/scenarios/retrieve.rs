@@ -8,7 +8,7 @@ use serde_json::Value;
 use xsclient::Nodes;
 
 use super::Scenario;
-use crate::dom0::{Failure, Guest, GuestConfig, Host, run as run_program, start, without};
+use crate::dom0::{Failure, Guest, GuestConfig, Host, run as run_program, start};
 
 pub(super) const RETRIEVE: Scenario = Scenario {
     name: "retrieve",
@@ -17,8 +17,6 @@ pub(super) const RETRIEVE: Scenario = Scenario {
     run,
 };
 
-/// What only the hypervisor knows, and is not compared if domkeep had it from the template.
-const OF_HYPERVISOR: &str = "b_info.sched_params";
 const MAC: &str = "00:16:3e:00:01:01";
 const SECOND_MAC: &str = "00:16:3e:00:01:02";
 /// Of the tools, to compare the time they take.
@@ -51,25 +49,12 @@ fn run(host: &mut Host) -> Result<(), Failure> {
 /// Both list the same configuration of the guest, and `domkeep retrieve` gives it too.
 pub(super) fn check_like_xl(host: &mut Host, guest: &Guest, when: &str) -> Result<(), Failure> {
     let retrieved = host.retrieve(guest.domid())?;
-    let comparable = |config: Value| -> Result<Value, Failure> {
-        let all = asks_the_hypervisor(&retrieved)?;
-        Ok(if all { config } else { without(&config, OF_HYPERVISOR) })
-    };
-    let theirs = comparable(host.xl_config(guest.domid())?)?;
-    let ours = comparable(host.domkeep_config(guest.domid())?)?;
+    let unseen = retrieved["report"]["unseen"].as_array().cloned().unwrap_or_default();
+    host.check_equal(&format!("{when}, domkeep has seen everything"), &unseen, &Vec::new())?;
+    let theirs = host.xl_config(guest.domid())?;
+    let ours = host.domkeep_config(guest.domid())?;
     host.check_same(&format!("{when}, `domkeep list -l` is `xl list -l`"), &ours, &theirs)?;
-    let retrieved = comparable(retrieved["config"].clone())?;
-    host.check_same(&format!("{when}, so is `domkeep retrieve`"), &retrieved, &theirs)
-}
-
-/// Whether domkeep had what only the hypervisor knows from there. It has to, once it can ask libxl; then this and
-/// [`without`] can go.
-fn asks_the_hypervisor(retrieved: &Value) -> Result<bool, Failure> {
-    let unseen = retrieved["report"]["unseen"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if let Some(failed) = unseen.iter().find(|part| part["unseen"] == "hypervisor_failed") {
-        return Err(Failure::because(format!("domkeep could not ask the hypervisor: {failed}")));
-    }
-    Ok(!unseen.iter().any(|part| part["unseen"] == "hypervisor"))
+    host.check_same(&format!("{when}, so is `domkeep retrieve`"), &retrieved["config"], &theirs)
 }
 
 /// libxl before 4.21 says one KiB too few of dom0.
@@ -114,13 +99,8 @@ fn memory_and_name(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     host.check_equal("the memory is what was asked for", &memory, &Some(176 << 10))?;
     host.xl(&["sched-credit2", "-d", guest.name(), "-w", "300"])?;
     check_like_xl(host, guest, "after a new scheduler weight")?;
-    let retrieved = host.retrieve(guest.domid())?;
-    if asks_the_hypervisor(&retrieved)? {
-        let weight = retrieved["config"]["b_info"]["sched_params"]["weight"].as_u64();
-        host.check_equal("the weight is the new one", &weight, &Some(300))?;
-    } else {
-        host.step("scheduler parameters are not compared: domkeep did not ask the hypervisor");
-    }
+    let weight = host.domkeep_config(guest.domid())?["b_info"]["sched_params"]["weight"].as_u64();
+    host.check_equal("the weight is the new one", &weight, &Some(300))?;
     host.xl(&["rename", guest.name(), "shop"])?;
     check_like_xl(host, guest, "after a new name")?;
     let name = host.domkeep_config(guest.domid())?["c_info"]["name"].clone();
@@ -276,17 +256,7 @@ fn disks(config: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn scheduler_parameters_are_left_out_only_if_the_hypervisor_was_not_asked() {
-        let told = |unseen: Value| asks_the_hypervisor(&json!({"report": {"unseen": unseen}}));
-        assert!(told(json!([])).unwrap());
-        assert!(!told(json!([{"unseen": "hypervisor", "fields": []}])).unwrap());
-        assert!(told(json!([{"unseen": "hypervisor_failed", "error": "gone"}])).is_err());
-    }
 
     #[test]
     fn one_slow_run_does_not_make_the_time() {
