@@ -17,7 +17,7 @@
 //! ```
 //!
 //! There are two levels. [`Hotplug`] does everything, for disks, nics and 9pfs shares: nodes, template, hotplug script,
-//! waiting. [`begin`] is for a toolstack that plugs a device itself and wants the template changed with it.
+//! waiting. [`begin()`] is for a toolstack that plugs a device itself and wants the template changed with it.
 //!
 //! # Order
 //!
