@@ -23,8 +23,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-const LIBRARIES: &[&str] =
-    &["xenstore-proto", "xsclient", "xenstored", "xenstore-migration", "libxl-config", "snapshot", "libxl-control"];
+const LIBRARIES: &[&str] = &[
+    "xenstore-proto",
+    "xsclient",
+    "xenstored",
+    "xenstore-migration",
+    "libxl-config",
+    "snapshot",
+    "libxl-control",
+];
 
 const LIBRARIES_AND_PEERS: &[&str] = &[
     "xenstore-proto",
