@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use xsclient::{Commit, DomId, Nodes, OperationError};
+use xsclient::{Client, Commit, DomId, Nodes, OperationError};
 
 use super::attach::remove_in;
 use super::begin::{Begun, begin};
@@ -20,6 +20,9 @@ use crate::model::Mac;
 use crate::retrieve::{DeviceClass, disks};
 use crate::template::{Revision, steps};
 use crate::{DomainConfig, Mode};
+
+/// How often a backend that goes on connecting is told again to close.
+const REMINDERS_MAX: u32 = 8;
 
 /// A device that was detached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -274,9 +277,13 @@ impl Hotplug<'_> {
         let facts = Facts::read(self.client, place.domid, &directory)?;
         let nobody = is_qemus && !facts.device_model.is_running();
         let deadline = Instant::now() + if nobody { Duration::ZERO } else { limit };
-        let mut last = Ends::default();
+        let (mut last, mut reminders) = (Ends::default(), REMINDERS_MAX);
         let closed = wait::until(self.client, &place.backend(), deadline, |client| {
             last = Ends::read(client, place)?;
+            if matches!(last.backend_state, Some(1..=4)) && reminders > 0 {
+                reminders -= 1;
+                remind(client, place)?;
+            }
             let done =
                 !last.backend || last.backend_state.is_none() || last.backend_state == Some(6);
             Ok(done.then_some(()))
@@ -395,6 +402,18 @@ impl Hotplug<'_> {
         begun.remove(id);
         begun.check()
     }
+}
+
+/// Tells a backend again to close: one that was about to say how far it has come writes over what it was told.
+fn remind(client: &mut Client, place: &Place) -> Result<(), OperationError> {
+    let state = under(&place.backend(), "state");
+    let mut transaction = client.transaction()?;
+    if !matches!(transaction.read_optional(&state)?.as_deref(), Some(b"1" | b"2" | b"3" | b"4")) {
+        return transaction.abort();
+    }
+    transaction.write(&state, b"5")?;
+    // After a conflict comes the event of what has changed.
+    transaction.commit().map(drop)
 }
 
 fn store(

@@ -52,8 +52,11 @@ fn a_save_of_overlays_is_cancelled_in_every_phase_before_the_pivot_and_qemu_clos
         let plan = plan_save(&mut access, request).unwrap();
         let token = CancelToken::new().unwrap();
         let mut progress = |progress: &Progress| {
-            if progress.phase == phase && !token.is_cancelled() {
+            // From the suspend on, the save is QEMU's one client.
+            if progress.phase == phase.min(Phase::Suspend) && !token.is_cancelled() {
                 open = added_nodes(&qmp);
+            }
+            if progress.phase == phase {
                 token.cancel();
             }
         };
@@ -133,7 +136,7 @@ fn overlays_of_a_qemu_that_is_not_reached_are_left_while_the_guest_goes_on_until
     let mut request = host.with_memory(host.overlaying(&domain), MemoryFormat::Mapped);
     request.qmp = Some(link.clone());
     let mut progress = |progress: &Progress| {
-        if progress.phase == Phase::Capture && link.is_symlink() {
+        if progress.phase == Phase::Memory && link.is_symlink() {
             std::fs::remove_file(&link).unwrap();
         }
     };

@@ -244,6 +244,26 @@ fn a_guest_that_holds_a_device_is_named_and_it_can_be_taken_away() {
 }
 
 #[test]
+fn a_backend_that_writes_over_the_request_to_close_is_asked_again() {
+    let host = Host::new();
+    let id = host.plug(|mut hotplug| hotplug.attach(GUEST, &host.disk("xvdb"))).unwrap().id;
+    host.behave(Behaviour { guest: Guest::Holds, ..Behaviour::default() });
+    let state: xsclient::Path = "/local/domain/0/backend/vbd/7/51728/state".parse().unwrap();
+    let mut client = host.client();
+    let watch = client.watch(state.clone(), None).unwrap();
+    std::thread::scope(|scope| {
+        let detaching = scope.spawn(|| host.plug(|mut hotplug| hotplug.detach(GUEST, &id.into())));
+        while client.read(&state).unwrap() != b"5" {
+            client.next_event(&watch, Duration::from_secs(20)).unwrap().expect("it is closed");
+        }
+        client.write(&state, b"4").unwrap();
+        host.behave(Behaviour::default());
+        detaching.join().unwrap().unwrap();
+    });
+    host.assert_bare();
+}
+
+#[test]
 fn a_device_of_one_view_only_is_taken_out_of_that() {
     let host = Host::new();
     let disk = host.disk("xvdb");
