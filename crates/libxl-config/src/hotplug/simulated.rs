@@ -56,16 +56,18 @@ impl Ends {
             let Ok(watch) = client.watch(fixed("/local/domain"), None) else { return };
             let mut before = None;
             while !stopped.load(Ordering::Relaxed) {
-                let now = *behaving.lock().unwrap_or_else(PoisonError::into_inner);
                 let event = client.next_event(&watch, LOOK_AGAIN);
+                let current = || behaving.lock().unwrap_or_else(PoisonError::into_inner);
                 match event {
-                    Ok(None) if before == Some(now) => continue,
+                    Ok(None) if before == Some(*current()) => continue,
                     Ok(_) => {}
                     Err(_) => return,
                 }
-                before = Some(now);
                 loop {
-                    match round(&mut client, now) {
+                    // Held for the whole round, so that nobody behaves as before once `behave` has returned.
+                    let now = current();
+                    before = Some(*now);
+                    match round(&mut client, *now) {
                         Ok(true) => {}
                         Ok(false) => break,
                         Err(error) if error.is_lost() => return,
