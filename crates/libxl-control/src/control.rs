@@ -19,7 +19,7 @@ use snapshot::control::{
 use xsclient::{DomId, Endpoint};
 
 use crate::failure::{Failing, LibxlFailure, outcome};
-use crate::ffi::{Context, Rc};
+use crate::ffi::{Context, Library, Rc};
 use crate::helper::Helper;
 use crate::info::DomInfo;
 use crate::load::{self, LibraryAt, LoadError};
@@ -81,8 +81,8 @@ impl Libxl {
     /// If there is no libxl that is known, or it does not reach its hypervisor within half a minute.
     pub fn open(options: LibxlOptions) -> Result<Self, LoadError> {
         let LibxlOptions { library: at, xenstore } = options;
-        let pool = Arc::new(Pool::new(load::load(&at)?));
-        let unusable = |failure: LibxlFailure| LoadError::Unusable { source: Box::new(failure) };
+        let pool = Arc::new(Pool::new(load::load(load::LIBXL, &at, Library::open)?));
+        let unusable = |failure: LibxlFailure| LoadError::unusable("libxl", failure);
         match pool.warm_up(Until::deadline(Instant::now() + OPEN_LIMIT)) {
             End::Done { .. } => {}
             other => return Err(unusable(LibxlFailure::of_end(other))),
@@ -109,7 +109,7 @@ impl Libxl {
         let heard = move || *lock(&asked) = Some(Instant::now());
         let deadline = Instant::now() + OPEN_LIMIT;
         let listening = opened.store.listen(needs.domain.domid, deadline, heard);
-        listening.map_err(|error| LoadError::Unusable { source: Box::new(error) })?;
+        listening.map_err(|error| LoadError::unusable("libxl", error))?;
         Ok(opened)
     }
 

@@ -1,7 +1,5 @@
 //! What libxl says of a domain.
 
-use libxl_config::model::SchedParams;
-use libxl_config::{Mode, json};
 use serde::Deserialize;
 use snapshot::control::{DomainIdentity, DomainKind, DomainState, ShutdownReason};
 use uuid::Uuid;
@@ -58,10 +56,6 @@ impl DomInfo {
         Some(DomainIdentity::new(DomId::new(domid), self.uuid))
     }
 
-    pub(crate) fn uuid(&self) -> Uuid {
-        self.uuid
-    }
-
     pub(crate) fn is_paused(&self) -> bool {
         self.paused
     }
@@ -108,15 +102,6 @@ impl DomInfo {
     }
 }
 
-/// Scheduler parameters, as configurations have them.
-pub(crate) fn sched_params(text: &str) -> Result<SchedParams, InfoError> {
-    let parsed = json::parse(text.as_bytes(), Mode::Lenient).map_err(InfoError::of)?;
-    let (params, _) = SchedParams::from_value(&parsed.value).map_err(InfoError::of)?;
-    let mut params = params;
-    params.forget_source();
-    Ok(params)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,12 +132,5 @@ mod tests {
     fn the_control_domain_has_no_uuid() {
         let info = DomInfo::read("{ \"running\": true, \"domain_type\": \"pv\" }").unwrap();
         assert_eq!(info.identity(), Some(DomainIdentity::new(DomId::DOM0, Uuid::nil())));
-    }
-
-    #[test]
-    fn scheduler_parameters_are_those_of_a_configuration() {
-        let params = sched_params("{\"sched\": \"credit2\", \"weight\": 512, \"cap\": 0}").unwrap();
-        assert_eq!((params.sched.name(), params.weight, params.cap), ("credit2", 512, 0));
-        assert_eq!(params.period, -1);
     }
 }

@@ -1,5 +1,5 @@
-//! Xen domains through libxl itself, loaded at run time: [`DomainControl`](snapshot::control::DomainControl) and
-//! [`HypervisorView`](libxl_config::retrieve::HypervisorView) on a Xen host.
+//! Xen domains through Xen's own libraries, loaded at run time: [`DomainControl`](snapshot::control::DomainControl) over libxl,
+//! and [`HypervisorView`](libxl_config::retrieve::HypervisorView) over libxenctrl, which answers in microseconds.
 //!
 //! Nothing of Xen is needed to build or to start a program with this. It creates no domains but from a stream, and knows
 //! nothing of disks and files.
@@ -22,10 +22,13 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | opening it | [`Libxl`], [`LibxlOptions`], [`LibraryAt`], [`LoadError`] |
-//! | whether to try at all | [`is_xen_host`] |
+//! | what is done to domains | [`Libxl`], [`LibxlOptions`] |
+//! | what a configuration needs of the hypervisor | [`Xenctrl`] |
+//! | where the libraries are, and why they cannot be used | [`LibraryAt`], [`LoadError`] |
 //!
 //! # Threads, signals, descriptors
+//!
+//! All of this is about libxl. libxenctrl's questions are asked in the calling thread, and leave nothing behind.
 //!
 //! - Each call runs in a thread and a libxl context of its own, so that one deadline aborts one call. Any number of threads may
 //!   call at once. What libxl does not come back from is left to itself, and its answer dropped.
@@ -46,7 +49,6 @@ mod control;
 mod failure;
 mod ffi;
 mod helper;
-mod hypervisor;
 mod info;
 mod load;
 mod log;
@@ -55,6 +57,8 @@ mod rc;
 mod refused;
 mod store;
 mod suspend;
+mod xenctrl;
 
 pub use control::{Libxl, LibxlOptions};
-pub use load::{LibraryAt, LoadError, LoaderError, Missing, is_xen_host};
+pub use load::{LibraryAt, LoadError, LoaderError, Missing};
+pub use xenctrl::Xenctrl;

@@ -1,17 +1,22 @@
-//! Which libxl is loaded.
+//! Which of Xen's libraries are loaded.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::ffi::{Library, OpenFailure};
+use crate::ffi::OpenFailure;
 
-/// Releases of Xen whose libxl has the prototypes that are used here. 4.17 is the one that the lab runs.
+/// Releases of Xen whose libraries have the prototypes and structures that are used here. 4.17 is the one that the lab runs.
 const KNOWN: std::ops::RangeInclusive<u8> = 16..=21;
 /// The logger, which has had one version ever since.
 const XENTOOLLOG: &str = "libxentoollog.so.1";
 
-/// Where libxl is.
+/// What libxl's soname begins with.
+pub(crate) const LIBXL: &str = "libxenlight.so";
+/// What libxenctrl's does.
+pub(crate) const LIBXENCTRL: &str = "libxenctrl.so";
+
+/// Where a library of Xen's is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LibraryAt {
     /// Where the loader finds that of the running Xen, by its soname.
@@ -21,7 +26,7 @@ pub enum LibraryAt {
     File(PathBuf),
 }
 
-/// Why libxl cannot be used.
+/// Why a library of Xen's cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -31,29 +36,29 @@ pub enum LoadError {
         /// What a control domain has.
         missing: Missing,
     },
-    /// A Xen whose libxl is not known.
-    #[error("Xen {version} runs here, and its libxl is not one of the known 4.16 to 4.21")]
+    /// A Xen whose libraries are not known.
+    #[error("Xen {version} runs here, and its libraries are not the known ones of 4.16 to 4.21")]
     UnknownVersion {
         /// As the kernel tells it.
         version: String,
     },
     /// It cannot be loaded.
-    #[error("libxl cannot be loaded; looked for {}", tried.join(" and "))]
+    #[error("a library of Xen's cannot be loaded; looked for {}", tried.join(" and "))]
     NotFound {
         /// Names and paths that were given to the loader.
         tried: Vec<String>,
         /// What the loader said, last first.
         source: LoaderError,
     },
-    /// It is not what libxl is.
-    #[error("{library} has no function {name}: it is not a libxl of 4.16 to 4.21")]
+    /// It is another library, or of another version.
+    #[error("{library} has no function {name}: it is not that of Xen 4.16 to 4.21")]
     MissingFunction {
         /// Which library.
         library: String,
         /// The function.
         name: &'static str,
     },
-    /// It is not what libxl is.
+    /// It is of another version.
     #[error("{library} has a larger {name} than any known libxl")]
     UnknownStruct {
         /// Which library.
@@ -62,20 +67,29 @@ pub enum LoadError {
         name: &'static str,
     },
     /// It is there, and does not work.
-    #[error("libxl does not work here")]
+    #[error("{library} does not work here")]
     Unusable {
+        /// Which library.
+        library: &'static str,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl LoadError {
+    pub(crate) fn unusable(
+        library: &'static str,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Unusable { library, source: Box::new(source) }
+    }
+
     /// What an administrator can do about it.
     pub fn advice(&self) -> &'static str {
         match self {
             Self::NotAXenHost { .. } => "run it in the control domain of a Xen host",
             Self::NotFound { .. } => {
-                "install the libxl of the running Xen: Debian's libxenmisc4.17, Fedora's xen-libs, Alpine's xen-libs"
+                "install the libraries of the running Xen: Debian's libxenmisc4.17, Fedora's xen-libs, Alpine's xen-libs"
             }
             Self::Unusable { .. } => "run it as root, with xenstored running",
             _ => "use a Domkeep that knows this version of Xen",
@@ -106,11 +120,7 @@ impl Missing {
     }
 }
 
-/// Whether this is the control domain of a Xen host. Loads nothing.
-pub fn is_xen_host() -> bool {
-    look_for_host(Path::new("/")).is_ok()
-}
-
+/// Whether this is the control domain of a Xen host.
 fn look_for_host(root: &Path) -> Result<(), Missing> {
     let kind = fs::read_to_string(root.join("sys/hypervisor/type")).unwrap_or_default();
     if kind.trim() != "xen" {
@@ -132,9 +142,9 @@ fn running_version(root: &Path) -> Option<(u8, u8)> {
     Some((number("major")?, number("minor")?))
 }
 
-/// The files that may be the libxl of this host, the likeliest first.
-fn sonames(root: &Path) -> Result<Vec<String>, LoadError> {
-    let soname = |minor: u8| format!("libxenlight.so.4.{minor}");
+/// The files that may be that library of this host, the likeliest first.
+fn sonames(name: &str, root: &Path) -> Result<Vec<String>, LoadError> {
+    let soname = |minor: u8| format!("{name}.4.{minor}");
     match running_version(root) {
         // Another release's library speaks another hypercall interface.
         Some((4, minor)) if KNOWN.contains(&minor) => Ok(vec![soname(minor)]),
@@ -145,12 +155,17 @@ fn sonames(root: &Path) -> Result<Vec<String>, LoadError> {
     }
 }
 
-pub(crate) fn load(at: &LibraryAt) -> Result<Library, LoadError> {
+/// Opens the library that is named so with `open`, which is given its file and that of the logger.
+pub(crate) fn load<L>(
+    name: &str,
+    at: &LibraryAt,
+    open: impl Fn(&Path, &Path) -> Result<L, OpenFailure>,
+) -> Result<L, LoadError> {
     let host = Path::new("/");
     let candidates: Vec<(PathBuf, PathBuf)> = match at {
         LibraryAt::Host => {
             look_for_host(host).map_err(|missing| LoadError::NotAXenHost { missing })?;
-            sonames(host)?.into_iter().map(|name| (name.into(), XENTOOLLOG.into())).collect()
+            sonames(name, host)?.into_iter().map(|name| (name.into(), XENTOOLLOG.into())).collect()
         }
         LibraryAt::File(path) => {
             let beside = path.with_file_name(XENTOOLLOG);
@@ -159,9 +174,9 @@ pub(crate) fn load(at: &LibraryAt) -> Result<Library, LoadError> {
         }
     };
     let (mut tried, mut last) = (Vec::new(), String::new());
-    for (libxl, log) in candidates {
-        let library = libxl.display().to_string();
-        match Library::open(&libxl, &log) {
+    for (file, log) in candidates {
+        let library = file.display().to_string();
+        match open(&file, &log) {
             Ok(opened) => return Ok(opened),
             Err(OpenFailure::Load { library, problem }) => {
                 tried.push(library.display().to_string());
@@ -182,6 +197,7 @@ pub(crate) fn load(at: &LibraryAt) -> Result<Library, LoadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ffi::Library;
 
     fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
@@ -212,19 +228,23 @@ mod tests {
                 ("sys/hypervisor/version/major", "4\n"),
                 ("sys/hypervisor/version/minor", minor),
             ]);
-            sonames(host.path())
+            sonames(LIBXENCTRL, host.path())
         };
-        assert_eq!(version("17\n").unwrap(), ["libxenlight.so.4.17"]);
+        assert_eq!(version("17\n").unwrap(), ["libxenctrl.so.4.17"]);
         assert!(
             matches!(version("15\n"), Err(LoadError::UnknownVersion { version }) if version == "4.15")
         );
-        assert_eq!(sonames(host(&[]).path()).unwrap().len(), 6);
+        assert!(matches!(version("22\n"), Err(LoadError::UnknownVersion { .. })));
+        assert_eq!(sonames(LIBXL, host(&[]).path()).unwrap().len(), 6);
+    }
+
+    fn libxl(file: &str) -> Result<(), LoadError> {
+        load(LIBXL, &LibraryAt::File(file.into()), Library::open).map(|_| ())
     }
 
     #[test]
     fn a_missing_library_is_named_with_what_the_loader_said() {
-        let error =
-            load(&LibraryAt::File("/nowhere/libxenlight.so.4.17".into())).map(|_| ()).unwrap_err();
+        let error = libxl("/nowhere/libxenlight.so.4.17").unwrap_err();
         let LoadError::NotFound { tried, source } = &error else { panic!("{error}") };
         assert!(!tried.is_empty() && !source.to_string().is_empty(), "{error}");
         assert!(error.advice().contains("libxenmisc4.17"), "{}", error.advice());
@@ -232,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_library_that_is_not_libxl_is_refused_by_the_function_that_it_lacks() {
-        let some = load(&LibraryAt::File("libc.so.6".into())).map(|_| ());
+        let some = libxl("libc.so.6");
         // Without libxentoollog nothing is looked at further.
         assert!(matches!(
             some,

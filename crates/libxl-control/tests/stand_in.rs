@@ -10,7 +10,6 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use libxl_config::retrieve::HypervisorView;
 use libxl_control::{LibraryAt, Libxl, LibxlOptions, LoadError};
 use rustix::pipe::{PipeFlags, pipe_with};
 use snapshot::control::conformance;
@@ -340,19 +339,6 @@ fn a_guardian_waits_for_a_guest_that_has_seen_the_request() {
     // One that has not seen it may still.
     host.set_request(&domain, b"suspend");
     assert!(host.libxl.settled(&domain, Instant::now() + Duration::from_millis(300)).is_err());
-}
-
-#[test]
-fn the_hypervisors_part_of_a_configuration_comes_from_it() {
-    let Some(mut host) = Host::start("the_hypervisors_part_of_a_configuration_comes_from_it")
-    else {
-        return;
-    };
-    let domain = host.domain();
-    let known = host.libxl.domain(domain.domid).unwrap().unwrap();
-    assert_eq!(known.uuid, domain.uuid);
-    assert_eq!((known.sched_params.sched.name(), known.sched_params.weight), ("credit2", 300));
-    assert!(host.libxl.domain(DomId::new(999)).unwrap().is_none());
 }
 
 #[test]

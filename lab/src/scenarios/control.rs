@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use libxl_config::retrieve::HypervisorView;
 use libxl_config::{DomainConfig, Mode};
-use libxl_control::{Libxl, LibxlOptions};
+use libxl_control::{LibraryAt, Libxl, LibxlOptions, Xenctrl};
 use rustix::pipe::{PipeFlags, pipe_with};
 use snapshot::control::conformance::{CHECKS, World};
 use snapshot::control::{
@@ -290,7 +290,8 @@ fn pauses(host: &mut Host, libxl: &Libxl, guest: &Guest) -> Result<(), Failure> 
 
 fn hypervisor_view(host: &mut Host, libxl: &Libxl, guest: &Guest) -> Result<(), Failure> {
     host.xl(&["sched-credit2", "-d", guest.name(), "-w", "300"])?;
-    let known = HypervisorView::domain(libxl, guest.domid()).map_err(|error| {
+    let xenctrl = Xenctrl::open(&LibraryAt::Host)?;
+    let known = xenctrl.domain(guest.domid()).map_err(|error| {
         Failure::because(format!("the hypervisor was asked for {}: {error}", guest.name()))
     })?;
     let known = known.ok_or_else(|| Failure::because("the hypervisor knows of no such domain"))?;

@@ -3,38 +3,37 @@
 use std::io::{self, Write};
 
 use libxl_config::retrieve::HypervisorView;
-use libxl_control::{Libxl, LibxlOptions, LoadError, is_xen_host};
+use libxl_control::{LibraryAt, LoadError, Xenctrl};
 use xsclient::Endpoint;
 
 use crate::arguments::HypervisorChoice;
 use crate::exit::{CommandError, on_one_line};
 use crate::places::Places;
 
-/// What answers for the hypervisor; `None` if nothing does, of which people have been told.
+/// What answers for the hypervisor; `None` if nothing does, of which people have been told unless this is no Xen host.
 pub(super) fn open(
     choice: HypervisorChoice,
     places: &Places,
-) -> Result<Option<Libxl>, CommandError> {
+) -> Result<Option<Xenctrl>, CommandError> {
     match choice {
         HypervisorChoice::Never => Ok(None),
-        HypervisorChoice::Always => Ok(Some(load(places)?)),
+        HypervisorChoice::Always => Ok(Some(Xenctrl::open(&LibraryAt::Host)?)),
         // In another Xenstore the same numbers are other domains.
-        HypervisorChoice::Auto if *places.endpoint() != Endpoint::Search || !is_xen_host() => {
-            Ok(None)
-        }
-        HypervisorChoice::Auto => Ok(load(places).inspect_err(tell).ok()),
+        HypervisorChoice::Auto if *places.endpoint() != Endpoint::Search => Ok(None),
+        HypervisorChoice::Auto => match Xenctrl::open(&LibraryAt::Host) {
+            Ok(xenctrl) => Ok(Some(xenctrl)),
+            Err(LoadError::NotAXenHost { .. }) => Ok(None),
+            Err(error) => {
+                tell(&error);
+                Ok(None)
+            }
+        },
     }
 }
 
 /// As what retrieves takes it.
-pub(super) fn view(libxl: Option<&Libxl>) -> Option<&dyn HypervisorView> {
-    libxl.map(|libxl| libxl as &dyn HypervisorView)
-}
-
-fn load(places: &Places) -> Result<Libxl, LoadError> {
-    let mut options = LibxlOptions::default();
-    options.xenstore = places.endpoint().clone();
-    Libxl::open(options)
+pub(super) fn view(xenctrl: Option<&Xenctrl>) -> Option<&dyn HypervisorView> {
+    xenctrl.map(|xenctrl| xenctrl as &dyn HypervisorView)
 }
 
 fn tell(error: &LoadError) {

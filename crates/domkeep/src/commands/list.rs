@@ -28,9 +28,9 @@ pub(super) fn run(
     for typed in &asked.domains {
         domids.push(domains::find(&mut client, typed)?);
     }
-    let libxl = hypervisor::open(asked.hypervisor, places)?;
+    let xenctrl = hypervisor::open(asked.hypervisor, places)?;
     let mut retriever = Retriever::new(&mut client, templates.as_ref()).timeout(places.timeout());
-    if let Some(view) = hypervisor::view(libxl.as_ref()) {
+    if let Some(view) = hypervisor::view(xenctrl.as_ref()) {
         retriever = retriever.hypervisor(view);
     }
     let found = if domids.is_empty() { retriever.domains()? } else { domids };

@@ -26,9 +26,9 @@ pub(super) fn run(
     let mut client = places.client()?;
     let templates = places.templates(Opening::Existing)?;
     let domid = domains::find(&mut client, &asked.domain)?;
-    let libxl = hypervisor::open(asked.hypervisor, places)?;
+    let xenctrl = hypervisor::open(asked.hypervisor, places)?;
     let views =
-        Views { templates: templates.as_ref(), hypervisor: hypervisor::view(libxl.as_ref()) };
+        Views { templates: templates.as_ref(), hypervisor: hypervisor::view(xenctrl.as_ref()) };
     let retrieved = retrieve(asked.policy, domid, &mut client, views, places)?;
     if output.is_json() {
         output.document(&Answer::of(&retrieved, asked.report))?;

@@ -24,7 +24,7 @@ pub(super) fn run(
     let mut client = places.client()?;
     let domid = domains::find(&mut client, &asked.domain)?;
     let changes = Changes::of(domid, places)?;
-    let libxl = hypervisor::open(asked.hypervisor, places)?;
+    let xenctrl = hypervisor::open(asked.hypervisor, places)?;
     end_when_told();
     let mut last: Option<Retrieved> = None;
     let mut answers = 0;
@@ -34,7 +34,7 @@ pub(super) fn run(
         }
         // Opened for each answer: a sled store that is kept open keeps everybody else out.
         let templates = places.templates(Opening::Existing)?;
-        let hypervisor = hypervisor::view(libxl.as_ref());
+        let hypervisor = hypervisor::view(xenctrl.as_ref());
         let views = Views { templates: templates.as_ref(), hypervisor };
         let now = retrieve(asked.policy, domid, &mut client, views, places)?;
         drop(templates);

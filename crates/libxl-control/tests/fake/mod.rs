@@ -3,10 +3,11 @@
 #![expect(unsafe_code, reason = "the stand-in is a C library too")]
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
+mod compile;
+
 use std::error::Error;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path as FsPath, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -20,22 +21,12 @@ use uuid::Uuid;
 use xenstored::{Embedded, Store, UnixServer};
 use xsclient::{DomId, Endpoint, Path, Reply, Request};
 
+use compile::compile;
+
 /// Compiles the stand-in once a process; why it cannot be.
 fn compiled() -> Result<&'static FsPath, String> {
     static COMPILED: OnceLock<Result<(TempDir, PathBuf), String>> = OnceLock::new();
-    let compile = || {
-        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let library = directory.path().join("libxenlight.so.4.17");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake/xenlight.c");
-        let output = Command::new("gcc")
-            .args(["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-O1", "-pthread", "-o"])
-            .args([library.as_os_str(), source.as_ref()])
-            .output()
-            .map_err(|error| format!("gcc cannot be started: {error}"))?;
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok((directory, library))
-    };
-    match COMPILED.get_or_init(compile) {
+    match COMPILED.get_or_init(|| compile("xenlight.c", "libxenlight.so.4.17", &[])) {
         Ok((_, library)) => Ok(library),
         Err(problem) => Err(problem.clone()),
     }

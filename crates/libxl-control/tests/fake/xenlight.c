@@ -64,11 +64,6 @@ typedef struct {
 	uint8_t rest[20];
 } restore_params;
 
-typedef struct {
-	int sched, weight, cap;
-	uint8_t rest[20];
-} sched_params;
-
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static domain domains[DOMAINS];
 static uint32_t next_domid = 1;
@@ -322,7 +317,6 @@ EXPORT int libxl_ao_abort(void *given, const void *how)
 	EXPORT void libxl_##name##_init(type *p) { memset(p, 0, sizeof(*p)); }                     \
 	EXPORT void libxl_##name##_dispose(type *p) { memset(p, 0, sizeof(*p)); }
 
-STRUCT(domain_sched_params, sched_params)
 STRUCT(domain_restore_params, restore_params)
 
 EXPORT void libxl_dominfo_init(dominfo *p) { memset(p, 0, sizeof(*p)); }
@@ -415,25 +409,6 @@ EXPORT void libxl_dominfo_list_free(dominfo *all, int count)
 	for (int i = 0; i < count; i++)
 		libxl_dominfo_dispose(&all[i]);
 	free(all);
-}
-
-EXPORT int libxl_domain_sched_params_get(void *c, uint32_t domid, sched_params *p)
-{
-	(void)c;
-	pthread_mutex_lock(&lock);
-	bool there = !domid || find(domid);
-	pthread_mutex_unlock(&lock);
-	p->weight = 300;
-	return there ? 0 : DOMAIN_NOTFOUND;
-}
-
-EXPORT char *libxl_domain_sched_params_to_json(void *c, sched_params *p)
-{
-	char *text = NULL;
-	(void)c;
-	if (asprintf(&text, "{\n  \"sched\": \"credit2\",\n  \"weight\": %d,\n  \"cap\": %d\n}\n", p->weight, p->cap) < 0)
-		return NULL;
-	return text;
 }
 
 static char *value_of(const char *text, const char *key)

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use libxl_config::retrieve::HypervisorView;
 use libxl_config::template::{MemoryStore, TemplateStore, UserdataDir};
-use libxl_control::{Libxl, LibxlOptions};
+use libxl_control::{LibraryAt, Libxl, LibxlOptions, Xenctrl};
 use snapshot::control::{DomainControl, DomainIdentity, DomainView};
 use snapshot::disk::qemu_img::QemuImg;
 use snapshot::simulated::{Operator, SimulatedDomain};
@@ -28,8 +28,8 @@ type Connect = Box<dyn Fn(Instant) -> Result<Client, OpenError>>;
 /// A host: what decides about its domains, and where its Xenstore and templates are.
 pub(super) struct Host {
     pub(super) control: Box<dyn DomainControl>,
-    /// The same as `control` on a Xen host.
-    libxl: Option<Libxl>,
+    /// The hypervisor behind `control` on a Xen host.
+    xenctrl: Option<Xenctrl>,
     connect: Connect,
     templates: Box<dyn TemplateStore>,
     places: Places,
@@ -48,9 +48,11 @@ impl Host {
                 options.library = library.clone();
                 options.xenstore = places.endpoint().clone();
                 let libxl = Libxl::open(options)?;
+                // By its soname, which is that of the one that libxl itself uses and has loaded.
+                let xenctrl = Xenctrl::open(&LibraryAt::Host)?;
                 Ok(Self {
-                    control: Box::new(libxl.clone()),
-                    libxl: Some(libxl),
+                    control: Box::new(libxl),
+                    xenctrl: Some(xenctrl),
                     connect: connect(places.endpoint().clone()),
                     templates: places.templates(Opening::Existing)?,
                     places: places.clone(),
@@ -69,7 +71,7 @@ impl Host {
                 };
                 Ok(Self {
                     control: Box::new(SimulatedDomain::new(socket)),
-                    libxl: None,
+                    xenctrl: None,
                     connect: connect(endpoint),
                     templates,
                     places: places.clone(),
@@ -91,7 +93,7 @@ impl Host {
             control: self.control.as_ref(),
             xenstore: self.connect.as_ref(),
             templates: self.templates.as_ref(),
-            hypervisor: self.libxl.as_ref().map(|libxl| libxl as &dyn HypervisorView),
+            hypervisor: self.xenctrl.as_ref().map(|xenctrl| xenctrl as &dyn HypervisorView),
             qemu_img: QemuImg::default(),
             guardian,
             hooks: BTreeMap::new(),
@@ -101,7 +103,7 @@ impl Host {
 
     /// Where libxl has the QEMU of a domain listen, if it has one. A guest without qcow2 disks may have none.
     pub(super) fn qmp_of(&self, domain: &DomainIdentity) -> Option<PathBuf> {
-        self.libxl.as_ref()?;
+        self.xenctrl.as_ref()?;
         let socket = Path::new(RUN_DIRECTORY).join(format!("qmp-libxl-{}", domain.domid));
         socket.exists().then_some(socket)
     }

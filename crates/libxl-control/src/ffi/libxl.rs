@@ -1,20 +1,15 @@
-//! libxl's functions, called: the only module that is not safe Rust, with [`crate::log`].
+//! libxl.
 //!
 //! No layout of a libxl structure is relied on. A structure lives in a buffer that is larger than any version's, is filled by
 //! libxl's own `_init` and `_from_json`, and read by its `_to_json`. How large it really is, which the list of domains needs, is
-//! measured: `_init` clears all of it.
-//!
-//! Prototypes are those of Xen's public headers `libxl.h`, `libxl_event.h` and `xentoollog.h`, the same in 4.16 to 4.21.
-
-#![expect(unsafe_code, reason = "libxl is a C library: there is no other way to call it")]
+//! measured: `_init` clears all of it. Prototypes are from `libxl.h`, `libxl_event.h` and `xentoollog.h`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::ptr::{self, NonNull};
 
-use libloading::os::unix::{Library as Dynamic, RTLD_LOCAL, RTLD_NOW, Symbol};
-
+use super::{OpenFailure, Pair, functions};
 use crate::log::{Log, Logger};
 
 /// Room for any structure of any version: the largest of 4.17 has 1288 octets.
@@ -54,29 +49,6 @@ static HOOKS: ChildprocHooks = ChildprocHooks { owner: SELECTIVE_REAP, fork: Non
 /// A number that libxl answers with.
 pub(crate) type Rc = c_int;
 
-macro_rules! functions {
-    ($( $field:ident: $symbol:literal as $type:ty; )*) => {
-        /// The functions of a loaded libxl.
-        pub(crate) struct Functions {
-            $( $field: $type, )*
-        }
-
-        impl Functions {
-            /// Every function, or the name of one that is not there.
-            fn find(libxl: &Dynamic, xtl: &Dynamic) -> Result<Self, &'static str> {
-                $( let $field = {
-                    let name = $symbol;
-                    let library = if name.starts_with("xtl_") { xtl } else { libxl };
-                    // SAFETY: the symbol is only called with the prototype that libxl's headers give it.
-                    let found: Result<Symbol<$type>, _> = unsafe { library.get(name) };
-                    *found.map_err(|_| name)?
-                }; )*
-                Ok(Self { $( $field, )* })
-            }
-        }
-    };
-}
-
 functions! {
     create_logger: "xtl_createlogger_stdiostream"
         as unsafe extern "C" fn(*mut libc::FILE, c_int, c_uint) -> *mut c_void;
@@ -92,10 +64,6 @@ functions! {
     dominfo_list_free: "libxl_dominfo_list_free" as unsafe extern "C" fn(Struct, c_int);
     list_domain: "libxl_list_domain" as unsafe extern "C" fn(Ctx, *mut c_int) -> Struct;
     domain_info: "libxl_domain_info" as unsafe extern "C" fn(Ctx, Struct, u32) -> c_int;
-    sched_init: "libxl_domain_sched_params_init" as Init;
-    sched_dispose: "libxl_domain_sched_params_dispose" as Init;
-    sched_to_json: "libxl_domain_sched_params_to_json" as ToJson;
-    sched_get: "libxl_domain_sched_params_get" as unsafe extern "C" fn(Ctx, u32, Struct) -> c_int;
     config_init: "libxl_domain_config_init" as Init;
     config_dispose: "libxl_domain_config_dispose" as Init;
     config_from_json: "libxl_domain_config_from_json" as FromJson;
@@ -124,36 +92,15 @@ pub(crate) struct Library {
     dominfo_octets: usize,
 }
 
-/// Why a library is not libxl as it is known.
-#[derive(Debug)]
-pub(crate) enum OpenFailure {
-    /// The loader's own words about a library.
-    Load { library: PathBuf, problem: String },
-    /// It lacks a function.
-    Function { name: &'static str },
-    /// A structure is larger than there is room for.
-    Struct { name: &'static str },
-}
-
 impl Library {
     /// Loads both libraries.
     pub(crate) fn open(libxl: &Path, xentoollog: &Path) -> Result<Self, OpenFailure> {
-        let load = |path: &Path| {
-            // SAFETY: Xen's libraries have no constructors with demands; any other file at such a path is the administrator's.
-            let opened = unsafe { Dynamic::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
-            opened.map_err(|error| OpenFailure::Load {
-                library: path.to_owned(),
-                problem: error.to_string(),
-            })
-        };
-        let (xtl, libxl) = (load(xentoollog)?, load(libxl)?);
-        let functions =
-            Functions::find(&libxl, &xtl).map_err(|name| OpenFailure::Function { name })?;
-        std::mem::forget((xtl, libxl));
+        let pair = Pair::open(libxl, xentoollog)?;
+        let functions = Functions::find(&pair)?;
+        pair.stay();
         let functions: &'static Functions = Box::leak(Box::new(functions));
         let dominfo_octets = octets_of("libxl_dominfo", functions.dominfo_init)?;
         octets_of("libxl_domain_config", functions.config_init)?;
-        octets_of("libxl_domain_sched_params", functions.sched_init)?;
         octets_of("libxl_domain_restore_params", functions.params_init)?;
         ignore_sigpipe();
         Ok(Self { functions, dominfo_octets })
@@ -314,18 +261,6 @@ impl Context {
         // SAFETY: it is the array that libxl has handed out, with its length, and is not used any more.
         unsafe { (functions.dominfo_list_free)(first.as_ptr(), count) };
         all
-    }
-
-    /// A domain's `libxl_domain_sched_params` as JSON.
-    pub(crate) fn sched_params(&self, domid: u32) -> Result<String, Rc> {
-        let functions = self.library.functions;
-        let mut params = Record::new(functions.sched_init, functions.sched_dispose);
-        // SAFETY: an initialised structure of that type.
-        let rc = unsafe { (functions.sched_get)(self.ctx.as_ptr(), domid, params.pointer()) };
-        if rc != 0 {
-            return Err(rc);
-        }
-        self.json(functions.sched_to_json, params.pointer())
     }
 
     fn json(&self, to_json: ToJson, of: Struct) -> Result<String, Rc> {
