@@ -1,9 +1,8 @@
 //! libxenctrl, of which only questions are asked that the hypervisor answers at once.
 //!
 //! Two structures are read that have no functions of their own. Of `xen_domctl_getdomaininfo` that is the beginning, up to the CPU
-//! pool: the same in the headers of domctl interface 15, 17 and 18 (Xen 4.17, 4.19 to 4.21, 4.22), and in older ones but for a
-//! padding that had no name. Its size, which differs, is not needed for one domain. Of `xc_cpupoolinfo` it is the first two
-//! members. What a scheduler tells is 2 or 3 plain numbers. Prototypes are from `xenctrl.h`.
+//! pool, which is the same in Xen 4.14 to 4.22. Its size, which differs, is not needed for one domain. Of `xc_cpupoolinfo` it is
+//! the first two members. What a scheduler tells is two or three plain numbers. Prototypes are from `xenctrl.h`.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::io;
