@@ -1,5 +1,5 @@
 //! Xen domains through Xen's own libraries, loaded at run time: [`DomainControl`](snapshot::control::DomainControl) over libxl,
-//! and [`HypervisorView`](libxl_config::retrieve::HypervisorView) over libxenctrl, which answers in microseconds.
+//! and [`HypervisorView`](libxl_config::retrieve::HypervisorView) over libxenctrl, which answers at once.
 //!
 //! Nothing of Xen is needed to build or to start a program with this. It creates no domains but from a stream, and knows
 //! nothing of disks and files.
