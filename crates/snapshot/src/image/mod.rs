@@ -53,6 +53,7 @@ pub mod passthrough;
 mod read_at;
 pub mod stream;
 mod unmarked;
+mod zeros;
 
 pub use digest::{CHUNK_LEN, Digest};
 pub use error::{Area, ImageOpenError, ImageReadError, ImageWriteError};

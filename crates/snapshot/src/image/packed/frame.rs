@@ -8,8 +8,7 @@ use super::pieces::{Piece, Pieces, take};
 use super::table::{Form, FrameEntry};
 use crate::image::digest::CHUNK_LEN;
 use crate::image::stream::{PAGE_LEN, is_zero};
-
-const ZEROS: [u8; PAGE_LEN] = [0; PAGE_LEN];
+use crate::image::zeros::crc_with_zeros;
 
 /// A mebibyte of the stream, or what is left of it, sorted into what a codec is to see and what not. Its buffers are used again.
 #[derive(Default)]
@@ -172,7 +171,7 @@ impl Frame {
                 Piece::Coded(len) => take(&mut coded, *len as usize),
                 Piece::Plain(len) => take(&mut plain, *len as usize),
                 Piece::Zero(len) => {
-                    crc = crc_of_zeros(crc, *len as usize);
+                    crc = crc_with_zeros(crc, *len as usize);
                     continue;
                 }
                 Piece::Repeated(at) => {
@@ -184,14 +183,4 @@ impl Frame {
         }
         crc
     }
-}
-
-/// The digest of octets whose digest is `crc`, with so many zeros behind them.
-fn crc_of_zeros(mut crc: u32, mut len: usize) -> u32 {
-    while len > 0 {
-        let now = len.min(ZEROS.len());
-        crc = crc32c::crc32c_append(crc, &ZEROS[..now]);
-        len -= now;
-    }
-    crc
 }

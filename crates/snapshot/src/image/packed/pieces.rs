@@ -2,6 +2,7 @@
 
 use crate::image::stream::PAGE_LEN;
 use crate::image::stream::fields::u32_at;
+use crate::image::zeros::crc_with_zeros;
 
 /// Octets of the number of pieces, and of one of them.
 const WORD_LEN: usize = 4;
@@ -130,7 +131,11 @@ impl Pieces {
             match piece {
                 Piece::Coded(_) => content.extend_from_slice(take(&mut coded, len)),
                 Piece::Plain(_) => content.extend_from_slice(take(&mut plain, len)),
-                Piece::Zero(_) => content.resize(at + len, 0),
+                Piece::Zero(_) => {
+                    content.resize(at + len, 0);
+                    crc = crc_with_zeros(crc, len);
+                    continue;
+                }
                 Piece::Repeated(source) => {
                     content.extend_from_within(*source as usize..*source as usize + len);
                 }

@@ -7,8 +7,8 @@ use std::thread::Scope;
 use super::codec::{Codec, Encoder};
 use super::frame::Frame;
 
-/// Frames that a worker has at a time: the one that it compresses, and the next.
-const DEPTH: usize = 2;
+/// Frames that a worker has at a time: the one that it compresses, and enough behind it to go on while the others' are waited for.
+const DEPTH: usize = 4;
 
 /// Threads that compress frames. The frames come back in the order in which they were given.
 pub(super) struct Workers {

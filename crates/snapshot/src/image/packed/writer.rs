@@ -27,7 +27,7 @@ pub struct PackedOptions {
     pub uuid: Option<Uuid>,
     /// How frames are compressed.
     pub codec: Codec,
-    /// Threads that compress, at least 1, besides the one that calls. Each holds up to 6 MiB.
+    /// Threads that compress, at least 1, besides the one that calls. Each holds up to 12 MiB.
     pub workers: usize,
     /// How much is taken.
     pub limits: Limits,
