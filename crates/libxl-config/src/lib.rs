@@ -41,6 +41,7 @@
 #![forbid(unsafe_code)]
 
 mod diff;
+mod domain;
 mod finding;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -57,6 +58,7 @@ pub mod template;
 mod write;
 
 pub use diff::{Change, diff};
+pub use domain::DomainError;
 pub use finding::{Finding, FindingKind, Position, Severity};
 pub use json::{JsonPath, Layout};
 pub use model::DomainConfig;

@@ -7,14 +7,15 @@ use xsclient::{Batch, Client, Commit, DomId, Failure, Nodes, OperationError, Tra
 
 use super::begin::{Begun, begin};
 use super::claim::{Claimed, NotClaimed};
-use super::domain::Domain;
-use super::error::{AttachError, BeginError, DomainError, Left, StepError};
+use super::error::{AttachError, BeginError, Left, StepError};
 use super::place::{Place, fixed, kind_of};
 use super::plan::{Facts, Plan};
 use super::plugger::{ATTEMPTS_MAX, Hotplug};
 use super::script::Action;
 use super::wait::Ends;
 use super::{Device, DeviceId};
+use crate::DomainError;
+use crate::domain::Domain;
 use crate::retrieve::{Attachment, BackendState, DeviceClass, Missing, disks};
 use crate::template::{Revision, steps};
 
@@ -44,7 +45,7 @@ impl Hotplug<'_> {
     /// left half attached, as the error says; after any other error nothing was changed.
     pub fn attach(&mut self, domid: DomId, device: &Device) -> Result<Attached, AttachError> {
         let domain = self.domain(domid)?;
-        let key = domain.key.ok_or(DomainError::NoTemplate { domid })?;
+        let key = domain.key()?;
         let xenstore = |source| AttachError::Xenstore { domid, source };
         let directory = self.script_directory.clone();
         let facts = Facts::read(self.client, domid, &directory).map_err(xenstore)?;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use xsclient::{DomId, OperationError};
 
 use super::{Claim, DeviceId, DeviceName, EntryError, Refusal, ScriptError};
-use crate::ReadError;
 use crate::retrieve::RetrieveError;
-use crate::template::{ListError, LoadError, LockError, TemplateKey, TextError, WriteError};
+use crate::template::{LoadError, LockError, TemplateKey, TextError, WriteError};
+use crate::{DomainError, ReadError};
 
 /// Why a change of a template was not begun. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -62,48 +62,6 @@ pub enum CommitError {
     /// The store failed.
     #[error(transparent)]
     Write(#[from] WriteError),
-}
-
-/// Why nothing could be begun on a domain. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DomainError {
-    /// Xenstore has no such domain.
-    #[error("no domain {domid}: Xenstore has no /local/domain/{domid}")]
-    NoSuchDomain {
-        /// Which.
-        domid: DomId,
-    },
-    /// The hypervisor could not be asked for the domain's uuid.
-    #[error("domain {domid}: the hypervisor could not be asked")]
-    Hypervisor {
-        /// Which.
-        domid: DomId,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The template store could not be searched.
-    #[error("domain {domid}: cannot search the template store")]
-    Templates {
-        /// For which domain.
-        domid: DomId,
-        /// Why.
-        source: ListError,
-    },
-    /// The domain has no template.
-    #[error("domain {domid}: the store has no template of it")]
-    NoTemplate {
-        /// Which.
-        domid: DomId,
-    },
-    /// Xenstore could not be read.
-    #[error("domain {domid}: cannot read Xenstore")]
-    Xenstore {
-        /// Of which domain.
-        domid: DomId,
-        /// Why.
-        source: OperationError,
-    },
 }
 
 /// Why a device was not attached.

@@ -33,7 +33,6 @@ mod begin;
 mod claim;
 mod detach;
 mod device;
-mod domain;
 mod entry;
 mod error;
 mod place;
@@ -55,7 +54,7 @@ pub use claim::{Claim, ClaimHolder};
 pub use detach::Detached;
 pub use device::{Device, DeviceId, DeviceName, DeviceNameError};
 pub use entry::EntryError;
-pub use error::{AttachError, BeginError, CommitError, DetachError, DomainError, Left, StepError};
+pub use error::{AttachError, BeginError, CommitError, DetachError, Left, StepError};
 pub use plugger::{
     ATTEMPTS_MAX, BACKEND_TIMEOUT, CONNECT_TIMEOUT, Hotplug, LET_GO_TIMEOUT, LOCK_TIMEOUT,
     SCRIPT_TIMEOUT, Timeouts, UNDO_TIMEOUT,

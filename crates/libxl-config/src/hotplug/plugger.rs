@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 use xsclient::{Client, DomId, OperationError};
 
 use super::claim::{self, Claim};
-use super::domain::Domain;
-use super::error::{DomainError, StepError};
+use super::error::StepError;
 use super::place::Place;
 use super::script::{Action, NicNames, ScriptCall};
 use super::wait::{self, Ends};
 use super::{DeviceId, plan};
+use crate::DomainError;
+use crate::domain::Domain;
 use crate::retrieve::HypervisorView;
 use crate::template::{TemplateStore, steps};
 

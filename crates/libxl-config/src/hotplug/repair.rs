@@ -7,13 +7,13 @@ use xsclient::{Commit, DomId};
 
 use super::begin::begin;
 use super::claim::{self, Claimed, NotClaimed};
-use super::domain::Domain;
 use super::error::{BeginError, DetachError, StepError};
 use super::place::Place;
 use super::plugger::{ATTEMPTS_MAX, Hotplug};
 use super::wait::{self, Ends};
 use super::{Claim, Device, DeviceId, DeviceName, entry};
 use crate::DomainConfig;
+use crate::domain::Domain;
 use crate::retrieve::{Attachment, DeviceClass, DeviceNote, DeviceReport, Presence, Retriever};
 use crate::template::steps;
 

@@ -2,14 +2,12 @@
 
 use std::fmt;
 
-use uuid::Uuid;
 use xsclient::{DomId, Errno, OperationError};
 
 use super::{EditError, Refusal};
-use crate::ReadError;
-use crate::template::{
-    ListError, LoadError, LockError, Revision, TemplateKey, TextError, WriteError,
-};
+use crate::template::{LoadError, LockError, Revision, TemplateKey, TextError, WriteError};
+
+use crate::{DomainError, ReadError};
 
 /// Which images one of the views names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +60,9 @@ impl fmt::Display for Views {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplaceError {
-    /// Xenstore has no such domain.
-    #[error("no domain {domid}: Xenstore has no /local/domain/{domid}")]
-    NoSuchDomain {
-        /// Which.
-        domid: DomId,
-    },
+    /// Nothing could be begun on the domain.
+    #[error(transparent)]
+    Domain(#[from] DomainError),
     /// Xenstore has something that decides, and does not show it to this domain.
     #[error("domain {domid}: Xenstore refuses to show {path} ({errno})")]
     NotShown {
@@ -77,30 +72,6 @@ pub enum ReplaceError {
         path: String,
         /// With which error.
         errno: Errno,
-    },
-    /// The domain has no template, so that there is nothing to change together with Xenstore.
-    #[error("domain {domid}: the store has no template of it{}", of_uuid(uuid.as_ref()))]
-    NoTemplate {
-        /// Which.
-        domid: DomId,
-        /// The domain's uuid, if it is known.
-        uuid: Option<Uuid>,
-    },
-    /// The hypervisor could not be asked for the domain's uuid.
-    #[error("domain {domid}: the hypervisor could not be asked")]
-    Hypervisor {
-        /// Which.
-        domid: DomId,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The template store could not be searched.
-    #[error("domain {domid}: cannot search the template store")]
-    Templates {
-        /// For which domain.
-        domid: DomId,
-        /// Why.
-        source: ListError,
     },
     /// The template's lock was not taken.
     #[error(transparent)]
@@ -224,10 +195,6 @@ fn listed(refusals: &[Refusal]) -> String {
 
 fn or_none(revision: Option<&Revision>) -> String {
     revision.map_or_else(|| "no template".to_owned(), ToString::to_string)
-}
-
-fn of_uuid(uuid: Option<&Uuid>) -> String {
-    uuid.map(|uuid| format!(" (uuid {uuid})")).unwrap_or_default()
 }
 
 fn and_why(undo: Option<&UndoError>) -> String {

@@ -9,13 +9,14 @@ use super::error::{ReplaceError, UndoError, ViewState, Views};
 use super::judge::{self, Params};
 use super::writes::{self, Change, NotUndone, Written};
 use super::{Plan, Refusal, Replaced, ReplacedDisk, Replacement};
+use crate::domain::Domain;
 use crate::retrieve::HypervisorView;
 use crate::retrieve::disks::{self, LiveDisks};
 use crate::template::{
     HeldTemplate, LoadError, Revision, Template, TemplateKey, TemplateStore, TemplateText,
     WriteError, WritePermit, steps,
 };
-use crate::{DomainConfig, Mode};
+use crate::{DomainConfig, DomainError, Mode};
 
 /// How often it is tried while somebody else changes the domain in Xenstore: sixteen clients that plug devices at once need
 /// up to about that many transactions on C xenstored.
@@ -127,41 +128,10 @@ impl<'a> ReplaceImage<'a> {
         self.deadline.unwrap_or_else(|| Instant::now() + TIMEOUT_DEFAULT)
     }
 
-    /// Which template is the domain's: the hypervisor's handle decides, else `/local/domain/DOMID/vm`. Dom0 has neither, and
-    /// a single template then.
     fn key(&mut self, domid: DomId, deadline: Instant) -> Result<TemplateKey, ReplaceError> {
-        if let Some(hypervisor) = self.hypervisor {
-            let told = hypervisor
-                .domain(domid)
-                .map_err(|source| ReplaceError::Hypervisor { domid, source })?;
-            let told = told.ok_or(ReplaceError::NoSuchDomain { domid })?;
-            return Ok(TemplateKey::new(domid, told.uuid));
-        }
-        let vm = self.vm(domid, deadline)?;
-        let vm = vm.and_then(|vm| String::from_utf8(vm).ok());
-        if let Some(uuid) = vm.as_deref().and_then(disks::uuid_of_vm) {
-            return Ok(TemplateKey::new(domid, uuid));
-        }
-        let keys = self.templates.keys_of(domid, deadline);
-        match keys.map_err(|source| ReplaceError::Templates { domid, source })?[..] {
-            [key] => Ok(key),
-            _ => Err(ReplaceError::NoTemplate { domid, uuid: None }),
-        }
-    }
-
-    /// The value of `/local/domain/DOMID/vm` of a domain that there is.
-    fn vm(&mut self, domid: DomId, deadline: Instant) -> Result<Option<Vec<u8>>, ReplaceError> {
-        let mut batch = Batch::new();
-        let domain = batch.read(Path::of_domain(domid));
-        let vm = batch.read(disks::vm_path(domid));
-        let replies = self.client.with_deadline(deadline).run(batch);
-        let mut replies = replies.map_err(xenstore(domid))?;
-        let domain = replies.take_optional(domain).map_err(xenstore(domid))?;
-        let vm = replies.take_optional(vm).map_err(xenstore(domid))?;
-        if domain.is_none() && vm.is_none() {
-            return Err(ReplaceError::NoSuchDomain { domid });
-        }
-        Ok(vm)
+        let mut client = self.client.with_deadline(deadline);
+        let domain = Domain::find(&mut client, self.templates, self.hypervisor, domid, deadline)?;
+        Ok(domain.key()?)
     }
 
     fn check_expected(
@@ -203,7 +173,7 @@ impl<'a> ReplaceImage<'a> {
             return Err(ReplaceError::NotShown { domid, path, errno });
         }
         if !live.exists() || is_another {
-            return Err(ReplaceError::NoSuchDomain { domid });
+            return Err(DomainError::NoSuchDomain { domid }.into());
         }
         let images: Vec<_> = judged.iter().map(|one| (one.index, &one.disk.image)).collect();
         let mut work = Work {
@@ -403,8 +373,8 @@ fn check_revision(
     Err(ReplaceError::TemplateChanged { key: *key, expected, found })
 }
 
-fn no_template(key: &TemplateKey) -> ReplaceError {
-    ReplaceError::NoTemplate { domid: key.domid, uuid: Some(key.uuid) }
+fn no_template(key: &TemplateKey) -> DomainError {
+    DomainError::NoTemplate { domid: key.domid, uuid: Some(key.uuid) }
 }
 
 fn xenstore(domid: DomId) -> impl Fn(OperationError) -> ReplaceError {

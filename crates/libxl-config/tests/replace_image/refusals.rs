@@ -1,5 +1,6 @@
 //! Everything that speaks against a replacement is said at once, and nothing is changed.
 
+use libxl_config::DomainError;
 use libxl_config::model::DiskFormat;
 use libxl_config::replace_image::{
     Image, Refusal, ReplaceError, ReplaceImage, Replacement, ViewState,
@@ -178,10 +179,13 @@ fn domains_and_templates_that_are_not_there_are_named() {
     let mut client = hosts::client(&xenstore);
     let mut replacer = ReplaceImage::new(&mut client, &templates);
     let error = replacer.replace(DomId::new(8), &overlays()).unwrap_err();
-    assert!(matches!(error, ReplaceError::NoSuchDomain { .. }), "{error}");
+    assert!(matches!(error, ReplaceError::Domain(DomainError::NoSuchDomain { .. })), "{error}");
     let empty = MemoryStore::new();
     let error = hosts::replace(&xenstore, &empty, &overlays()).unwrap_err();
-    assert!(matches!(error, ReplaceError::NoTemplate { uuid: Some(_), .. }), "{error}");
+    assert!(
+        matches!(error, ReplaceError::Domain(DomainError::NoTemplate { uuid: Some(_), .. })),
+        "{error}"
+    );
     let broken = MemoryStore::new();
     hosts::fill(&broken, "{ \"disks\": [");
     let error = hosts::replace(&xenstore, &broken, &overlays()).unwrap_err();
@@ -195,7 +199,9 @@ fn a_domain_that_may_not_see_the_disks_is_told_so() {
     let transport = Box::new(xenstore.transport(DomId::new(3)));
     let mut client = Client::over(transport, Options::default());
     let error = ReplaceImage::new(&mut client, &templates).replace(GUEST, &overlays()).unwrap_err();
-    let ReplaceError::Xenstore { source, .. } = &error else { panic!("{error}") };
+    let ReplaceError::Domain(DomainError::Xenstore { source, .. }) = &error else {
+        panic!("{error}")
+    };
     assert_eq!(source.errno(), Some(&xsclient::Errno::EACCES));
     assert_eq!(hosts::live(&xenstore), ViewState::Old);
     assert_eq!(hosts::template(&templates), ViewState::Old);

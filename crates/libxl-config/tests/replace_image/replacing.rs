@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use libxl_config::DomainError;
 use libxl_config::model::DiskFormat;
 use libxl_config::model::SchedParams;
 use libxl_config::replace_image::{Image, ReplaceError, ReplaceImage, ViewState};
@@ -220,12 +221,12 @@ fn the_template_is_the_one_of_the_domains_uuid_by_whom_it_is_told() {
     let other = "/vm/00000000-0000-4000-8000-000000000001";
     hosts::apply(&xenstore, hosts::write(vm, other));
     let error = hosts::replace(&xenstore, &templates, &overlays()).unwrap_err();
-    assert!(matches!(error, ReplaceError::NoTemplate { .. }), "{error}");
+    assert!(matches!(error, ReplaceError::Domain(DomainError::NoTemplate { .. })), "{error}");
     let hypervisor = Hypervisor(hosts::key().uuid);
     let mut client = hosts::client(&xenstore);
     let mut replacer = ReplaceImage::new(&mut client, &templates).hypervisor(&hypervisor);
     replacer.replace(GUEST, &overlays()).unwrap();
     let error = replacer.replace(DomId::new(8), &overlays()).unwrap_err();
-    assert!(matches!(error, ReplaceError::NoSuchDomain { .. }), "{error}");
+    assert!(matches!(error, ReplaceError::Domain(DomainError::NoSuchDomain { .. })), "{error}");
     assert_eq!(hosts::template(&templates), ViewState::New);
 }

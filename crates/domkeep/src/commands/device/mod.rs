@@ -41,7 +41,8 @@ pub(crate) enum DeviceError {
 
 impl DeviceError {
     pub(crate) fn exit(&self) -> Exit {
-        use libxl_config::hotplug::{BeginError, DomainError};
+        use libxl_config::DomainError;
+        use libxl_config::hotplug::BeginError;
         use libxl_config::template::LoadError;
         let domain = |error: &DomainError| match error {
             DomainError::Xenstore { source, .. } => exit_of(source),
@@ -73,7 +74,8 @@ impl DeviceError {
     }
 
     pub(crate) fn advice(&self) -> Option<&'static str> {
-        use libxl_config::hotplug::{BeginError, DomainError, Left, Refusal, StepError};
+        use libxl_config::DomainError;
+        use libxl_config::hotplug::{BeginError, Left, Refusal, StepError};
         Some(match self {
             Self::Attach(AttachError::Domain(DomainError::NoSuchDomain { .. }))
             | Self::Detach(DetachError::Domain(DomainError::NoSuchDomain { .. })) => {

@@ -2,26 +2,70 @@
 
 use std::time::Instant;
 
-use xsclient::{Batch, Client, DomId, Nodes, Path};
+use uuid::Uuid;
+use xsclient::{Batch, Client, DomId, Nodes, OperationError, Path};
 
-use super::error::DomainError;
 use crate::retrieve::{HypervisorView, disks};
-use crate::template::{TemplateKey, TemplateStore};
+use crate::template::{ListError, TemplateKey, TemplateStore};
+
+/// Why nothing could be begun on a domain. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DomainError {
+    /// Xenstore has no such domain.
+    #[error("no domain {domid}: Xenstore has no /local/domain/{domid}")]
+    NoSuchDomain {
+        /// Which.
+        domid: DomId,
+    },
+    /// The hypervisor could not be asked for the domain's uuid.
+    #[error("domain {domid}: the hypervisor could not be asked")]
+    Hypervisor {
+        /// Which.
+        domid: DomId,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The template store could not be searched.
+    #[error("domain {domid}: cannot search the template store")]
+    Templates {
+        /// For which domain.
+        domid: DomId,
+        /// Why.
+        source: ListError,
+    },
+    /// The domain has no template.
+    #[error("domain {domid}: the store has no template of it{}", of_uuid(uuid.as_ref()))]
+    NoTemplate {
+        /// Which.
+        domid: DomId,
+        /// Its uuid, if it is known.
+        uuid: Option<Uuid>,
+    },
+    /// Xenstore could not be read.
+    #[error("domain {domid}: cannot read Xenstore")]
+    Xenstore {
+        /// Of which domain.
+        domid: DomId,
+        /// Why.
+        source: OperationError,
+    },
+}
 
 /// A domain that is there.
 #[derive(Clone, Debug)]
-pub(super) struct Domain {
-    pub(super) domid: DomId,
+pub(crate) struct Domain {
+    pub(crate) domid: DomId,
     /// Where its template is; `None` if nothing tells its uuid and there is not just one template of that id.
-    pub(super) key: Option<TemplateKey>,
+    pub(crate) key: Option<TemplateKey>,
     /// The value of `/local/domain/DOMID/vm`, by which it is known to be the same domain later.
-    pub(super) vm: Option<Vec<u8>>,
+    pub(crate) vm: Option<Vec<u8>>,
 }
 
 impl Domain {
     /// The hypervisor's handle says which template is the domain's, else `/local/domain/DOMID/vm`. Dom0 has neither, and a
     /// single template then.
-    pub(super) fn find(
+    pub(crate) fn find(
         client: &mut Client,
         templates: &dyn TemplateStore,
         hypervisor: Option<&dyn HypervisorView>,
@@ -54,4 +98,13 @@ impl Domain {
         let key = if let [key] = keys[..] { Some(key) } else { None };
         Ok(Self { domid, key, vm })
     }
+
+    /// The template's key, which there has to be.
+    pub(crate) fn key(&self) -> Result<TemplateKey, DomainError> {
+        self.key.ok_or(DomainError::NoTemplate { domid: self.domid, uuid: None })
+    }
+}
+
+fn of_uuid(uuid: Option<&Uuid>) -> String {
+    uuid.map(|uuid| format!(" (uuid {uuid})")).unwrap_or_default()
 }
