@@ -127,10 +127,18 @@ impl GuestConfig {
 
 impl Guest {
     pub(super) fn create(config: &GuestConfig) -> Result<Guest, Failure> {
+        Self::create_with(config, "-q")
+    }
+
+    pub(super) fn create_paused(config: &GuestConfig) -> Result<Guest, Failure> {
+        Self::create_with(config, "-qp")
+    }
+
+    fn create_with(config: &GuestConfig, words: &str) -> Result<Guest, Failure> {
         let file = format!("/lab/work/{}.cfg", config.name);
         std::fs::write(&file, config.text())?;
         let console = Console::of_new(&config.name);
-        xl(&["create", "-q", &file])?;
+        xl(&["create", words, &file])?;
         let domid = domid_of(&config.name)?;
         Ok(Guest { name: config.name.clone(), domid, console, ours: true })
     }

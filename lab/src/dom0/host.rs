@@ -90,6 +90,12 @@ impl Host {
         Guest::create(config)
     }
 
+    /// Creates a guest with xl that does not run until somebody unpauses it.
+    pub fn create_paused(&mut self, config: &GuestConfig) -> Result<Guest, Failure> {
+        self.step(&format!("create {}, paused", config.name()));
+        Guest::create_paused(config)
+    }
+
     /// Creates a guest with xl, and waits for its third tick and until it takes commands.
     pub fn create_ticking(&mut self, config: &GuestConfig) -> Result<Guest, Failure> {
         let guest = self.create(config)?;

@@ -9,6 +9,7 @@ mod retrieve;
 mod smoke;
 mod snapshot;
 mod snapshot_kill;
+mod speed;
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub const ALL: &[Scenario] = &[
     smoke::SMOKE,
     crash::CRASH,
     retrieve::RETRIEVE,
+    speed::SPEED,
     control::PV,
     control::PVH,
     control::TRAPS,

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use xsclient::Nodes;
@@ -19,8 +19,6 @@ pub(super) const RETRIEVE: Scenario = Scenario {
 
 const MAC: &str = "00:16:3e:00:01:01";
 const SECOND_MAC: &str = "00:16:3e:00:01:02";
-/// Of the tools, to compare the time they take.
-const TIMED_RUNS: usize = 7;
 
 fn run(host: &mut Host) -> Result<(), Failure> {
     let raw = host.raw_image("web", 64)?;
@@ -40,7 +38,6 @@ fn run(host: &mut Host) -> Result<(), Failure> {
     killed_attach(host, &guest)?;
     other_spelling(host, &guest)?;
     unreadable_device(host, &guest)?;
-    times(host)?;
     lost_template(host, &guest)?;
     guest.ticks_on()?;
     guest.destroy()
@@ -219,31 +216,6 @@ fn lost_template(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     )
 }
 
-/// The time of both for the same domains. A ratio is told, not asserted: it depends on the machine.
-pub(super) fn times(host: &mut Host) -> Result<(), Failure> {
-    let limit = Duration::from_mins(2);
-    let time = |program: &str| -> Result<f64, Failure> {
-        let before = Instant::now();
-        run_program(Command::new(program).args(["list", "-l"]), limit)?.ok()?;
-        Ok(before.elapsed().as_secs_f64())
-    };
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..TIMED_RUNS {
-        ours.push(time("domkeep")?);
-        theirs.push(time("xl")?);
-    }
-    let (ours, theirs) = (median(ours), median(theirs));
-    host.figure("domkeep list -l, seconds", ours);
-    host.figure("xl list -l, seconds", theirs);
-    host.figure("domkeep list -l, times faster than xl", theirs / ours);
-    Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn macs(config: &Value) -> Vec<String> {
     let nics = config["nics"].as_array().map(Vec::as_slice).unwrap_or_default();
     nics.iter().map(|nic| nic["mac"].as_str().unwrap_or_default().to_owned()).collect()
@@ -252,14 +224,4 @@ fn macs(config: &Value) -> Vec<String> {
 fn disks(config: &Value) -> Vec<String> {
     let disks = config["disks"].as_array().map(Vec::as_slice).unwrap_or_default();
     disks.iter().map(|disk| disk["vdev"].as_str().unwrap_or_default().to_owned()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_slow_run_does_not_make_the_time() {
-        assert!((median(vec![0.1, 9.0, 0.2]) - 0.2).abs() < 1e-9);
-    }
 }
