@@ -35,7 +35,7 @@
 //! - libxl is told to reap only its own children ("always selective reap"); by default it eats those of the whole process. It
 //!   installs a handler for SIGCHLD, so that system calls may end with EINTR.
 //! - SIGPIPE is ignored if nobody handles it: libxl writes to pipes whose reader may go away.
-//! - A stream's descriptor is duplicated; its file status flags are what they were when a call returns.
+//! - What is written goes through a pipe and a thread of ours; a descriptor that is read is duplicated.
 //!
 //! # What libxl does, and is not passed on
 //!
@@ -55,6 +55,7 @@ mod log;
 mod pool;
 mod rc;
 mod refused;
+mod relay;
 mod store;
 mod suspend;
 mod xenctrl;

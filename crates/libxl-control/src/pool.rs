@@ -177,7 +177,7 @@ impl Pool {
 }
 
 /// Waits for the end of a call, at most until it is to be stopped.
-fn wait_until_stopped(ended: &OwnedFd, until: Until<'_>) -> Option<Stop> {
+pub(crate) fn wait_until_stopped(ended: &OwnedFd, until: Until<'_>) -> Option<Stop> {
     loop {
         let mut fds = vec![PollFd::new(ended, PollFlags::IN)];
         fds.extend(until.cancel.map(|cancel| PollFd::new(cancel, PollFlags::IN)));

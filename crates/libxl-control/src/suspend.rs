@@ -2,11 +2,9 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use snapshot::control::{
     DomainIdentity, DomainState, Failed, Operation, Refusal, SuspendError, SuspendFailure, Until,
 };
@@ -14,6 +12,7 @@ use snapshot::control::{
 use crate::control::{LOOK_LIMIT, Libxl};
 use crate::failure::{Failing, LibxlFailure, outcome};
 use crate::rc;
+use crate::relay::{Relay, Unfinished};
 use crate::store::Withdrawn;
 
 /// How long a guest that has seen a request may take to suspend when the call has failed, before it is taken for one that will
@@ -39,26 +38,20 @@ impl Libxl {
         if until.cancel.is_some_and(snapshot::control::CancelToken::is_cancelled) {
             return Err(failed(Some(state), SuspendFailure::Cancelled));
         }
-        let sink = match stream.map(|(stream, _)| Sink::of(stream)).transpose() {
-            Ok(sink) => sink,
+        let relay = match stream.map(|(stream, _)| Relay::start(stream)).transpose() {
+            Ok(relay) => relay,
             Err(source) => return Err(failed(Some(state), SuspendFailure::Stream { source })),
         };
+        let (relay, inlet) = relay.unzip();
         let live = stream.is_some_and(|(_, live)| live);
         let number = u32::from(domain.domid.get());
-        let theirs = match sink.as_ref().map(Sink::duplicate).transpose() {
-            Ok(theirs) => theirs,
-            Err(source) => return Err(failed(Some(state), SuspendFailure::Stream { source })),
-        };
         let ran = self.pool.run(until, move |context| {
-            let rc = match &theirs {
-                Some(stream) => context.suspend(number, stream.as_fd(), live),
+            let rc = match &inlet {
+                Some(inlet) => context.suspend(number, inlet.as_fd(), live),
                 None => context.suspend_only(number),
             };
             if rc == 0 { Ok(()) } else { Err(rc) }
         });
-        if let Some(sink) = &sink {
-            sink.restore_flags();
-        }
         let answered = outcome(ran);
         let state = match self.found(domain) {
             // libxl's answer does not say that the guest will not suspend after all.
@@ -66,7 +59,13 @@ impl Libxl {
             state => state,
         };
         let why = match (answered, state) {
-            (Ok(_), Some(DomainState::Suspended)) => return Ok(()),
+            (Ok(_), Some(DomainState::Suspended)) => {
+                match relay.map_or(Ok(()), |relay| relay.finish(until)) {
+                    Ok(()) => return Ok(()),
+                    Err(Unfinished::Sink(source)) => SuspendFailure::Stream { source },
+                    Err(Unfinished::Stopped(stop)) => Failing::from(stop).into(),
+                }
+            }
             (_, Some(DomainState::ShutDown(reason))) => SuspendFailure::GuestStopped { reason },
             (Ok(_), Some(DomainState::Running)) => SuspendFailure::NotSuspended,
             (Ok(_), state) => {
@@ -74,7 +73,7 @@ impl Libxl {
                 SuspendFailure::Hypervisor { source: cause.into() }
             }
             (Err(Failing::Libxl(LibxlFailure::Rc { rc, log })), state) => {
-                explain(rc, log, state, live, sink.as_ref())
+                explain(rc, log, state, live, relay.and_then(Relay::give_up))
             }
             (Err(failing), _) => failing.into(),
         };
@@ -122,7 +121,7 @@ fn explain(
     log: String,
     state: Option<DomainState>,
     live: bool,
-    sink: Option<&Sink>,
+    sink: Option<io::Error>,
 ) -> SuspendFailure {
     let unanswered = log.contains("acknowledge");
     match state {
@@ -134,12 +133,8 @@ fn explain(
         }
         Some(DomainState::Suspended) if helper_died(&log) => SuspendFailure::HelperDied,
         Some(DomainState::Suspended) => {
-            let kind = match sink {
-                Some(sink) if sink.has_no_reader() => io::ErrorKind::BrokenPipe,
-                _ => io::ErrorKind::Other,
-            };
-            let source = io::Error::new(kind, LibxlFailure::Rc { rc, log });
-            SuspendFailure::Stream { source }
+            let failure = || io::Error::other(LibxlFailure::Rc { rc, log });
+            SuspendFailure::Stream { source: sink.unwrap_or_else(failure) }
         }
         _ => Failing::Libxl(LibxlFailure::Rc { rc, log }).into(),
     }
@@ -148,37 +143,4 @@ fn explain(
 /// Whether libxl's log tells of a helper that did not end by itself.
 pub(crate) fn helper_died(log: &str) -> bool {
     log.contains("helper") && (log.contains("died") || log.contains("fatal signal"))
-}
-
-/// Where a stream goes. libxl may leave it another mode than it had: it belongs to the caller's descriptor as well.
-struct Sink {
-    fd: OwnedFd,
-    flags: OFlags,
-}
-
-impl Sink {
-    fn of(stream: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(Self { fd: stream.try_clone_to_owned()?, flags: fcntl_getfl(stream)? })
-    }
-
-    /// One that stays open for as long as libxl needs it, whatever becomes of the caller.
-    fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.fd.try_clone()
-    }
-
-    fn restore_flags(&self) {
-        let restored = fcntl_getfl(&self.fd).and_then(|now| {
-            if now == self.flags { Ok(()) } else { fcntl_setfl(&self.fd, self.flags) }
-        });
-        if let Err(error) = restored {
-            tracing::warn!(%error, "the stream's descriptor has another mode than before");
-        }
-    }
-
-    /// Whether it is a pipe or socket whose other end is closed.
-    fn has_no_reader(&self) -> bool {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
-        let polled = poll(&mut fds, Some(&Timespec::default()));
-        polled.is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
-    }
 }

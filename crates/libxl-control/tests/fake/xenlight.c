@@ -542,6 +542,8 @@ static int stream(ctx *c, uint32_t domid, int fd)
 	/* As libxl does meanwhile. */
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	int rc = put(c, fd, header, sizeof(header));
+	if (rc == FAIL)
+		abort(); /* libxl calls its helper's callback, which is not set yet. */
 	rc = rc ? rc : put(c, fd, &run_ns, sizeof(run_ns));
 	rc = rc ? rc : put(c, fd, payload, sizeof(payload));
 	rc = rc ? rc : put(c, fd, last, sizeof(last));
