@@ -14,6 +14,7 @@ use xsclient::DomId;
 use crate::control::{LOOK_LIMIT, Libxl};
 use crate::failure::{Failing, LibxlFailure, outcome};
 use crate::ffi::Restored;
+use crate::intake::Intake;
 use crate::suspend::helper_died;
 
 /// How long removing what is left of a failed build may take.
@@ -53,24 +54,25 @@ impl Libxl {
         if before.iter().any(|view| view.name.as_ref() == Some(&wanted.name)) {
             return Err(nothing(BuildFailure::NameTaken { name: wanted.name }));
         }
-        let theirs = stream
-            .try_clone_to_owned()
-            .map_err(|source| nothing(BuildFailure::Stream { source }))?;
+        let (intake, outlet) = Intake::start(stream, until).map_err(nothing)?;
         let text = wanted.text;
-        let ran = self.pool.run(until, move |context| Ok(context.restore(&text, theirs.as_fd())));
+        let ran = self.pool.run(until, move |context| Ok(context.restore(&text, outlet.as_fd())));
         let stopped = ran.stopped;
         let reason = match outcome(ran) {
             Ok((Restored::Domain { domid }, _)) => {
-                match self.built(domid, &wanted.name, configuration) {
+                let whole = intake.finish(until).map_err(BuildFailure::from);
+                match whole.and_then(|()| self.built(domid, &wanted.name, configuration)) {
                     Ok(view) => return Ok(view),
                     Err(reason) => reason,
                 }
             }
             Ok((Restored::NotAConfiguration { rc }, log)) => Unbuildable::Libxl { rc, log }.into(),
             // What was told to stop says that it failed, not that it was aborted.
-            Ok((Restored::Failed { rc }, log)) => {
-                stopped.map_or_else(|| explain(rc, log), |stop| Failing::from(stop).into())
-            }
+            Ok((Restored::Failed { rc }, log)) => match (stopped, intake.give_up()) {
+                (Some(stop), _) => Failing::from(stop).into(),
+                (None, Some(unusable)) => unusable.into(),
+                (None, None) => explain(rc, log),
+            },
             Err(failing) => failing.into(),
         };
         Err(BuildError::new(self.remove_built(configuration, &before), reason))

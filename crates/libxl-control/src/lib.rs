@@ -35,7 +35,7 @@
 //! - libxl is told to reap only its own children ("always selective reap"); by default it eats those of the whole process. It
 //!   installs a handler for SIGCHLD, so that system calls may end with EINTR.
 //! - SIGPIPE is ignored if nobody handles it: libxl writes to pipes whose reader may go away.
-//! - What is written goes through a pipe and a thread of ours; a descriptor that is read is duplicated.
+//! - A stream goes through a pipe and a thread of ours, in both directions.
 //!
 //! # What libxl does, and is not passed on
 //!
@@ -50,6 +50,7 @@ mod failure;
 mod ffi;
 mod helper;
 mod info;
+mod intake;
 mod load;
 mod log;
 mod pool;

@@ -18,7 +18,7 @@ use snapshot::control::Until;
 use crate::pool::{Stop, wait_until_stopped};
 
 /// Of the pipe. What an unprivileged process may have; more is no faster.
-const PIPE_OCTETS: usize = 1 << 20;
+pub(crate) const PIPE_OCTETS: usize = 1 << 20;
 
 /// A thread that passes a stream on.
 pub(crate) struct Relay {
@@ -81,7 +81,7 @@ impl Drop for Relay {
     }
 }
 
-fn signal(event: &OwnedFd) {
+pub(crate) fn signal(event: &OwnedFd) {
     // Adding 1 to a counter that nobody else adds to cannot fail.
     let _ = rustix::io::write(event, &1_u64.to_ne_bytes());
 }
@@ -128,7 +128,7 @@ fn copy(
 }
 
 /// Waits until something can be read or written, or has failed, which the next call tells.
-fn ready(fd: BorrowedFd<'_>, flags: PollFlags, stop: &OwnedFd) -> io::Result<()> {
+pub(crate) fn ready(fd: BorrowedFd<'_>, flags: PollFlags, stop: &OwnedFd) -> io::Result<()> {
     loop {
         let mut fds = [PollFd::from_borrowed_fd(fd, flags), PollFd::new(stop, PollFlags::IN)];
         match poll(&mut fds, None) {

@@ -224,10 +224,12 @@ fn a_failed_build_that_left_a_domain_is_removed() {
     let failed = host.libxl.build_from(&copy, file.as_fd(), soon().into()).unwrap_err();
     assert!(
         failed.left.is_none() && matches!(failed.reason, BuildFailure::Hypervisor { .. }),
-        "{failed}"
+        "{}",
+        in_words(&failed)
     );
     assert_eq!(host.libxl.list(soon()).unwrap().len(), 1);
     host.fault("config refused");
+    std::io::Seek::rewind(&mut file).unwrap();
     let failed = host.libxl.build_from(&copy, file.as_fd(), soon().into()).unwrap_err();
     assert!(matches!(failed.reason, BuildFailure::Configuration { .. }), "{failed}");
     assert!(in_words(&failed).contains("JSON"), "{}", in_words(&failed));

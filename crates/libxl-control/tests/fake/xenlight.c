@@ -523,12 +523,24 @@ static int put(ctx *c, int fd, const void *octets, size_t length)
 	return 0;
 }
 
+/* Up to the payload: libxl's header, LIBXC_CONTEXT, headers of the image and of the domain, STATIC_DATA_END, a page without
+ * content, and the header of an optional record that nobody knows. The payload begins with the time that the domain has run. */
+static const unsigned char prologue[88] = {
+	1, 0, 0, 0, 0, 0, 0, 0,
+	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 'X', 'E', 'N', 'F', 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0,
+	2, 0, 0, 0, 12, 0, 0, 0, 4, 0, 0, 0, 17, 0, 0, 0,
+	16, 0, 0, 0, 0, 0, 0, 0,
+	1, 0, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0,
+	0xff, 0, 0, 0x80, 8, 0, PAYLOAD >> 16, 0,
+};
+/* END of the image, and END of the stream. */
+static const char last[16];
+
 static const char header[16] = { 'L', 'i', 'b', 'x', 'l', 'F', 'm', 't', 0, 0, 0, 2, 0, 0, 0, 0 };
 
 static int stream(ctx *c, uint32_t domid, int fd)
 {
 	static const char payload[PAYLOAD] = { 1 };
-	static const char last[8];
 	uint64_t run_ns = 0;
 	pthread_mutex_lock(&lock);
 	domain *d = find(domid);
@@ -544,6 +556,7 @@ static int stream(ctx *c, uint32_t domid, int fd)
 	int rc = put(c, fd, header, sizeof(header));
 	if (rc == FAIL)
 		abort(); /* libxl calls its helper's callback, which is not set yet. */
+	rc = rc ? rc : put(c, fd, prologue, sizeof(prologue));
 	rc = rc ? rc : put(c, fd, &run_ns, sizeof(run_ns));
 	rc = rc ? rc : put(c, fd, payload, sizeof(payload));
 	rc = rc ? rc : put(c, fd, last, sizeof(last));
@@ -719,7 +732,7 @@ EXPORT int libxl_domain_create_restore(void *given, config *wanted, uint32_t *do
 {
 	static __thread char payload[PAYLOAD];
 	ctx *c = given;
-	char head[16];
+	char head[16], before[sizeof(prologue)];
 	uint64_t run_ns = 0;
 	(void)how;
 	(void)console;
@@ -741,9 +754,11 @@ EXPORT int libxl_domain_create_restore(void *given, config *wanted, uint32_t *do
 		report(c, "stream: invalid ident");
 		rc = FAIL;
 	}
+	rc = rc ? rc : get(c, fd, before, sizeof(before));
 	rc = rc ? rc : get(c, fd, &run_ns, sizeof(run_ns));
 	rc = rc ? rc : get(c, fd, payload, sizeof(payload));
-	rc = rc ? rc : get(c, fd, head, 8);
+	if (!rc)
+		get(c, fd, head, sizeof(last)); /* What is not there is zero, and END is all zeros. */
 	if (!rc && strikes("built and failed"))
 		return end(c, FAIL); /* and leaves it */
 	if (rc) {
