@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use xenstore_proto::{Errno, Path, Perm, Perms};
 
-use crate::access::Subject;
+use crate::access::{Actor, Object};
 use crate::limits::PERMS_MAX;
 use crate::store::Store;
 use crate::tree::Node;
+use crate::walk::Nodes;
 
 /// What an operation does to a node. Paths are absolute.
 #[derive(Clone, Debug)]
@@ -37,10 +38,10 @@ pub(crate) enum Done {
 /// A node that the subject may read.
 pub(crate) fn readable<'a>(
     store: &'a Store,
-    subject: &Subject,
+    actor: Actor<'_>,
     path: &Path,
 ) -> Result<&'a Node, Errno> {
-    existing(store, path, |perms| subject.may_read(perms)).map_err(|missing| missing.errno)
+    existing(store, path, |object| actor.reads(object)).map_err(|missing| missing.errno)
 }
 
 impl Change {
@@ -73,8 +74,8 @@ impl Change {
     }
 
     /// Changes the store, or answers why not and changes nothing.
-    pub(crate) fn apply(&self, store: &mut Store, subject: &Subject) -> Result<Done, Errno> {
-        let found = existing(store, self.path(), |perms| subject.may_write(perms));
+    pub(crate) fn apply(&self, store: &mut Store, actor: Actor<'_>) -> Result<Done, Errno> {
+        let found = existing(store, self.path(), |object| actor.writes(object));
         match (self, found) {
             (Self::Write { path, value }, Ok(_)) => {
                 if let Some(node) = store.get_mut(path) {
@@ -84,11 +85,14 @@ impl Change {
             }
             (Self::Mkdir { .. }, Ok(_)) => Ok(Done::Nothing),
             (Self::Write { path, value }, Err(missing)) => {
-                create(store, subject, path, value, missing)
+                create(store, actor, path, value, missing)
             }
-            (Self::Mkdir { path }, Err(missing)) => create(store, subject, path, b"", missing),
+            (Self::Mkdir { path }, Err(missing)) => create(store, actor, path, b"", missing),
             (Self::Remove { path }, _) if path.is_root() => Err(Errno::EINVAL),
-            (Self::Remove { path }, Ok(_)) => {
+            (Self::Remove { path }, Ok(node)) => {
+                if actor.policy.guards_below() && !writes_all_below(actor, path, node) {
+                    return Err(Errno::EACCES);
+                }
                 Ok(store.take(path).map_or(Done::Nothing, Done::Removed))
             }
             // Who removes what is not there finds the work done, as long as there was a place for it.
@@ -99,10 +103,7 @@ impl Change {
             }
             (Self::Remove { .. } | Self::SetPerms { .. }, Err(missing)) => Err(missing.errno),
             (Self::SetPerms { path, perms }, Ok(node)) => {
-                if !subject.owns(node.perms()) {
-                    return Err(Errno::EACCES);
-                }
-                check_perms(subject, node.perms(), perms)?;
+                check_perms(actor, Object { path: path.as_str(), perms: node.perms() }, perms)?;
                 let node = store.get_mut(path).ok_or(Errno::ENOENT)?;
                 Ok(Done::PermsSet { old: node.set_perms(Arc::clone(perms)) })
             }
@@ -110,15 +111,18 @@ impl Change {
     }
 }
 
-/// Whether one who owns what has the `old` permissions may give it the `new` ones.
-pub(crate) fn check_perms(subject: &Subject, old: &Perms, new: &Perms) -> Result<(), Errno> {
+/// Whether an actor may give an object `new` permissions.
+pub(crate) fn check_perms(actor: Actor<'_>, object: Object<'_>, new: &Perms) -> Result<(), Errno> {
+    if !actor.owns(object) {
+        return Err(Errno::EACCES);
+    }
     if !new.owner().is_real() {
         return Err(Errno::ENOENT);
     }
     if new.entries().len() > PERMS_MAX {
         return Err(Errno::ENOSPC);
     }
-    if !subject.privileged && new.owner() != old.owner() {
+    if !actor.subject.privileged && new.owner() != object.perms.owner() {
         return Err(Errno::EPERM);
     }
     Ok(())
@@ -136,19 +140,31 @@ struct Missing {
 fn existing<'a>(
     store: &'a Store,
     path: &Path,
-    allowed: impl Fn(&Perms) -> bool,
+    allowed: impl Fn(Object<'_>) -> bool,
 ) -> Result<&'a Node, Missing> {
     let (node, steps) = store.nearest(path);
-    match (steps, allowed(node.perms())) {
+    match (steps, allowed(Object { path: path.as_str(), perms: node.perms() })) {
         (0, true) => Ok(node),
         (_, true) => Err(Missing { errno: Errno::ENOENT, steps }),
         (_, false) => Err(Missing { errno: Errno::EACCES, steps }),
     }
 }
 
+/// Whether the actor could write each node below on its own. Asked without touching: nothing is learnt of them.
+fn writes_all_below(actor: Actor<'_>, path: &Path, node: &Node) -> bool {
+    let mut nodes = Nodes::below(path, node);
+    while let Some((path, node)) = nodes.advance() {
+        let object = Object { path, perms: node.perms() };
+        if !actor.policy.access(actor.subject, object).can_write() {
+            return false;
+        }
+    }
+    true
+}
+
 fn create(
     store: &mut Store,
-    subject: &Subject,
+    actor: Actor<'_>,
     path: &Path,
     value: &[u8],
     missing: Missing,
@@ -157,6 +173,7 @@ fn create(
         return Err(missing.errno);
     }
     let inherited = Arc::clone(store.nearest(path).0.perms());
+    let subject = actor.subject;
     if subject.privileged || inherited.owner() == subject.domid {
         store.create(path, value, &inherited);
     } else {

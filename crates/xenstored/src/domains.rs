@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xenstore_proto::{Access, DomId, Perm, Perms, SpecialName};
 
-use crate::access::Subject;
+use crate::access::{Actor, Object, Subject};
 
 /// The introduced domains and the permissions of the special names.
 #[derive(Debug)]
@@ -75,12 +75,13 @@ impl Domains {
         }
     }
 
-    /// Whether the subject may hear of a domain's introduction or release.
-    pub(crate) fn may_hear(&self, subject: &Subject, event: DomainEvent) -> bool {
-        subject.may_read(match event {
+    /// Whether the actor may hear of a domain's introduction or release.
+    pub(crate) fn may_hear(&self, actor: Actor<'_>, event: DomainEvent) -> bool {
+        let perms = match event {
             DomainEvent::Introduced => &self.introduce_perms,
             DomainEvent::Released => &self.release_perms,
-        })
+        };
+        actor.reads(Object { path: event.name(), perms })
     }
 }
 

@@ -55,8 +55,7 @@ pub(crate) enum Waker {
 impl Embedded {
     /// A server on a store.
     pub fn new(store: Store) -> Self {
-        let shared = Shared { server: Server::new(store), wakers: HashMap::new() };
-        Self { shared: Arc::new(Mutex::new(shared)) }
+        Server::new(store).into()
     }
 
     /// The store as it is now.
@@ -122,6 +121,14 @@ impl Shared {
                 None => {}
             }
         }
+    }
+}
+
+/// Shares a server that was set up otherwise: with another policy, for instance.
+impl From<Server> for Embedded {
+    fn from(server: Server) -> Self {
+        let shared = Shared { server, wakers: HashMap::new() };
+        Self { shared: Arc::new(Mutex::new(shared)) }
     }
 }
 

@@ -31,6 +31,7 @@
 //! |---|---|
 //! | the tree of nodes: immutable, shared, read without a lock | [`Store`], [`Nodes`] |
 //! | requests to replies and events, without I/O or a clock | [`Server`] |
+//! | who may do what | [`AccessPolicy`]: [`Standard`], [`ChineseWall`] |
 //! | a server shared by threads | [`Embedded`] |
 //! | a client's end inside the process | [`InProcess`] |
 //! | the Unix socket | [`UnixServer`] |
@@ -48,7 +49,7 @@
 //!   transactions neither.
 //! - An event that waits already is not queued twice, unless a reply was queued in between. A client that lets too many
 //!   wait is disconnected; it never misses one silently.
-//! - A domain with a target has its own and its target's permissions together.
+//! - A domain with a target has its own and its target's permissions together, whatever the order of the entries.
 //! - Permissions of special names are in no transaction. `@introduceDomain` is for privileged domains only and
 //!   `@releaseDomain` for all, as in Xen 4.22.
 //! - CONTROL, GET_QUOTA, SET_QUOTA and SET_FEATURE are answered with ENOSYS.
@@ -78,6 +79,10 @@ mod unix;
 mod walk;
 mod watches;
 
+pub use access::{
+    AccessPolicy, Changed, ChineseWall, Company, ConflictClass, Object, Standard, Subject,
+    WallError,
+};
 pub use embedded::Embedded;
 pub use in_process::InProcess;
 pub use listen::ServeError;

@@ -6,7 +6,7 @@ use xenstore_proto::{
     DomId, Errno, Features, Name, Path, PathOrSpecial, Reply, Request, Token, TxId,
 };
 
-use crate::access::Subject;
+use crate::access::{Actor, Object, Subject};
 use crate::change::{Change, check_perms, readable};
 use crate::domains::DomainEvent;
 use crate::events::Was;
@@ -127,7 +127,8 @@ impl Server {
             }
             Request::GetPerms(PathOrSpecial::Special(name)) => {
                 let perms = self.domains.special_perms(&name).ok_or(Errno::ENOENT)?;
-                if !subject.may_read(perms) {
+                let actor = Actor { subject, policy: self.policy.as_ref() };
+                if !actor.reads(Object { path: name.as_str(), perms }) {
                     return Err(Errno::EACCES);
                 }
                 Ok(Reply::Perms((**perms).clone()))
@@ -154,10 +155,8 @@ impl Server {
             // Not part of the tree, and so of no transaction.
             Request::SetPerms { path: PathOrSpecial::Special(name), perms } => {
                 let old = self.domains.special_perms(&name).ok_or(Errno::ENOENT)?;
-                if !subject.owns(old) {
-                    return Err(Errno::EACCES);
-                }
-                check_perms(subject, old, &perms)?;
+                let actor = Actor { subject, policy: self.policy.as_ref() };
+                check_perms(actor, Object { path: name.as_str(), perms: old }, &perms)?;
                 *old = Arc::new(perms);
                 Ok(Reply::Ok)
             }
@@ -193,6 +192,7 @@ impl Server {
                     return Err(Errno::EINVAL);
                 }
                 known(self.domains.release(domid))?;
+                self.policy.released(domid);
                 for connection in self.connections_of(domid) {
                     self.disconnect(connection);
                 }
@@ -235,9 +235,10 @@ impl Server {
         let transaction = place.and_then(|Place { connection, tx }| {
             self.connections.get_mut(&connection)?.transactions.get_mut(&tx)
         });
+        let actor = Actor { subject, policy: self.policy.as_ref() };
         match transaction {
-            Some(transaction) => transaction.read(subject, path, aspects),
-            None => readable(&self.store, subject, path),
+            Some(transaction) => transaction.read(actor, path, aspects),
+            None => readable(&self.store, actor, path),
         }
     }
 
@@ -250,14 +251,15 @@ impl Server {
         let transaction = place.and_then(|Place { connection, tx }| {
             self.connections.get_mut(&connection)?.transactions.get_mut(&tx)
         });
+        let actor = Actor { subject, policy: self.policy.as_ref() };
         if let Some(transaction) = transaction {
             transaction.view_mut().stamp = self.stamp;
-            let outcome = transaction.change(subject, change);
+            let outcome = transaction.change(actor, change);
             self.stamp = transaction.view_mut().stamp;
             outcome?;
         } else {
             self.store.stamp = self.stamp;
-            let done = change.apply(&mut self.store, subject);
+            let done = change.apply(&mut self.store, actor);
             self.stamp = self.store.stamp;
             self.fire_change(change.path(), &Was::of(done?));
         }
@@ -307,7 +309,8 @@ impl Server {
         let transaction = state.transactions.remove(&tx).ok_or(Errno::ENOENT)?;
         if commit {
             self.store.stamp = self.stamp;
-            let committed = transaction.commit(&mut self.store, subject)?;
+            let actor = Actor { subject, policy: self.policy.as_ref() };
+            let committed = transaction.commit(&mut self.store, actor)?;
             self.stamp = self.stamp.max(self.store.stamp);
             self.fire_commit(&committed);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, RequestId, Token, TxId};
 
-use crate::access::Subject;
+use crate::access::{AccessPolicy, Actor, Standard, Subject};
 use crate::domains::Domains;
 use crate::interner::Interner;
 use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX};
@@ -45,6 +45,7 @@ pub struct Server {
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
     pub(crate) watches: Watches,
     pub(crate) domains: Domains,
+    pub(crate) policy: Arc<dyn AccessPolicy>,
     pub(crate) interner: Interner,
     pub(crate) listing: Option<Listing>,
     /// The newest change of the store or in a transaction: numbers of changes are never given twice.
@@ -72,7 +73,7 @@ pub(crate) struct Connection {
 }
 
 impl Server {
-    /// A server on a store.
+    /// A server on a store, with the standard access policy.
     pub fn new(store: Store) -> Self {
         Self {
             stamp: store.stamp,
@@ -80,6 +81,7 @@ impl Server {
             connections: BTreeMap::new(),
             watches: Watches::default(),
             domains: Domains::new(),
+            policy: Arc::new(Standard),
             interner: Interner::default(),
             listing: None,
             next_connection: 1,
@@ -87,6 +89,13 @@ impl Server {
             interceptor: None,
             intercepting: false,
         }
+    }
+
+    /// The same server under another access policy: for before anybody is connected.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Arc<dyn AccessPolicy>) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// The store as it is now; clone it to keep it.
@@ -202,6 +211,10 @@ impl Server {
     pub fn set_interceptor(&mut self, interceptor: Option<Interceptor>) {
         self.interceptor = interceptor;
         self.intercepting = false;
+    }
+
+    pub(crate) fn actor<'a>(&'a self, subject: &'a Subject) -> Actor<'a> {
+        Actor { subject, policy: self.policy.as_ref() }
     }
 
     pub(crate) fn subject_of(&self, connection: ConnectionId) -> Option<Subject> {

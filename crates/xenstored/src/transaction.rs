@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use xenstore_proto::{Errno, Path};
 
-use crate::access::Subject;
+use crate::access::Actor;
 use crate::change::{Change, Done, readable};
 use crate::store::Store;
 use crate::tree::Node;
@@ -91,11 +91,11 @@ impl Transaction {
     /// A node that the subject may read, remembering what of it is read.
     pub(crate) fn read(
         &mut self,
-        subject: &Subject,
+        actor: Actor<'_>,
         path: &Path,
         aspects: Aspects,
     ) -> Result<&Node, Errno> {
-        let found = readable(&self.view, subject, path);
+        let found = readable(&self.view, actor, path);
         if let Some((known, seen)) = self.reads.get_mut(path) {
             known.add(aspects);
             *seen = found.clone().map(|node| known.of(node));
@@ -110,7 +110,7 @@ impl Transaction {
         found
     }
 
-    pub(crate) fn change(&mut self, subject: &Subject, change: Change) -> Result<(), Errno> {
+    pub(crate) fn change(&mut self, actor: Actor<'_>, change: Change) -> Result<(), Errno> {
         let octets = change.octets();
         if self.octets + octets > self.octets_max {
             return Err(Errno::ENOSPC);
@@ -119,7 +119,7 @@ impl Transaction {
         if !self.reads.is_empty() {
             self.log.push(Entry::Reads(std::mem::take(&mut self.reads)));
         }
-        let outcome = change.apply(&mut self.view, subject).map(Outcome::from);
+        let outcome = change.apply(&mut self.view, actor).map(Outcome::from);
         let answer = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
         self.log.push(Entry::Change(change, outcome));
         answer
@@ -129,7 +129,7 @@ impl Transaction {
     pub(crate) fn commit(
         mut self,
         current: &mut Store,
-        subject: &Subject,
+        actor: Actor<'_>,
     ) -> Result<Committed, Errno> {
         if !self.log.iter().any(Entry::is_effective) {
             return Ok(Committed { old: current.clone(), changed: Vec::new() });
@@ -138,7 +138,7 @@ impl Transaction {
         let mut new = if current.is_same(&self.base) {
             self.view
         } else {
-            replay(&self.log, current, subject)?
+            replay(&self.log, current, actor)?
         };
         new.stamp = new.stamp.max(current.stamp);
         let old = std::mem::replace(current, new);
@@ -147,19 +147,19 @@ impl Transaction {
 }
 
 /// Does everything again on the current store. EAGAIN if something comes out differently.
-fn replay(log: &[Entry], current: &Store, subject: &Subject) -> Result<Store, Errno> {
+fn replay(log: &[Entry], current: &Store, actor: Actor<'_>) -> Result<Store, Errno> {
     let mut store = current.clone();
     for entry in log {
         let same = match entry {
             Entry::Reads(reads) => reads.iter().all(|(path, (aspects, then))| {
-                match (then, readable(&store, subject, path)) {
+                match (then, readable(&store, actor, path)) {
                     (Ok(then), Ok(now)) => aspects.agree(then, now),
                     (Err(then), Err(now)) => *then == now,
                     _ => false,
                 }
             }),
             Entry::Change(change, then) => {
-                match (then, change.apply(&mut store, subject).map(Outcome::from)) {
+                match (then, change.apply(&mut store, actor).map(Outcome::from)) {
                     (Ok(then), Ok(now)) => then.allows(&now),
                     (Err(then), Err(now)) => *then == now,
                     _ => false,

@@ -28,7 +28,11 @@ impl Driver {
         for (at, value) in nodes {
             store.write(&path(at), value.as_bytes()).unwrap();
         }
-        Self { server: Server::new(store), told: BTreeMap::new(), asked: Vec::new() }
+        Self::of(Server::new(store))
+    }
+
+    pub(crate) fn of(server: Server) -> Self {
+        Self { server, told: BTreeMap::new(), asked: Vec::new() }
     }
 
     pub(crate) fn connect(&mut self, domid: u16) -> ConnectionId {

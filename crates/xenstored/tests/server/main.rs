@@ -8,6 +8,7 @@
 mod driver;
 mod histories;
 mod model;
+mod policies;
 mod requests;
 mod transactions;
 mod watches;
