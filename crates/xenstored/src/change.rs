@@ -6,7 +6,9 @@ use std::sync::Arc;
 use xenstore_proto::{Errno, Path, Perm, Perms};
 
 use crate::access::{Actor, Object};
+use crate::charges::{Charges, size};
 use crate::limits::PERMS_MAX;
+use crate::quota::Quota;
 use crate::store::Store;
 use crate::tree::Node;
 use crate::walk::Nodes;
@@ -73,42 +75,64 @@ impl Change {
         size_of::<Self>() + self.path().as_str().len() + more
     }
 
-    /// Changes the store, or answers why not and changes nothing.
-    pub(crate) fn apply(&self, store: &mut Store, actor: Actor<'_>) -> Result<Done, Errno> {
+    /// Changes the store and adds what that costs whom to `charges`, or answers why not and changes nothing.
+    pub(crate) fn apply(
+        &self,
+        store: &mut Store,
+        actor: Actor<'_>,
+        charges: &mut Charges,
+    ) -> Result<Done, Errno> {
         let found = existing(store, self.path(), |object| actor.writes(object));
-        match (self, found) {
-            (Self::Write { path, value }, Ok(_)) => {
+        let (cost, done) = match (self, found) {
+            (Self::Write { path, value }, Ok(node)) => {
+                actor.fits(size(node.perms(), value.len(), node.child_names_octets()))?;
+                let cost = Charges::written(node, value);
+                actor.affords(&cost)?;
                 if let Some(node) = store.get_mut(path) {
                     node.set_value(value);
                 }
-                Ok(Done::Written)
+                (cost, Done::Written)
             }
-            (Self::Mkdir { .. }, Ok(_)) => Ok(Done::Nothing),
+            (Self::Mkdir { .. }, Ok(_)) => return Ok(Done::Nothing),
             (Self::Write { path, value }, Err(missing)) => {
-                create(store, actor, path, value, missing)
+                create(store, actor, path, value, missing)?
             }
-            (Self::Mkdir { path }, Err(missing)) => create(store, actor, path, b"", missing),
-            (Self::Remove { path }, _) if path.is_root() => Err(Errno::EINVAL),
+            (Self::Mkdir { path }, Err(missing)) => create(store, actor, path, b"", missing)?,
+            (Self::Remove { path }, _) if path.is_root() => return Err(Errno::EINVAL),
             (Self::Remove { path }, Ok(node)) => {
                 if actor.policy.guards_below() && !writes_all_below(actor, path, node) {
                     return Err(Errno::EACCES);
                 }
-                Ok(store.take(path).map_or(Done::Nothing, Done::Removed))
+                remove(store, path)
             }
             // Who removes what is not there finds the work done, as long as there was a place for it.
             (Self::Remove { .. }, Err(missing))
                 if missing.errno == Errno::ENOENT && missing.steps == 1 =>
             {
-                Ok(Done::Nothing)
+                return Ok(Done::Nothing);
             }
-            (Self::Remove { .. } | Self::SetPerms { .. }, Err(missing)) => Err(missing.errno),
+            (Self::Remove { .. } | Self::SetPerms { .. }, Err(missing)) => {
+                return Err(missing.errno);
+            }
             (Self::SetPerms { path, perms }, Ok(node)) => {
                 check_perms(actor, Object { path: path.as_str(), perms: node.perms() }, perms)?;
+                actor.fits(size(perms, node.value().len(), node.child_names_octets()))?;
+                let cost = Charges::perms_set(path, node, perms);
+                actor.affords(&cost)?;
                 let node = store.get_mut(path).ok_or(Errno::ENOENT)?;
-                Ok(Done::PermsSet { old: node.set_perms(Arc::clone(perms)) })
+                (cost, Done::PermsSet { old: node.set_perms(Arc::clone(perms)) })
             }
-        }
+        };
+        charges.add_all(&cost);
+        Ok(done)
     }
+}
+
+/// Removes a node that is not the root, whoever asks.
+pub(crate) fn remove(store: &mut Store, path: &Path) -> (Charges, Done) {
+    let Some(gone) = store.take(path) else { return (Charges::default(), Done::Nothing) };
+    let cost = Charges::removed(path, &gone, store.nearest(path).0);
+    (cost, Done::Removed(gone))
 }
 
 /// Whether an actor may give an object `new` permissions.
@@ -119,7 +143,8 @@ pub(crate) fn check_perms(actor: Actor<'_>, object: Object<'_>, new: &Perms) -> 
     if !new.owner().is_real() {
         return Err(Errno::ENOENT);
     }
-    if new.entries().len() > PERMS_MAX {
+    let entries = new.entries().len();
+    if entries > PERMS_MAX || !actor.quotas.allow(Quota::NodePermissions, entries) {
         return Err(Errno::ENOSPC);
     }
     if !actor.subject.privileged && new.owner() != object.perms.owner() {
@@ -168,19 +193,42 @@ fn create(
     path: &Path,
     value: &[u8],
     missing: Missing,
-) -> Result<Done, Errno> {
+) -> Result<(Charges, Done), Errno> {
     if missing.errno != Errno::ENOENT {
         return Err(missing.errno);
     }
-    let inherited = Arc::clone(store.nearest(path).0.perms());
+    let (nearest, steps) = store.nearest(path);
+    let inherited = nearest.perms();
     let subject = actor.subject;
-    if subject.privileged || inherited.owner() == subject.domid {
-        store.create(path, value, &inherited);
+    let perms = if subject.privileged || inherited.owner() == subject.domid {
+        Arc::clone(inherited)
     } else {
         let mut entries = inherited.entries().to_vec();
         entries[0] = Perm::new(inherited.others(), subject.domid);
-        let own = Perms::new(entries).map_err(|_| Errno::EINVAL)?;
-        store.create(path, value, &Arc::new(own));
+        Arc::new(Perms::new(entries).map_err(|_| Errno::EINVAL)?)
+    };
+    let mut names = path.components().rev().take(steps);
+    // From below: the node itself, those on the way to it, and the one that was there.
+    let mut below = names.next().map_or(0, |name| name.len() + 1);
+    actor.fits(size(&perms, value.len(), 0))?;
+    for name in names {
+        actor.fits(size(&perms, 0, below))?;
+        below = name.len() + 1;
     }
-    Ok(Done::Created { steps: missing.steps })
+    actor.fits(size(inherited, nearest.value().len(), nearest.child_names_octets() + below))?;
+    let cost = Charges::created(path, steps, nearest, &perms, value);
+    actor.affords(&cost)?;
+    store.create(path, value, &perms);
+    Ok((cost, Done::Created { steps: missing.steps }))
+}
+
+impl Actor<'_> {
+    /// Whether a node may have this size.
+    fn fits(&self, size: usize) -> Result<(), Errno> {
+        if self.quotas.allow(Quota::NodeSize, size) { Ok(()) } else { Err(Errno::ENOSPC) }
+    }
+
+    fn affords(&self, charges: &Charges) -> Result<(), Errno> {
+        self.accounts.map_or(Ok(()), |accounts| accounts.allow(charges))
+    }
 }

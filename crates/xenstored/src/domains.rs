@@ -6,6 +6,8 @@ use std::sync::Arc;
 use xenstore_proto::{Access, DomId, Perm, Perms, SpecialName};
 
 use crate::access::{Actor, Object, Subject};
+use crate::interner::Interner;
+use crate::release::without;
 
 /// The introduced domains and the permissions of the special names.
 #[derive(Debug)]
@@ -43,8 +45,14 @@ impl Domains {
         new
     }
 
-    /// `false` if there was no such domain. Nobody keeps it as a target: the next domain of this number is another.
-    pub(crate) fn release(&mut self, domid: DomId) -> bool {
+    /// `false` if there was no such domain. Nobody keeps it as a target, or in the permissions of a special name: the next
+    /// domain of this number is another.
+    pub(crate) fn release(&mut self, domid: DomId, interner: &mut Interner) -> bool {
+        for perms in [&mut self.introduce_perms, &mut self.release_perms] {
+            if perms.entries().iter().any(|entry| entry.domid == domid) {
+                *perms = without(domid, perms, interner);
+            }
+        }
         for domain in self.introduced.values_mut().filter(|domain| domain.target == Some(domid)) {
             domain.target = None;
         }

@@ -9,7 +9,7 @@ use crate::change::Done;
 use crate::domains::DomainEvent;
 use crate::server::{ConnectionId, Server};
 use crate::store::{Store, steps};
-use crate::transaction::Committed;
+use crate::transaction::ChangedNode;
 use crate::tree::Node;
 
 /// What a changed node was before, as far as watchers depend on it.
@@ -66,23 +66,23 @@ impl Server {
 
     /// Tells the watchers of a commit: each changed node once, in the order of the first changes. What was created
     /// and removed again is not told.
-    pub(crate) fn fire_commit(&mut self, committed: &Committed) {
+    pub(crate) fn fire_commit(&mut self, before: &Store, changed: &[ChangedNode]) {
         let mut heard = Vec::new();
-        for changed in &committed.changed {
+        for changed in changed {
             let path = &changed.path;
             if changed.removed {
-                self.hear_below(path, |at| committed.old.get(at), &mut heard);
+                self.hear_below(path, |at| before.get(at), &mut heard);
             }
             if self.watches.covering(path).next().is_none() {
                 continue;
             }
-            let old = committed.old.get(path);
+            let old = before.get(path);
             if old.is_none() && !self.store.exists(path) {
                 continue;
             }
-            let above = path.parent().and_then(|parent| committed.old.get(&parent));
-            let before = Before { node: old.map(perms_of), above: above.map(perms_of) };
-            self.hear_at(path, before, &mut heard);
+            let above = path.parent().and_then(|parent| before.get(&parent));
+            let old = Before { node: old.map(perms_of), above: above.map(perms_of) };
+            self.hear_at(path, old, &mut heard);
         }
         self.tell(heard);
     }

@@ -59,7 +59,9 @@
 pub mod limits;
 
 mod access;
+mod accounts;
 mod change;
+mod charges;
 mod domains;
 mod embedded;
 mod events;
@@ -69,23 +71,30 @@ mod in_process;
 mod interner;
 mod listen;
 mod output;
+mod quota;
+mod quotas;
+mod release;
 mod requests;
 mod server;
 mod store;
 mod text;
 mod transaction;
+mod transactions;
 mod tree;
 mod unix;
 mod walk;
 mod watches;
+mod watching;
 
 pub use access::{
     AccessPolicy, Changed, ChineseWall, Company, ConflictClass, Object, Standard, Subject,
     WallError,
 };
+pub use accounts::Usage;
 pub use embedded::Embedded;
 pub use in_process::InProcess;
 pub use listen::ServeError;
+pub use quota::{Quota, Quotas};
 pub use server::{ConnectionId, Interceptor, Server};
 pub use store::{Store, StoreError};
 pub use text::{LineError, LoadError, escape_value};

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, RequestId, Token, TxId};
 
 use crate::access::{AccessPolicy, Actor, Standard, Subject};
+use crate::accounts::Accounts;
 use crate::domains::Domains;
 use crate::interner::Interner;
-use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX};
+use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX};
 use crate::output::Output;
+use crate::quota::{Quota, Quotas};
 use crate::requests::Listing;
 use crate::store::Store;
 use crate::transaction::Transaction;
@@ -46,6 +48,7 @@ pub struct Server {
     pub(crate) watches: Watches,
     pub(crate) domains: Domains,
     pub(crate) policy: Arc<dyn AccessPolicy>,
+    pub(crate) accounts: Accounts,
     pub(crate) interner: Interner,
     pub(crate) listing: Option<Listing>,
     /// The newest change of the store or in a transaction: numbers of changes are never given twice.
@@ -69,7 +72,7 @@ pub(crate) struct Connection {
     pub(crate) domid: DomId,
     pub(crate) transactions: BTreeMap<TxId, Transaction>,
     pub(crate) last_transaction: TxId,
-    output: Output,
+    pub(crate) output: Output,
 }
 
 impl Server {
@@ -77,6 +80,7 @@ impl Server {
     pub fn new(store: Store) -> Self {
         Self {
             stamp: store.stamp,
+            accounts: Accounts::of(&store, Quotas::default()),
             store,
             connections: BTreeMap::new(),
             watches: Watches::default(),
@@ -105,6 +109,7 @@ impl Server {
 
     /// A new connection of a domain, which need not be introduced.
     pub fn connect(&mut self, domid: DomId) -> ConnectionId {
+        self.accounts.of_domain(domid);
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         let connection = Connection {
@@ -119,14 +124,15 @@ impl Server {
 
     /// Closes a connection: its watches, its open transactions and what it has not read yet are gone.
     pub fn disconnect(&mut self, connection: ConnectionId) {
+        self.drop_watches(connection);
+        self.drop_transactions(connection);
         if self.connections.remove(&connection).is_some() {
-            self.watches.remove_connection(connection);
             self.ready.insert(connection);
         }
     }
 
     /// Whether the connection is open. The server closes one whose domain is released, or whose unread output is
-    /// too long ([`crate::limits::OUTPUT_MAX`]).
+    /// too long ([`Quota::Memory`]).
     pub fn is_open(&self, connection: ConnectionId) -> bool {
         self.connections.contains_key(&connection)
     }
@@ -141,15 +147,11 @@ impl Server {
                 self.interceptor = Some(interceptor);
             }
         }
-        let Some(state) = self.connections.get(&connection) else { return };
-        let subject = self.domains.subject(state.domid);
+        let Some(subject) = self.subject_of(connection) else { return };
         let transaction_needed = !matches!(message.ty, MessageType::WATCH | MessageType::UNWATCH);
         let reply = match request {
             Ok(Request::Unknown { .. }) => Reply::Error(Errno::ENOSYS),
-            _ if transaction_needed
-                && message.tx_id != TxId::NONE
-                && !state.transactions.contains_key(&message.tx_id) =>
-            {
+            _ if transaction_needed && !self.has_place(connection, message.tx_id) => {
                 Reply::Error(Errno::ENOENT)
             }
             Err(_) => Reply::Error(Errno::EINVAL),
@@ -168,6 +170,20 @@ impl Server {
                 .unwrap_or_else(Reply::Error),
         };
         self.reply(connection, message, &reply);
+    }
+
+    /// Handles a request of a connection and gives the reply at once, past its output: for a caller inside the program.
+    /// Events go where they always go. The interceptor is not called.
+    ///
+    /// WATCH and UNWATCH are answered with EINVAL: who watches has to take what comes out of the connection, and
+    /// sets watches by [`Server::handle`]. On a closed connection everything is answered with EIO.
+    pub fn ask(&mut self, connection: ConnectionId, tx: TxId, request: Request) -> Reply {
+        let Some(subject) = self.subject_of(connection) else { return Reply::Error(Errno::EIO) };
+        match request {
+            Request::Watch { .. } | Request::Unwatch { .. } => Reply::Error(Errno::EINVAL),
+            _ if !self.has_place(connection, tx) => Reply::Error(Errno::ENOENT),
+            request => self.execute(connection, &subject, tx, request).unwrap_or_else(Reply::Error),
+        }
     }
 
     /// Carries a request out for the control domain, without a connection; watchers hear of it.
@@ -198,8 +214,11 @@ impl Server {
     ///
     /// [`Server::handle`] does not refuse: to hold requests back is up to whoever carries them.
     pub fn has_room(&self, connection: ConnectionId) -> bool {
-        let unread = self.connections.get(&connection).map_or(0, |state| state.output.octets());
-        unread < OUTPUT_HIGH_WATER
+        let Some(state) = self.connections.get(&connection) else { return true };
+        state.output.octets() < OUTPUT_HIGH_WATER
+            && (state.domid == DomId::DOM0
+                || (self.accounts.quotas(state.domid))
+                    .allow(Quota::Outstanding, state.output.replies() + 1))
     }
 
     /// Has `interceptor` called before each well-formed request of a connection is handled: for tests that need a
@@ -213,8 +232,17 @@ impl Server {
         self.intercepting = false;
     }
 
+    /// Whether there is such a transaction, or none is meant.
+    fn has_place(&self, connection: ConnectionId, tx: TxId) -> bool {
+        tx == TxId::NONE
+            || self
+                .connections
+                .get(&connection)
+                .is_some_and(|state| state.transactions.contains_key(&tx))
+    }
+
     pub(crate) fn actor<'a>(&'a self, subject: &'a Subject) -> Actor<'a> {
-        Actor { subject, policy: self.policy.as_ref() }
+        Actor::new(subject, self.policy.as_ref(), &self.accounts)
     }
 
     pub(crate) fn subject_of(&self, connection: ConnectionId) -> Option<Subject> {
@@ -258,11 +286,12 @@ impl Server {
     fn push_output(&mut self, connection: ConnectionId, push: impl FnOnce(&mut Output)) {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         push(&mut state.output);
-        let max = if self.domains.subject(state.domid).privileged {
-            OUTPUT_MAX_PRIVILEGED
+        let limit = if self.domains.subject(state.domid).privileged {
+            None
         } else {
-            OUTPUT_MAX
+            self.accounts.quotas(state.domid).limit(Quota::Memory)
         };
+        let max = limit.map_or(OUTPUT_MAX_PRIVILEGED, |limit| limit.max(2 * OUTPUT_HIGH_WATER));
         if state.output.octets() > max {
             tracing::warn!(?connection, domid = %state.domid, "connection closed: it does not read its events");
             self.disconnect(connection);

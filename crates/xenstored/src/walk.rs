@@ -34,7 +34,7 @@ impl<'a> Nodes<'a> {
     /// The nodes below the one at `path`, which has to be `top`. Not the root.
     pub(crate) fn below(path: &Path, top: &'a Node) -> Self {
         let here = path.as_str().len();
-        let pending = top.children().into_iter().rev().map(|child| (child, here)).collect();
+        let pending = top.children_by_name().map(|child| (child, here)).collect();
         Self { pending, path: path.as_str().to_owned() }
     }
 

@@ -8,6 +8,9 @@ use std::fmt;
 
 use xenstore_proto::{Access, DomId, Perms};
 
+use crate::accounts::Accounts;
+use crate::quota::Quotas;
+
 pub use chinese_wall::{ChineseWall, Company, ConflictClass, WallError};
 pub use standard::Standard;
 
@@ -93,14 +96,31 @@ impl Subject {
     pub(crate) const CONTROL: Self = Self { domid: DomId::DOM0, target: None, privileged: true };
 }
 
-/// A subject under a policy.
+/// A subject under a policy, with its limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Actor<'a> {
     pub(crate) subject: &'a Subject,
     pub(crate) policy: &'a dyn AccessPolicy,
+    pub(crate) quotas: &'a Quotas,
+    /// Who has to allow a change's charges before it is made; nobody for a privileged subject, and in a
+    /// transaction, which the commit asks for.
+    pub(crate) accounts: Option<&'a Accounts>,
 }
 
-impl Actor<'_> {
+impl<'a> Actor<'a> {
+    pub(crate) fn new(
+        subject: &'a Subject,
+        policy: &'a dyn AccessPolicy,
+        accounts: &'a Accounts,
+    ) -> Self {
+        let (quotas, accounts) = if subject.privileged {
+            (&Quotas::UNLIMITED, None)
+        } else {
+            (accounts.quotas(subject.domid), Some(accounts))
+        };
+        Self { subject, policy, quotas, accounts }
+    }
+
     /// Whether the actor may read; the policy hears of it if so.
     pub(crate) fn reads(&self, object: Object<'_>) -> bool {
         self.does(object, Access::can_read)

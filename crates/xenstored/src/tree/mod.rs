@@ -99,6 +99,11 @@ impl Node {
         children
     }
 
+    /// The children, sorted by name: cheaper, where the order does not matter.
+    pub(crate) fn children_by_name(&self) -> impl Iterator<Item = &Self> {
+        self.dir.iter().flat_map(|dir| dir.iter())
+    }
+
     pub(crate) fn child_count(&self) -> usize {
         self.dir.as_ref().map_or(0, |dir| dir.len())
     }

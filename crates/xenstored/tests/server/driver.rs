@@ -61,6 +61,16 @@ impl Driver {
         reply
     }
 
+    /// Sends a request and leaves everything unread.
+    pub(crate) fn ask_unread(&mut self, connection: ConnectionId, request: &Request) {
+        let mut octets = Vec::new();
+        request.encode(RequestId(0), TxId::NONE, limits::PAYLOAD_MAX, &mut octets).unwrap();
+        let mut decoder = Decoder::new(limits::PAYLOAD_MAX);
+        decoder.push(&octets);
+        let Decoded::Message(message) = decoder.decode().unwrap() else { panic!("half a message") };
+        self.server.handle(connection, &message);
+    }
+
     /// Everything a connection was told since the last time.
     pub(crate) fn told(&mut self, connection: ConnectionId) -> Vec<Told> {
         self.drain();

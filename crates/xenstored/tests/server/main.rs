@@ -9,6 +9,7 @@ mod driver;
 mod histories;
 mod model;
 mod policies;
+mod quotas;
 mod requests;
 mod transactions;
 mod watches;
