@@ -9,6 +9,7 @@ use xenstore_proto::{DomId, Reply, Request};
 
 use crate::in_process::InProcess;
 use crate::listen::ServeError;
+use crate::open_transaction::{OpenTransaction, RefusedError};
 use crate::server::{ConnectionId, Interceptor, Server};
 use crate::store::Store;
 use crate::unix::{LoopWaker, UnixServer};
@@ -84,6 +85,11 @@ impl Embedded {
     /// A new connection of a domain, for a client in this process.
     pub fn transport(&self, domid: DomId) -> InProcess {
         InProcess::connect(self.clone(), domid)
+    }
+
+    /// Starts a transaction of this program's own, on behalf of a domain.
+    pub fn transaction(&self, domid: DomId) -> Result<OpenTransaction<'_>, RefusedError> {
+        OpenTransaction::start(self, domid)
     }
 
     /// Serves privileged clients on a Unix socket at `path`, on a thread of its own, until the answer is dropped.

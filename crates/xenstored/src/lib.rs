@@ -1,9 +1,8 @@
 //! An embeddable Xenstore server: a store as a value, the server as one step, and transports for clients in this
 //! process and on a Unix socket.
 //!
-//! It enforces no quotas beyond the [`limits`] that keep one client from hurting others, serves no domains' rings,
-//! keeps nothing on disk but [text](Store::to_text), and does not watch the hypervisor: a domain exists from
-//! INTRODUCE to RELEASE, and its nodes are its toolstack's to remove.
+//! It serves no domains' rings, keeps nothing on disk but [text](Store::to_text), and does not watch the hypervisor: a
+//! domain exists from INTRODUCE to RELEASE.
 //!
 //! ```
 //! use xenstore_proto::{DomId, Path, Reply, Request};
@@ -32,7 +31,9 @@
 //! | the tree of nodes: immutable, shared, read without a lock | [`Store`], [`Nodes`] |
 //! | requests to replies and events, without I/O or a clock | [`Server`] |
 //! | who may do what | [`AccessPolicy`]: [`Standard`], [`ChineseWall`] |
+//! | how much of what, and what is used | [`Quotas`], [`Usage`] |
 //! | a server shared by threads | [`Embedded`] |
+//! | a transaction of the program itself, and others inside it | [`OpenTransaction`] |
 //! | a client's end inside the process | [`InProcess`] |
 //! | the Unix socket | [`UnixServer`] |
 //!
@@ -52,7 +53,10 @@
 //! - A domain with a target has its own and its target's permissions together, whatever the order of the entries.
 //! - Permissions of special names are in no transaction. `@introduceDomain` is for privileged domains only and
 //!   `@releaseDomain` for all, as in Xen 4.22.
-//! - CONTROL, GET_QUOTA, SET_QUOTA and SET_FEATURE are answered with ENOSYS.
+//! - A released domain leaves nothing: its nodes go with all below, and no permissions name it any more.
+//! - A limit is what may be used ([`Quota`]). A transaction is charged when it is committed, for what comes out of it.
+//! - A transaction that has been open for too long is given up: what is asked in it is answered with EAGAIN.
+//! - CONTROL and SET_FEATURE are answered with ENOSYS.
 
 #![forbid(unsafe_code)]
 
@@ -70,6 +74,7 @@ pub mod fuzzing;
 mod in_process;
 mod interner;
 mod listen;
+mod open_transaction;
 mod output;
 mod quota;
 mod quotas;
@@ -94,6 +99,7 @@ pub use accounts::Usage;
 pub use embedded::Embedded;
 pub use in_process::InProcess;
 pub use listen::ServeError;
+pub use open_transaction::{OpenTransaction, RefusedError};
 pub use quota::{Quota, Quotas};
 pub use server::{ConnectionId, Interceptor, Server};
 pub use store::{Store, StoreError};

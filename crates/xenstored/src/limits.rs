@@ -1,6 +1,8 @@
 //! Every size this server limits whoever asks, with where the number comes from. What it limits for unprivileged domains
 //! only is a [`Quota`](crate::Quota).
 
+use std::time::Duration;
+
 pub use xenstore_proto::limits::PAYLOAD_MAX;
 
 /// Most octets of a value: no READ reply could carry a longer one.
@@ -9,6 +11,10 @@ pub const VALUE_MAX: usize = PAYLOAD_MAX;
 /// Most entries of a node's permissions: 65536 domains can be told apart, but a GET_PERMS reply must carry them all. An
 /// entry takes at most seven octets there (letter, five digits, NUL).
 pub const PERMS_MAX: usize = PAYLOAD_MAX / 7;
+
+/// How long a transaction may be open: a toolstack's take milliseconds, and what has been forgotten keeps an old state of
+/// the store in memory.
+pub const TRANSACTION_OPEN_MAX: Duration = Duration::from_secs(60);
 
 /// Most open transactions of a privileged connection: far above what a toolstack opens, far below what would hurt.
 pub const TRANSACTIONS_MAX_PRIVILEGED: usize = 4096;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, RequestId, Token, TxId};
 
@@ -10,7 +11,7 @@ use crate::access::{AccessPolicy, Actor, Standard, Subject};
 use crate::accounts::Accounts;
 use crate::domains::Domains;
 use crate::interner::Interner;
-use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX};
+use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX, TRANSACTION_OPEN_MAX};
 use crate::output::Output;
 use crate::quota::{Quota, Quotas};
 use crate::requests::Listing;
@@ -53,6 +54,8 @@ pub struct Server {
     pub(crate) listing: Option<Listing>,
     /// The newest change of the store or in a transaction: numbers of changes are never given twice.
     pub(crate) stamp: u64,
+    pub(crate) open_transactions: usize,
+    pub(crate) transaction_limit: Duration,
     next_connection: u64,
     ready: BTreeSet<ConnectionId>,
     interceptor: Option<Interceptor>,
@@ -88,6 +91,8 @@ impl Server {
             policy: Arc::new(Standard),
             interner: Interner::default(),
             listing: None,
+            open_transactions: 0,
+            transaction_limit: TRANSACTION_OPEN_MAX,
             next_connection: 1,
             ready: BTreeSet::new(),
             interceptor: None,

@@ -33,8 +33,10 @@ impl Server {
         self.add_transaction(connection, &subject, transaction)
     }
 
-    /// Gives up the transactions that have been open for `longest`, and says how many these were. To be called now and
-    /// then: one that the server has not seen at an earlier call counts as started at this one.
+    /// Gives up the transactions that have been open for too long, and says how many these were. To be called now and
+    /// then: one that has not been open at an earlier call counts as started at this one. A
+    /// [`UnixServer`](crate::UnixServer) calls it for all connections of the server as long as one of its own clients
+    /// may have a transaction open.
     ///
     /// What is asked in such a transaction is answered with EAGAIN, also its commit, so that a client that tries again
     /// on EAGAIN does so. It no longer keeps an old state of the store alive.
@@ -47,17 +49,19 @@ impl Server {
     /// let connection = server.connect(DomId::DOM0);
     /// let Reply::Transaction(tx) = server.ask(connection, TxId::NONE, Request::TransactionStart)
     /// else { panic!() };
-    /// let (now, longest) = (Instant::now(), Duration::from_secs(60));
-    /// assert_eq!(server.expire(now, longest), 0);
-    /// assert_eq!(server.expire(now + longest, longest), 1);
+    /// server.set_transaction_limit(Duration::from_secs(9));
+    /// let now = Instant::now();
+    /// assert_eq!(server.expire(now), 0);
+    /// assert_eq!(server.expire(now + Duration::from_secs(9)), 1);
     /// let end = Request::TransactionEnd { commit: true };
     /// assert_eq!(server.ask(connection, tx, end), Reply::Error(Errno::EAGAIN));
     /// ```
-    pub fn expire(&mut self, now: Instant, longest: Duration) -> usize {
+    pub fn expire(&mut self, now: Instant) -> usize {
+        let deadline = now + self.transaction_limit;
         let mut expired = 0;
         for state in self.connections.values_mut().filter(|state| !state.transactions.is_empty()) {
             for (tx, transaction) in &mut state.transactions {
-                if !transaction.is_late(now, now + longest) {
+                if !transaction.is_late(now, deadline) {
                     continue;
                 }
                 tracing::warn!(domid = %state.domid, tx = tx.0, "transaction given up: open for too long");
@@ -70,9 +74,19 @@ impl Server {
         expired
     }
 
+    /// How long a transaction may be open: [`TRANSACTION_OPEN_MAX`](crate::limits::TRANSACTION_OPEN_MAX) unless set.
+    pub fn transaction_limit(&self) -> Duration {
+        self.transaction_limit
+    }
+
+    /// Sets how long a transaction may be open that [`Server::expire`] sees from now on.
+    pub fn set_transaction_limit(&mut self, longest: Duration) {
+        self.transaction_limit = longest;
+    }
+
     /// Whether a transaction is open: otherwise there is nothing that [`Server::expire`] could give up.
     pub fn has_transactions(&self) -> bool {
-        self.accounts.iter().any(|(_, account)| account.transactions.count > 0)
+        self.open_transactions > 0
     }
 
     pub(crate) fn start_transaction(
@@ -113,6 +127,7 @@ impl Server {
             }
         }
         account.transactions.add(transaction.octets());
+        self.open_transactions += 1;
         state.last_transaction = id;
         state.transactions.insert(id, transaction);
         Ok(id)
@@ -187,13 +202,16 @@ impl Server {
         let mut gone = vec![tx];
         let tally = &mut self.accounts.of_domain(state.domid).transactions;
         tally.remove(transaction.octets());
+        let mut dropped = 1;
         while let Some(outer) = gone.pop() {
             let inside = |_: &TxId, inner: &mut Transaction| inner.parent == Some(outer);
             for (tx, inner) in state.transactions.extract_if(.., inside) {
                 tally.remove(inner.octets());
                 gone.push(tx);
+                dropped += 1;
             }
         }
+        self.open_transactions -= dropped;
         Some(transaction)
     }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
@@ -31,6 +31,9 @@ const WRITE_OCTETS: usize = 64 << 10;
 
 /// How long to wait for a free file descriptor before accepting is tried again: nothing tells when one gets free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
+
+/// How often transactions are looked at that may have been open for too long: no more and no less often than this.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -67,6 +70,7 @@ impl UnixServer {
             by_connection: HashMap::new(),
             next_client: FIRST_CLIENT,
             accept: Accept::Idle,
+            looked: Instant::now(),
             work: BTreeSet::new(),
         };
         let run = move || event_loop.run();
@@ -156,6 +160,8 @@ struct EventLoop {
     by_connection: HashMap<ConnectionId, usize>,
     next_client: usize,
     accept: Accept,
+    /// When transactions were last looked at that may have been open for too long.
+    looked: Instant,
     /// Clients for whom something can be done.
     work: BTreeSet<usize>,
 }
@@ -174,6 +180,7 @@ impl EventLoop {
     fn run(&mut self) {
         let mut events = Events::with_capacity(256);
         loop {
+            let look = self.look_at_transactions();
             let timeout = {
                 let mut state = self.waker.lock();
                 if state.stop {
@@ -188,7 +195,7 @@ impl EventLoop {
                 match self.accept {
                     _ if !idle => Some(Duration::ZERO),
                     Accept::Starved => Some(ACCEPT_AGAIN),
-                    _ => None,
+                    _ => look,
                 }
             };
             if let Err(error) = self.poll.poll(&mut events, timeout)
@@ -225,6 +232,24 @@ impl EventLoop {
         for (_, client) in self.clients.drain() {
             self.embedded.lock().disconnect(client.connection);
         }
+    }
+
+    /// Gives up what has been open for too long. Says in how long to look again, if anything is open.
+    fn look_at_transactions(&mut self) -> Option<Duration> {
+        let server = &mut self.embedded.lock().server;
+        if !server.has_transactions() {
+            return None;
+        }
+        let (least, most) = LOOK_EVERY;
+        let pause = server.transaction_limit().clamp(least, most);
+        let now = Instant::now();
+        let since = now.duration_since(self.looked);
+        if since < pause {
+            return Some(pause - since);
+        }
+        self.looked = now;
+        server.expire(now);
+        Some(pause)
     }
 
     fn may_accept(&self) -> bool {

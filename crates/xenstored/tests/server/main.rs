@@ -8,6 +8,7 @@
 mod driver;
 mod histories;
 mod model;
+mod nesting;
 mod policies;
 mod quotas;
 mod requests;

@@ -322,6 +322,7 @@ impl World {
         let text = "/ = \"\"   (b0)\n/a = \"\"   (b1)\n/a/b = \"\"   (b2)\n/c = \"\"   (r2,b3)\n";
         let store = xenstored::Store::from_text(text).unwrap();
         let mut driver = Driver::of(xenstored::Server::new(store).with_quotas(quotas));
+        driver.server.set_transaction_limit(std::time::Duration::from_secs(2));
         let connections = DOMIDS.map(|domid| (domid, driver.connect(domid))).into();
         Self { driver, connections, open: BTreeMap::new(), now: std::time::Instant::now() }
     }
@@ -392,7 +393,7 @@ impl World {
             }
             Step::Expire => {
                 self.now += std::time::Duration::from_secs(1);
-                self.driver.server.expire(self.now, std::time::Duration::from_secs(2));
+                self.driver.server.expire(self.now);
             }
         }
     }
