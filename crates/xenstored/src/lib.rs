@@ -1,8 +1,7 @@
 //! An embeddable Xenstore server: a store as a value, the server as one step, and transports for clients in this
 //! process and on a Unix socket.
 //!
-//! It serves no domains' rings, keeps nothing on disk but [text](Store::to_text), and does not watch the hypervisor: a
-//! domain exists from INTRODUCE to RELEASE.
+//! It serves no domains' rings and does not watch the hypervisor: a domain exists from INTRODUCE to RELEASE.
 //!
 //! ```
 //! use xenstore_proto::{DomId, Path, Reply, Request};
@@ -32,6 +31,7 @@
 //! | requests to replies and events, without I/O or a clock | [`Server`] |
 //! | who may do what | [`AccessPolicy`]: [`Standard`], [`ChineseWall`] |
 //! | how much of what, and what is used | [`Quotas`], [`Usage`] |
+//! | where the store is kept | [`Backend`]: [`MemoryBackend`], `SledBackend` (feature `sled`, on by default) |
 //! | a server shared by threads | [`Embedded`] |
 //! | a transaction of the program itself, and others inside it | [`OpenTransaction`] |
 //! | a client's end inside the process | [`InProcess`] |
@@ -64,6 +64,7 @@ pub mod limits;
 
 mod access;
 mod accounts;
+mod backend;
 mod change;
 mod charges;
 mod domains;
@@ -73,6 +74,7 @@ mod events;
 pub mod fuzzing;
 mod in_process;
 mod interner;
+mod keeping;
 mod listen;
 mod open_transaction;
 mod output;
@@ -96,6 +98,9 @@ pub use access::{
     WallError,
 };
 pub use accounts::Usage;
+pub use backend::{Backend, BackendError, KeptNode, MemoryBackend, NodeChange};
+#[cfg(feature = "sled")]
+pub use backend::{SledBackend, SyncMode};
 pub use embedded::Embedded;
 pub use in_process::InProcess;
 pub use listen::ServeError;

@@ -9,8 +9,8 @@ use crate::server::Server;
 impl Server {
     /// The same server with other limits for domains that it has not seen yet: for before anybody is connected.
     #[must_use]
-    pub fn with_quotas(mut self, defaults: Quotas) -> Self {
-        self.accounts.set_all(&defaults);
+    pub fn with_quotas(mut self, defaults: &Quotas) -> Self {
+        self.accounts.set_all(defaults);
         self
     }
 

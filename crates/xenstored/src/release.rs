@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use xenstore_proto::{DomId, Path, Perms};
+use xenstore_proto::{DomId, Errno, Path, Perms};
 
 use crate::change::{Done, remove};
 use crate::charges::Charges;
@@ -28,8 +28,12 @@ impl Server {
     /// then of the release. Permissions that lose an entry are not told.
     ///
     /// Transactions in which somebody gives permissions to the domain are given up (EAGAIN): who did it meant this one.
-    pub(crate) fn release(&mut self, domid: DomId) {
-        let removed = self.bury(domid);
+    ///
+    /// # Errors
+    ///
+    /// EIO, and nothing has happened, if what is left of the store cannot be kept.
+    pub(crate) fn release(&mut self, domid: DomId) -> Result<(), Errno> {
+        let removed = self.bury(domid)?;
         self.domains.release(domid, &mut self.interner);
         for connection in self.connections_of(domid) {
             self.disconnect(connection);
@@ -46,10 +50,12 @@ impl Server {
             self.fire_change(path, was);
         }
         self.fire_special(DomainEvent::Released, domid);
+        Ok(())
     }
 
     /// Removes every trace of the domain from the store. Gives what is to be told.
-    fn bury(&mut self, domid: DomId) -> Vec<(Path, Was)> {
+    fn bury(&mut self, domid: DomId) -> Result<Vec<(Path, Was)>, Errno> {
+        let before = self.before_change();
         let traces = Traces::of(domid, &self.store);
         let mut charges = Charges::default();
         let mut removed = Vec::with_capacity(traces.owned.len());
@@ -68,8 +74,9 @@ impl Server {
             charges.add_all(&Charges::perms_set(path, node, &perms));
             node.set_perms(perms);
         }
+        self.keep_since(before)?;
         self.accounts.settle(&charges);
-        removed
+        Ok(removed)
     }
 }
 

@@ -168,7 +168,7 @@ impl Server {
                     return Err(Errno::EINVAL);
                 }
                 known(self.domains.is_introduced(domid))?;
-                self.release(domid);
+                self.release(domid)?;
                 Ok(Reply::Ok)
             }
             Request::Resume(domid) => {
@@ -242,11 +242,13 @@ impl Server {
             self.accounts.of_domain(subject.domid).transactions.octets += octets;
             outcome?;
         } else {
+            let before = self.before_change();
             let mut charges = Charges::default();
             self.store.stamp = self.stamp;
             let done = change.apply(&mut self.store, actor, &mut charges);
             self.stamp = self.store.stamp;
             let done = done?;
+            self.keep_since(before)?;
             self.accounts.settle(&charges);
             self.fire_change(change.path(), &Was::of(done));
         }

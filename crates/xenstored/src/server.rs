@@ -9,6 +9,7 @@ use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, Request
 
 use crate::access::{AccessPolicy, Actor, Standard, Subject};
 use crate::accounts::Accounts;
+use crate::backend::{Backend, MemoryBackend};
 use crate::domains::Domains;
 use crate::interner::Interner;
 use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX, TRANSACTION_OPEN_MAX};
@@ -19,7 +20,8 @@ use crate::store::Store;
 use crate::transaction::Transaction;
 use crate::watches::Watches;
 
-/// A Xenstore server without input, output, threads or a clock: it only changes when it is called.
+/// A Xenstore server without input, output, threads or a clock: it only changes when it is called. (A
+/// [`Backend`](crate::Backend) that it is given may have all of these.)
 ///
 /// Messages of a connection go in with [`Server::handle`]; replies and events come out of [`Server::poll_output`],
 /// in the order in which the client is to get them. [`Server::poll_ready`] says which connections have got
@@ -45,6 +47,7 @@ use crate::watches::Watches;
 /// ```
 pub struct Server {
     pub(crate) store: Store,
+    pub(crate) backend: Box<dyn Backend>,
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
     pub(crate) watches: Watches,
     pub(crate) domains: Domains,
@@ -79,12 +82,13 @@ pub(crate) struct Connection {
 }
 
 impl Server {
-    /// A server on a store, with the standard access policy.
+    /// A server on a store that is kept nowhere, with the standard access policy.
     pub fn new(store: Store) -> Self {
         Self {
             stamp: store.stamp,
             accounts: Accounts::of(&store, Quotas::default()),
             store,
+            backend: Box::new(MemoryBackend),
             connections: BTreeMap::new(),
             watches: Watches::default(),
             domains: Domains::new(),

@@ -162,6 +162,7 @@ impl Server {
         let committed = transaction.commit(&self.store, actor)?;
         let old = std::mem::replace(&mut self.store, committed.new);
         self.stamp = self.stamp.max(self.store.stamp);
+        self.keep_since(self.backend.is_durable().then(|| old.clone()))?;
         self.accounts.settle(&committed.charges);
         self.fire_commit(&old, &committed.changed);
         Ok(())

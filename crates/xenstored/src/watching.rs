@@ -20,10 +20,10 @@ impl Server {
         let (key, left_out) = self.watched(subject, path)?;
         let octets = octets(&key, &token);
         let account = self.accounts.of_domain(subject.domid);
-        if !subject.privileged
-            && !(account.quotas.allow(Quota::Watches, account.watches.count + 1)
-                && account.quotas.allow(Quota::Memory, account.memory() + octets))
-        {
+        let quotas = &account.quotas;
+        let within = quotas.allow(Quota::Watches, account.watches.count + 1)
+            && quotas.allow(Quota::Memory, account.memory() + octets);
+        if !within && !subject.privileged {
             return Err(Errno::ENOSPC);
         }
         if !self.watches.add(&key, Watch { connection, token, depth, left_out }) {

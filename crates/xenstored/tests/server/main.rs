@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, in what it is built of as well"
 )]
 
+mod backends;
 mod driver;
 mod histories;
 mod model;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use xenstore_proto::{DomId, Errno, QuotaQuery, Reply, Request, TxId};
-use xenstored::{ConnectionId, Quota, Quotas, Usage, fuzzing};
+use xenstored::{
+    Backend, ConnectionId, MemoryBackend, Quota, Quotas, Server, Store, Usage, fuzzing,
+};
 
 use crate::driver::{Driver, mkdir, read, rm, set_perms, unwatch, value, watch, write};
 
@@ -279,7 +281,7 @@ fn quotas_are_asked_and_set_by_the_control_domain() {
 }
 
 /// Domains of the histories: the control domain and guests.
-const DOMIDS: [u16; 4] = [0, 1, 2, 3];
+pub(crate) const DOMIDS: [u16; 4] = [0, 1, 2, 3];
 
 /// Small enough to be reached by accident.
 const SMALL: [(Quota, u32); 6] = [
@@ -292,7 +294,7 @@ const SMALL: [(Quota, u32); 6] = [
 ];
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Ask(Request),
     Begin,
     Nest,
@@ -308,26 +310,26 @@ enum Step {
     Expire,
 }
 
-struct World {
-    driver: Driver,
+pub(crate) struct World {
+    pub(crate) driver: Driver,
     connections: BTreeMap<u16, ConnectionId>,
     open: BTreeMap<u16, Vec<TxId>>,
     now: std::time::Instant,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn on(backend: impl Backend + 'static) -> Self {
         let mut quotas = Quotas::default();
         SMALL.into_iter().for_each(|(quota, limit)| quotas.set(quota, limit));
         let text = "/ = \"\"   (b0)\n/a = \"\"   (b1)\n/a/b = \"\"   (b2)\n/c = \"\"   (r2,b3)\n";
-        let store = xenstored::Store::from_text(text).unwrap();
-        let mut driver = Driver::of(xenstored::Server::new(store).with_quotas(quotas));
+        let server = Server::open(backend, Store::from_text(text).unwrap()).unwrap();
+        let mut driver = Driver::of(server.with_quotas(&quotas));
         driver.server.set_transaction_limit(std::time::Duration::from_secs(2));
         let connections = DOMIDS.map(|domid| (domid, driver.connect(domid))).into();
         Self { driver, connections, open: BTreeMap::new(), now: std::time::Instant::now() }
     }
 
-    fn step(&mut self, domid: u16, step: &Step) {
+    pub(crate) fn step(&mut self, domid: u16, step: &Step) {
         let control = self.connections[&0];
         let connection = self.connection(domid);
         let open = self.open.entry(domid).or_default();
@@ -456,7 +458,7 @@ fn any_request() -> impl Strategy<Value = Request> {
     ]
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+pub(crate) fn any_step() -> impl Strategy<Value = Step> {
     let guest = || 1_u16..4;
     prop_oneof![
         30 => any_request().prop_map(Step::Ask),
@@ -482,7 +484,7 @@ proptest! {
     fn accounts_are_exact_after_every_step_of_any_history(
         steps in proptest::collection::vec((0..DOMIDS.len(), any_step()), 0..120)
     ) {
-        let mut world = World::new();
+        let mut world = World::on(MemoryBackend);
         fuzzing::accounts_are_exact(&world.driver.server);
         for (who, step) in &steps {
             let before = world.usage();
