@@ -123,6 +123,8 @@ impl Traces {
             let here = path.len();
             pending.extend(node.children_by_name().map(|child| (child, here)));
         }
+        // An order that does not depend on how the store is walked: watchers see it.
+        traces.owned.sort_unstable();
         traces
     }
 }

@@ -21,7 +21,7 @@ use crate::transaction::Transaction;
 use crate::watches::Watches;
 
 /// A Xenstore server without input, output, threads or a clock: it only changes when it is called. (A
-/// [`Backend`](crate::Backend) that it is given may have all of these.)
+/// [`Backend`] that it is given may have all of these.)
 ///
 /// Messages of a connection go in with [`Server::handle`]; replies and events come out of [`Server::poll_output`],
 /// in the order in which the client is to get them. [`Server::poll_ready`] says which connections have got

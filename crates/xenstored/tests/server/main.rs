@@ -15,3 +15,4 @@ mod quotas;
 mod requests;
 mod transactions;
 mod watches;
+mod xsa;
