@@ -34,7 +34,7 @@ enum Task {
         /// Which: retrieve, templates, store-memory, migration. All, if none is named.
         names: Vec<String>,
     },
-    /// Savers and restorers killed at random moments, more of them than `test` has time for.
+    /// Savers, restorers and Xenstore servers killed at random moments, more of them than `test` has time for.
     Kills {
         /// How many.
         #[arg(long, default_value_t = 200)]
