@@ -218,7 +218,7 @@ fn create(
     actor.fits(size(inherited, nearest.value().len(), nearest.child_names_octets() + below))?;
     let cost = Charges::created(path, steps, nearest, &perms, value);
     actor.affords(&cost)?;
-    store.create(path, value, &perms);
+    store.create_missing(path, steps, value, &perms);
     Ok((cost, Done::Created { steps: missing.steps }))
 }
 

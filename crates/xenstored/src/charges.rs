@@ -16,7 +16,11 @@ const PERM_OCTETS: usize = 8;
 
 /// Nodes and octets, by owner. Sums only: what one change takes away another may have added (XSA-440).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Charges(Vec<(DomId, Held)>);
+pub(crate) struct Charges {
+    /// Of one owner, as nearly always: most changes cost one, and nothing is allocated for it.
+    first: Option<(DomId, Held)>,
+    others: Vec<(DomId, Held)>,
+}
 
 /// Nodes, and their octets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,17 +38,22 @@ impl Charges {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (DomId, Held)> {
-        self.0.iter().copied().filter(|(_, held)| *held != Held::default())
+        let all = self.first.iter().chain(&self.others).copied();
+        all.filter(|(_, held)| *held != Held::default())
     }
 
     pub(crate) fn add(&mut self, owner: DomId, nodes: i64, octets: i64) {
-        match self.0.iter_mut().find(|(domid, _)| *domid == owner) {
-            Some((_, held)) => {
-                held.nodes += nodes;
-                held.octets += octets;
-            }
-            None => self.0.push((owner, Held { nodes, octets })),
-        }
+        let first = self.first.get_or_insert((owner, Held::default()));
+        let held = if first.0 == owner {
+            &mut first.1
+        } else if let Some(at) = self.others.iter().position(|(domid, _)| *domid == owner) {
+            &mut self.others[at].1
+        } else {
+            self.others.push((owner, Held { nodes, octets }));
+            return;
+        };
+        held.nodes += nodes;
+        held.octets += octets;
     }
 
     pub(crate) fn add_all(&mut self, other: &Self) {
@@ -104,13 +113,15 @@ impl Charges {
     }
 
     fn add_tree(&mut self, path_len: usize, top: &Node, sign: i64) {
-        let mut pending = vec![(top, path_len)];
-        while let Some((node, len)) = pending.pop() {
+        let mut pending = Vec::new();
+        let mut next = Some((top, path_len));
+        while let Some((node, len)) = next {
             self.add(node.perms().owner(), sign, sign * signed(octets(node, len)));
             // The root's path ends with the slash of its children's.
             let above = if len == 1 { 0 } else { len };
             let children = node.children_by_name();
             pending.extend(children.map(|child| (child, above + 1 + child.name().len())));
+            next = pending.pop();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The end of a domain: nothing of it is left for the next one of its number.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use xenstore_proto::{DomId, Errno, Path, Perms};
@@ -95,38 +96,44 @@ pub(crate) fn without(domid: DomId, perms: &Perms, interner: &mut Interner) -> A
 impl Traces {
     fn of(domid: DomId, store: &Store) -> Self {
         let mut traces = Self::default();
-        let mut path = String::new();
-        let mut pending: Vec<(&Node, usize)> = vec![(&store.root, 0)];
-        // Permissions are shared by many nodes: the last ones seen are known by where they are.
-        let mut known: (Option<&Arc<Perms>>, Names) = (None, Names::No);
-        while let Some((node, above)) = pending.pop() {
-            path.truncate(above);
-            if !node.name().is_empty() {
-                path.push('/');
-                path.push_str(node.name());
+        // The nodes above the one that is looked at. Names are read only where something is found.
+        let mut trail: Vec<&Node> = Vec::new();
+        let mut pending: Vec<(usize, &Node)> = vec![(0, &store.root)];
+        // Permissions are shared by many nodes, and known by where they are.
+        let mut known: HashMap<*const Perms, Names> = HashMap::new();
+        let mut last: (*const Perms, Names) = (std::ptr::null(), Names::No);
+        while let Some((depth, node)) = pending.pop() {
+            trail.truncate(depth);
+            let perms = Arc::as_ptr(node.perms());
+            if last.0 != perms {
+                let names = known.entry(perms).or_insert_with(|| Names::of(domid, node.perms()));
+                last = (perms, *names);
             }
-            if !known.0.is_some_and(|perms| Arc::ptr_eq(perms, node.perms())) {
-                known = (Some(node.perms()), Names::of(domid, node.perms()));
-            }
-            match known.1 {
+            match last.1 {
                 Names::No => {}
                 // The root stays, as somebody else's.
-                Names::AsOwner if !path.is_empty() => {
-                    traces.owned.extend(path.parse().ok());
+                Names::AsOwner if depth > 0 => {
+                    traces.owned.extend(path_to(&trail, node));
                     continue;
                 }
-                Names::AsOwner | Names::AsOther => {
-                    let here = if path.is_empty() { "/" } else { &path };
-                    traces.named.extend(here.parse().ok());
-                }
+                Names::AsOwner | Names::AsOther => traces.named.extend(path_to(&trail, node)),
             }
-            let here = path.len();
-            pending.extend(node.children_by_name().map(|child| (child, here)));
+            if node.child_count() > 0 {
+                trail.push(node);
+                pending.extend(node.children_by_name().map(|child| (depth + 1, child)));
+            }
         }
         // An order that does not depend on how the store is walked: watchers see it.
         traces.owned.sort_unstable();
         traces
     }
+}
+
+/// The path of a node below those of the trail, the first of which is the root.
+fn path_to(trail: &[&Node], node: &Node) -> Option<Path> {
+    let names = trail.iter().skip(1).chain((!trail.is_empty()).then_some(&node));
+    let path: String = names.flat_map(|node| ["/", node.name()]).collect();
+    if path.is_empty() { Some(Path::root()) } else { path.parse().ok() }
 }
 
 /// Whether permissions name a domain.
