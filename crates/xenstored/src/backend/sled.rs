@@ -3,8 +3,10 @@
 //! sled 0.34 has bugs that panic where others return an error, above all on damaged files. Every call is therefore made
 //! inside [`guarded`], and after the first failure of any kind nothing is asked of the database any more.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,7 +22,23 @@ const TREE: &[u8] = b"nodes/1";
 /// own default is a gigabyte.
 const CACHE_CAPACITY: u64 = 8 << 20;
 
+/// The database's own directory, and the file beside it that counts changes.
+const DATABASE: &str = "sled";
+const COUNT: &str = "changes";
+
+/// Key of the number of the last change; shorter than those of nodes.
+const LAST_CHANGE: &[u8] = b"changes";
+
 /// Keeps a store in a database directory that one process owns.
+///
+/// ```text
+/// DIRECTORY/sled/      the database
+/// DIRECTORY/changes    number of changes (8, big-endian) | the same, all bits turned (8)
+/// ```
+///
+/// The database takes damage in its log for the end of a write that a crash cut off, and drops everything from there on.
+/// So changes are counted, in the database and, once they are on the disk, in a file of their own: a database that is
+/// behind the file has lost some, and is not opened. The file is not synced: after a crash of the host it may be behind.
 ///
 /// The database's own flush hands changes to the kernel only, so this adds an fsync. Once anything has failed, what the
 /// database holds in memory may differ from the disk: then every change is refused until it is opened again, and
@@ -63,6 +81,9 @@ struct Database {
     tree: ::sled::Tree,
     /// The file that everything is in.
     file: File,
+    /// The number of the last change.
+    last: Cell<u64>,
+    count: File,
 }
 
 /// What a call to the database came to other than its result.
@@ -74,6 +95,10 @@ enum Failure {
     Sync(#[from] io::Error),
     #[error("the database panicked: {message}")]
     Panicked { message: String },
+    #[error("it ends at change {found}, but {known} were kept: its log is damaged")]
+    ChangesLost { found: u64, known: u64 },
+    #[error("the number of the last change is damaged")]
+    ChangeNumber,
     #[error("something failed before, so that memory and disk may differ: open it again")]
     FailedBefore,
 }
@@ -110,7 +135,10 @@ impl Backend for SledBackend {
     fn load(&mut self) -> Result<Vec<KeptNode>, BackendError> {
         let mut state = self.shared.lock();
         let loaded = state.with(|database| {
-            let entries = database.tree.iter();
+            let entries = database
+                .tree
+                .iter()
+                .filter(|entry| !matches!(entry, Ok((key, _)) if &key[..] == LAST_CHANGE));
             let octets = |entry: Result<(::sled::IVec, ::sled::IVec), ::sled::Error>| {
                 entry.map(|(key, value)| (key.to_vec(), value.to_vec()))
             };
@@ -194,9 +222,10 @@ impl State {
 
 impl Database {
     fn open(path: &FsPath) -> Result<Self, Failure> {
-        fs::create_dir_all(path)?;
+        let directory = path.join(DATABASE);
+        fs::create_dir_all(&directory)?;
         let db = ::sled::Config::new()
-            .path(path)
+            .path(&directory)
             .cache_capacity(CACHE_CAPACITY)
             // Changes are flushed here; another thread that does so adds nothing.
             .flush_every_ms(None)
@@ -204,17 +233,30 @@ impl Database {
         let tree = db.open_tree(TREE)?;
         db.flush()?;
         // What else the database wrote on opening, of which it syncs only some; and the names of all that.
-        for entry in path.read_dir()? {
+        for entry in directory.read_dir()? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
                 File::open(entry.path())?.sync_all()?;
             }
         }
-        File::open(path)?.sync_all()?;
+        let count = open_count(path)?;
+        for directory in [&directory, path] {
+            File::open(directory)?.sync_all()?;
+        }
         let above = path.parent().filter(|above| !above.as_os_str().is_empty());
         File::open(above.unwrap_or(FsPath::new(".")))?.sync_all()?;
-        let file = File::open(path.join("db"))?;
-        Ok(Self { db, tree, file })
+        let file = File::open(directory.join("db"))?;
+        let last = match tree.get(LAST_CHANGE)? {
+            Some(number) => {
+                let number = (*number).try_into().map_err(|_| Failure::ChangeNumber)?;
+                u64::from_be_bytes(number)
+            }
+            None => 0,
+        };
+        match read_count(&count)? {
+            known if known > last => Err(Failure::ChangesLost { found: last, known }),
+            _ => Ok(Self { db, tree, file, last: Cell::new(last), count }),
+        }
     }
 
     /// Makes the changes in one step.
@@ -233,12 +275,23 @@ impl Database {
                 batch.insert(&key[..], value);
             }
         }
-        Ok(self.tree.apply_batch(batch)?)
+        let number = self.last.get() + 1;
+        batch.insert(LAST_CHANGE, &number.to_be_bytes());
+        self.tree.apply_batch(batch)?;
+        self.last.set(number);
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), Failure> {
         self.db.flush()?;
-        Ok(self.file.sync_data()?)
+        self.file.sync_data()?;
+        let number = self.last.get();
+        let count = [number.to_be_bytes(), (!number).to_be_bytes()].concat();
+        // That the count is behind makes later damage harder to see, no more.
+        if let Err(error) = self.count.write_all_at(&count, 0) {
+            tracing::warn!(%error, "the count of changes could not be written");
+        }
+        Ok(())
     }
 }
 
@@ -246,6 +299,28 @@ impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Database").finish_non_exhaustive()
     }
+}
+
+fn open_count(path: &FsPath) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(path.join(COUNT))
+}
+
+/// The number in the file: 0 if it is new, or damaged itself.
+fn read_count(file: &File) -> io::Result<u64> {
+    let mut halves = [[0; 8]; 2];
+    match file.read_exact_at(halves.as_flattened_mut(), 0) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+        Err(error) => return Err(error),
+    }
+    let [number, turned] = halves.map(u64::from_be_bytes);
+    if number == !turned {
+        return Ok(number);
+    }
+    tracing::warn!("the count of changes of a kept store is damaged");
+    Ok(0)
 }
 
 fn failed(what: &str, path: &FsPath, failure: Failure) -> BackendError {
