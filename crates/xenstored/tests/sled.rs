@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use xenstore_proto::{DomId, Path, Perms, Reply, Request};
 use xenstored::{Embedded, Server, SledBackend, Store, SyncMode};
 
-/// How many servers are killed if nothing else is said: half a minute's worth.
-const KILLS: u64 = 200;
+/// How many servers are killed if nothing else is said. `cargo xtask kills` does 200.
+const KILLS: u64 = 100;
 
 /// Says how many servers are to be killed.
 const KILLS_VARIABLE: &str = "DOMKEEP_KILLS";
