@@ -160,6 +160,9 @@ impl Server {
         let transaction_needed = !matches!(message.ty, MessageType::WATCH | MessageType::UNWATCH);
         let reply = match request {
             Ok(Request::Unknown { .. }) => Reply::Error(Errno::ENOSYS),
+            _ if needs_privilege(message.ty) && !subject.privileged => {
+                Reply::Error(Errno::EACCES)
+            }
             _ if transaction_needed && !self.has_place(connection, message.tx_id) => {
                 Reply::Error(Errno::ENOENT)
             }
@@ -307,6 +310,22 @@ impl Server {
         }
         self.ready.insert(connection);
     }
+}
+
+/// Whether only privileged domains may ask for it, whatever the arguments: who may not is told so before anything else.
+fn needs_privilege(ty: MessageType) -> bool {
+    matches!(
+        ty,
+        MessageType::CONTROL
+            | MessageType::INTRODUCE
+            | MessageType::RELEASE
+            | MessageType::IS_DOMAIN_INTRODUCED
+            | MessageType::RESUME
+            | MessageType::SET_TARGET
+            | MessageType::SET_FEATURE
+            | MessageType::GET_QUOTA
+            | MessageType::SET_QUOTA
+    )
 }
 
 impl fmt::Debug for Server {
