@@ -98,7 +98,7 @@ impl Change {
                 create(store, actor, path, value, missing)?
             }
             (Self::Mkdir { path }, Err(missing)) => create(store, actor, path, b"", missing)?,
-            (Self::Remove { path }, _) if path.is_root() => return Err(Errno::EINVAL),
+            (Self::Remove { path }, Ok(_)) if path.is_root() => return Err(Errno::EINVAL),
             (Self::Remove { path }, Ok(node)) => {
                 if actor.policy.guards_below() && !writes_all_below(actor, path, node) {
                     return Err(Errno::EACCES);

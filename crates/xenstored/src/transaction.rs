@@ -182,7 +182,7 @@ impl Transaction {
         let (mut new, charges) = if current.is_same(&self.base) {
             (self.view, self.charges)
         } else {
-            replay(&self.log, current, actor)?
+            replay(&mut self.log, current, actor)?
         };
         if let Some(accounts) = actor.accounts {
             accounts.allow(&charges)?;
@@ -207,7 +207,7 @@ impl Transaction {
         let (view, charges) = if self.view.is_same(&inner.base) {
             (inner.view, inner.charges)
         } else {
-            replay(&inner.log, &self.view, Actor { accounts: None, ..actor })?
+            replay(&mut inner.log, &self.view, Actor { accounts: None, ..actor })?
         };
         let stamp = self.view.stamp.max(view.stamp);
         self.view = Store { stamp, ..view };
@@ -270,8 +270,13 @@ fn meet(
     Ok(())
 }
 
-/// Does everything again on the current store. EAGAIN if something comes out differently.
-fn replay(log: &[Entry], current: &Store, actor: Actor<'_>) -> Result<(Store, Charges), Errno> {
+/// Does everything again on the current store, and keeps in the log what came of it now. EAGAIN if something comes out
+/// differently.
+fn replay(
+    log: &mut [Entry],
+    current: &Store,
+    actor: Actor<'_>,
+) -> Result<(Store, Charges), Errno> {
     let (mut store, mut charges) = (current.clone(), Charges::default());
     let actor = Actor { accounts: None, ..actor };
     for entry in log {
@@ -285,11 +290,13 @@ fn replay(log: &[Entry], current: &Store, actor: Actor<'_>) -> Result<(Store, Ch
             }),
             Entry::Change(change, then) => {
                 let now = change.apply(&mut store, actor, &mut charges).map(Outcome::from);
-                match (then, now) {
-                    (Ok(then), Ok(now)) => then.allows(&now),
-                    (Err(then), Err(now)) => *then == now,
+                let same = match (&*then, &now) {
+                    (Ok(then), Ok(now)) => then.allows(now),
+                    (Err(then), Err(now)) => then == now,
                     _ => false,
-                }
+                };
+                *then = now;
+                same
             }
         };
         if !same {

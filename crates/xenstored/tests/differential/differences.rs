@@ -20,6 +20,8 @@ pub(crate) enum Difference {
     SpecialPermsAreRead,
     UnwatchOfNoPath,
     MutualTargets,
+    ReservedDomains,
+    TargetsAdd,
 }
 
 /// How often each difference was met.
@@ -46,7 +48,8 @@ pub(crate) fn avoided(step: &Step) -> Option<Difference> {
         {
             Some(Difference::StaleErrno)
         }
-        MessageType::DIRECTORY_PART | MessageType::SET_TARGET if left_over => {
+        MessageType::DIRECTORY_PART if left_over => Some(Difference::OctetsLeftOver),
+        MessageType::SET_TARGET if left_over || strings != 2 => {
             Some(Difference::OctetsLeftOver)
         }
         MessageType::GET_PERMS if step.payload.starts_with(b"@") => {
@@ -60,6 +63,14 @@ pub(crate) fn avoided(step: &Step) -> Option<Difference> {
         }
         MessageType::SET_TARGET if is_of_mutual_targets(&step.payload) => {
             Some(Difference::MutualTargets)
+        }
+        MessageType::INTRODUCE if step.payload.starts_with(b"32") || step.payload.starts_with(b"65535") => {
+            Some(Difference::ReservedDomains)
+        }
+        MessageType::SET_PERMS
+            if step.payload.split(|&c| c == 0).nth(1).is_some_and(|owner| owner.ends_with(b"32752")) =>
+        {
+            Some(Difference::ReservedDomains)
         }
         _ if !has_plain_numbers(step) => Some(Difference::LooseNumbers),
         _ => None,

@@ -2,7 +2,7 @@
 
 use stock_xenstore::{Packages, StockDaemon};
 use xenstore_proto::{DomId, Message, MessageType, TxId};
-use xenstored::{Embedded, Store, UnixServer};
+use xenstored::{Embedded, Quotas, Server, Store, UnixServer};
 
 use crate::differences::Tally;
 use crate::links::{Client, Link, Side};
@@ -24,6 +24,8 @@ pub(crate) struct Pair {
     pub(crate) theirs: Side,
     pub(crate) ours: Side,
     pub(crate) open: Vec<Vec<OpenTransaction>>,
+    /// Whether the client is of a domain with a target.
+    pub(crate) targeted: [bool; CLIENTS],
     /// Whether domains have been introduced, released or targeted.
     pub(crate) domains_changed: bool,
     pub(crate) tally: Tally,
@@ -55,7 +57,8 @@ impl Pair {
     pub(crate) fn start(packages: &Packages) -> Self {
         let stock = StockDaemon::start_with_guests(packages, NO_QUOTAS).unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let xenstore = Embedded::default();
+        let server = Server::new(Store::new()).with_quotas(Quotas::UNLIMITED);
+        let xenstore = Embedded::from(server);
         let server = xenstore.serve_unix(directory.path().join("socket")).unwrap();
         let theirs = (0..DOM0_CLIENTS).map(|_| Client::on_socket(stock.socket())).collect();
         let ours = (0..DOM0_CLIENTS).map(|_| Client::on_socket(server.path())).collect();
@@ -67,6 +70,7 @@ impl Pair {
             theirs: Side::new(theirs),
             ours: Side::new(ours),
             open: Vec::new(),
+            targeted: [false; CLIENTS],
             domains_changed: true,
             tally: Tally::default(),
         };
@@ -119,6 +123,7 @@ impl Pair {
             }
             side.settle();
         }
+        self.targeted = [false; CLIENTS];
         self.open = (0..CLIENTS).map(|_| Vec::new()).collect();
     }
 

@@ -50,7 +50,7 @@ pub(crate) fn shown(octets: &[u8]) -> String {
 }
 
 pub(crate) fn any_sequence() -> impl Strategy<Value = Vec<Step>> {
-    proptest::collection::vec(any_step(), 1..50)
+    proptest::collection::vec(any_step(), 1..60)
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -62,6 +62,11 @@ fn any_step() -> impl Strategy<Value = Step> {
     ];
     (client, any_request(), place, damage()).prop_map(|(client, (ty, mut payload), place, damage)| {
         damage.apply(&mut payload);
+        let place = match (ty, place) {
+            // Outside transactions there is nothing to end.
+            (MessageType::TRANSACTION_END, Place::Outside) => Place::Inside(0),
+            _ => place,
+        };
         Step { client, ty, payload, place }
     })
 }
@@ -151,7 +156,8 @@ fn path() -> BoxedStrategy<String> {
         format!("/t/{}", "x".repeat(3070)),
     ];
     prop_oneof![
-        40 => "/t(/[abc]){0,3}",
+        40 => "/t(/[ab]){0,3}",
+        10 => select(vec!["/t/a".to_owned(), "/t/a/b".into(), "/t/b".into()]),
         8 => "/t/(open|closed|shown)(/[ab]){0,2}",
         6 => "/local/domain/[0-2](/[ab]){0,2}",
         8 => "[abc](/[abc]){0,2}",
@@ -176,7 +182,8 @@ fn long_child() -> BoxedStrategy<String> {
 
 /// The token names its watch, so that an event tells which one it is of.
 fn watch() -> BoxedStrategy<(String, String)> {
-    let path = prop_oneof![10 => path(), 2 => special()];
+    let wide = select(vec!["/", "/t", "/t", "/t/a"]).prop_map(str::to_owned);
+    let path = prop_oneof![10 => path(), 2 => special(), 6 => wide];
     (path, "[xy]").prop_map(|(path, letter)| {
         // Two long ones differ in length.
         let token = format!("{letter}:{}:{}", path.len(), &path[..path.len().min(30)]);
