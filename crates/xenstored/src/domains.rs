@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use xenstore_proto::{Access, DomId, Perm, Perms, SpecialName};
+use xenstore_proto::{Access, DomId, Features, Perm, Perms, SpecialName};
 
 use crate::access::{Actor, Object, Subject};
 use crate::interner::Interner;
@@ -13,6 +13,8 @@ use crate::release::without;
 #[derive(Debug)]
 pub(crate) struct Domains {
     introduced: BTreeMap<DomId, Domain>,
+    /// What domains are offered for which that was set, before they were introduced.
+    pub(crate) restricted: BTreeMap<DomId, Features>,
     introduce_perms: Arc<Perms>,
     release_perms: Arc<Perms>,
 }
@@ -29,6 +31,7 @@ impl Domains {
         let for_all = Perms::new(vec![Perm::new(Access::None, DomId::DOM0), any]);
         Self {
             introduced: BTreeMap::from([(DomId::DOM0, Domain::default())]),
+            restricted: BTreeMap::new(),
             introduce_perms: Arc::new(Perms::owned_by(DomId::DOM0)),
             release_perms: Arc::new(for_all.expect("two entries are more than none")),
         }
@@ -56,6 +59,7 @@ impl Domains {
         for domain in self.introduced.values_mut().filter(|domain| domain.target == Some(domid)) {
             domain.target = None;
         }
+        self.restricted.remove(&domid);
         self.introduced.remove(&domid).is_some()
     }
 

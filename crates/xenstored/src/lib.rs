@@ -56,7 +56,9 @@
 //! - A released domain leaves nothing: its nodes go with all below, and no permissions name it any more.
 //! - A limit is what may be used ([`Quota`]). A transaction is charged when it is committed, for what comes out of it.
 //! - A transaction that has been open for too long is given up: what is asked in it is answered with EAGAIN.
-//! - CONTROL and SET_FEATURE are answered with ENOSYS.
+//! - CONTROL knows `help`, `check`, `log`, `memreport`, `print`, `quota` and `quota-soft`.
+//!
+//! What each operation does where the stock daemons differ is in `docs/xenstored-behaviour.md`.
 
 #![forbid(unsafe_code)]
 
@@ -67,9 +69,11 @@ mod accounts;
 mod backend;
 mod change;
 mod charges;
+mod control;
 mod domains;
 mod embedded;
 mod events;
+mod features;
 #[doc(hidden)]
 pub mod fuzzing;
 mod in_process;

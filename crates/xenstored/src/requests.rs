@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use xenstore_proto::{DomId, Errno, Features, Name, Path, PathOrSpecial, Reply, Request, TxId};
+use xenstore_proto::{DomId, Errno, Name, Path, PathOrSpecial, Reply, Request, TxId};
 
 use crate::access::{Actor, Object, Subject};
 use crate::change::{Change, check_perms, readable};
@@ -14,9 +14,6 @@ use crate::limits::{PAYLOAD_MAX, VALUE_MAX};
 use crate::server::{Connection, ConnectionId, Server};
 use crate::transaction::{Aspects, Transaction};
 use crate::tree::Node;
-
-/// What the server offers beyond the oldest protocol.
-const FEATURES: Features = Features(Features::WATCH_DEPTH.0 | Features::ANY_DOMAIN.0);
 
 /// The names of a big directory as they stand in DIRECTORY_PART replies: kept from one part to the next.
 #[derive(Debug)]
@@ -122,6 +119,9 @@ impl Server {
                 let path = self.absolute(subject, &path)?;
                 self.change(place, subject, Change::Remove { path })
             }
+            Request::SetPerms { perms, .. } if !self.domains.may_name(subject.domid, &perms) => {
+                Err(Errno::EINVAL)
+            }
             Request::SetPerms { path: PathOrSpecial::Node(path), perms } => {
                 let path = self.absolute(subject, &path)?;
                 let perms = self.interner.intern(perms);
@@ -136,7 +136,9 @@ impl Server {
                 Ok(Reply::Ok)
             }
             Request::GetDomainPath(domid) => Ok(Reply::DomainPath(Path::of_domain(domid))),
-            Request::GetFeature(None) => Ok(Reply::Features(FEATURES)),
+            Request::GetFeature(None) => {
+                Ok(Reply::Features(self.domains.features(subject.domid)))
+            }
             request => self.execute_privileged(subject, &request),
         }
     }
@@ -198,8 +200,17 @@ impl Server {
             }
             Request::GetFeature(Some(domid)) => {
                 privileged()?;
-                known(self.domains.is_introduced(domid))?;
-                Ok(Reply::Features(FEATURES))
+                known(self.domains.is_known(domid))?;
+                Ok(Reply::Features(self.domains.features(domid)))
+            }
+            Request::SetFeature { domid, features } => {
+                privileged()?;
+                self.domains.set_features(domid, features)?;
+                Ok(Reply::Ok)
+            }
+            Request::Control(ref words) => {
+                privileged()?;
+                self.control(words)
             }
             _ => Err(Errno::ENOSYS),
         }

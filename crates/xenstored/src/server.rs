@@ -59,6 +59,8 @@ pub struct Server {
     pub(crate) stamp: u64,
     pub(crate) open_transactions: usize,
     pub(crate) transaction_limit: Duration,
+    /// Whether every request is logged.
+    pub(crate) log_requests: bool,
     next_connection: u64,
     ready: BTreeSet<ConnectionId>,
     interceptor: Option<Interceptor>,
@@ -97,6 +99,7 @@ impl Server {
             listing: None,
             open_transactions: 0,
             transaction_limit: TRANSACTION_OPEN_MAX,
+            log_requests: false,
             next_connection: 1,
             ready: BTreeSet::new(),
             interceptor: None,
@@ -171,6 +174,7 @@ impl Server {
                 // The one operation whose event comes after its reply.
                 match self.watch(connection, &subject, &path, token.clone(), depth) {
                     Ok(()) => {
+                        self.log_request(connection, message, &Reply::Ok);
                         self.reply(connection, message, &Reply::Ok);
                         self.push_event(connection, path.as_str(), &token, false);
                         return;
@@ -181,6 +185,7 @@ impl Server {
             Ok(request) => (self.execute(connection, &subject, message.tx_id, request))
                 .unwrap_or_else(Reply::Error),
         };
+        self.log_request(connection, message, &reply);
         self.reply(connection, message, &reply);
     }
 
@@ -283,6 +288,26 @@ impl Server {
         if message.encode(PAYLOAD_MAX, &mut octets).is_ok() {
             self.push_output(connection, |output| output.push_event(octets, may_merge));
         }
+    }
+
+    /// What was asked and what came of it, if CONTROL `log on` has asked for that.
+    fn log_request(&self, connection: ConnectionId, message: &Message, reply: &Reply) {
+        if !self.log_requests {
+            return;
+        }
+        let Some(state) = self.connections.get(&connection) else { return };
+        let first = message.payload.split(|&c| c == 0).next().unwrap_or_default();
+        let error = if let Reply::Error(errno) = reply { Some(errno.name()) } else { None };
+        tracing::info!(
+            target: "xenstored::requests",
+            connection = connection.0,
+            domid = state.domid.get(),
+            operation = %message.ty,
+            transaction = message.tx_id.0,
+            argument = %first.escape_ascii(),
+            error,
+            "request"
+        );
     }
 
     fn reply(&mut self, connection: ConnectionId, to: &Message, reply: &Reply) {

@@ -67,6 +67,16 @@ impl Watches {
         self.of_connection.get(&connection).into_iter().flatten()
     }
 
+    /// How many watches can be found by their paths.
+    pub(crate) fn indexed(&self) -> usize {
+        self.by_path.values().map(Vec::len).sum()
+    }
+
+    /// How many watches the connections have.
+    pub(crate) fn owned(&self) -> usize {
+        self.of_connection.values().map(BTreeSet::len).sum()
+    }
+
     /// The watches on exactly this path or special name.
     pub(crate) fn on(&self, path: &str) -> &[Watch] {
         self.by_path.get(path).map_or(&[], Vec::as_slice)

@@ -1,6 +1,6 @@
 //! The watches of connections: how they are set and go.
 
-use xenstore_proto::{Errno, Path, PathOrSpecial, Reply, Token};
+use xenstore_proto::{Errno, Features, Path, PathOrSpecial, Reply, Token};
 
 use crate::access::Subject;
 use crate::quota::Quota;
@@ -17,6 +17,9 @@ impl Server {
         token: Token,
         depth: Option<u32>,
     ) -> Result<(), Errno> {
+        if depth.is_some() && !self.domains.features(subject.domid).contains(Features::WATCH_DEPTH) {
+            return Err(Errno::EINVAL);
+        }
         let (key, left_out) = self.watched(subject, path)?;
         let octets = octets(&key, &token);
         let account = self.accounts.of_domain(subject.domid);

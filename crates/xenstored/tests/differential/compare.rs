@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use xenstore_proto::{Message, MessageType, TxId};
+use xenstore_proto::{DomId, Message, MessageType, Path, TxId};
 
 use crate::differences::{Difference, avoided, is_of_special_perms, of_replies, told_of_the_way};
 use crate::links::{Heard, Side};
@@ -59,7 +59,7 @@ impl Pair {
             _ if !same => return Err(unlike_replies(&theirs, &ours)),
             _ => self.note_outside(client, &theirs, &ours, payload),
         }
-        self.are_same_events(Some(client), &their_events, &our_events)
+        self.are_same_events(Some(client), false, &their_events, &our_events)
     }
 
     /// A domain with a target has its own rights and the target's with us; with the stock daemon, an entry for one of the
@@ -155,20 +155,20 @@ impl Pair {
                 if !self.is_same_reply(&theirs, &ours) {
                     return Err(unlike_replies(&theirs, &ours));
                 }
-                self.are_same_events(Some(client), &their_events, &our_events)?;
+                self.are_same_events(Some(client), true, &their_events, &our_events)?;
             }
             (false, false) => {
                 if !self.is_same_reply(&theirs, &ours) {
                     return Err(unlike_replies(&theirs, &ours));
                 }
-                self.are_same_events(Some(client), &their_events, &our_events)?;
+                self.are_same_events(Some(client), true, &their_events, &our_events)?;
             }
             (true, false) if !changed => self.tally.count(Difference::ReadOnlyCommits),
             (true, false) => {
                 self.tally.count(Difference::NoConflict);
                 let (again, events) = rerun(&mut self.theirs, client, &transaction, b"T\0");
                 self.are_same_runs(&transaction, &again, |logged| &logged.ours)?;
-                self.are_same_events(None, &events, &our_events)?;
+                self.are_same_events(None, true, &events, &our_events)?;
             }
             (false, true) => {
                 if !transaction.removed && !changed {
@@ -177,7 +177,7 @@ impl Pair {
                 self.tally.count(Difference::LateFirstAccess);
                 let (again, events) = rerun(&mut self.ours, client, &transaction, b"T\0");
                 self.are_same_runs(&transaction, &again, |logged| &logged.theirs)?;
-                self.are_same_events(None, &their_events, &events)?;
+                self.are_same_events(None, true, &their_events, &events)?;
             }
             (true, true) if !transaction.apart => {}
             (true, true) => {
@@ -261,6 +261,7 @@ impl Pair {
     fn are_same_events(
         &mut self,
         asking: Option<usize>,
+        ends_transaction: bool,
         theirs: &[Heard],
         ours: &[Heard],
     ) -> Result<(), Unlike> {
@@ -270,13 +271,25 @@ impl Pair {
             for token in tokens {
                 let none = Vec::new();
                 let mut theirs = their_watches.get(token).unwrap_or(&none).clone();
-                let ours = our_watches.get(token).unwrap_or(&none);
+                let mut ours = our_watches.get(token).unwrap_or(&none).clone();
+                if ends_transaction {
+                    let heard = ours.len();
+                    ours.retain(|path| theirs.contains(path) || !self.is_below_a_gone_one(client, path));
+                    if heard != ours.len() {
+                        self.tally.count(Difference::ParentGoneToo);
+                    }
+                }
+                let ours = &ours;
                 if theirs != *ours {
                     let told = theirs.len();
                     theirs.retain(|path| ours.contains(path) || !told_of_the_way(path, ours));
                     if told != theirs.len() {
                         self.tally.count(Difference::ToldOfTheWay);
                     }
+                }
+                if theirs != *ours && ends_transaction && sorted(&theirs) == sorted(ours) {
+                    self.tally.count(Difference::OrderInACommit);
+                    continue;
                 }
                 if theirs != *ours {
                     let list = |paths: &[Vec<u8>]| {
@@ -300,6 +313,16 @@ impl Pair {
             }
         }
         Ok(())
+    }
+}
+
+impl Pair {
+    /// Whether not even the node above is there any more.
+    fn is_below_a_gone_one(&self, client: usize, path: &[u8]) -> bool {
+        let path: Path = str::from_utf8(path).unwrap().parse().unwrap();
+        let domid = client.checked_sub(DOM0_CLIENTS).map_or(0, |guest| GUESTS[guest]);
+        let path = path.resolve(&Path::of_domain(DomId::new(domid))).unwrap();
+        path.parent().is_some_and(|above| !self.our_store().exists(&above))
     }
 }
 
@@ -338,6 +361,12 @@ fn rerun(
         .collect();
     replies.push(side.ask(client, MessageType::TRANSACTION_END, end, tx));
     (replies, side.settle())
+}
+
+fn sorted(paths: &[Vec<u8>]) -> Vec<&Vec<u8>> {
+    let mut sorted: Vec<_> = paths.iter().collect();
+    sorted.sort();
+    sorted
 }
 
 /// Paths by token, in order.

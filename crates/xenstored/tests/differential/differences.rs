@@ -14,6 +14,8 @@ pub(crate) enum Difference {
     ReadOnlyCommits,
     LateFirstAccess,
     ToldOfTheWay,
+    OrderInACommit,
+    ParentGoneToo,
     StaleErrno,
     OctetsLeftOver,
     LooseNumbers,

@@ -131,6 +131,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         (2, domain(MessageType::GET_DOMAIN_PATH).boxed()),
         (1, (number(), number()).prop_map(|(domid, target)| strings(MessageType::SET_TARGET, &[&domid, &target])).boxed()),
         (1, select(vec!["1\02\0", "2\01\0"]).prop_map(|payload| (MessageType::SET_TARGET, payload.into())).boxed()),
+        (1, select(vec!["check\0", "nonsense\0", "print\0x\0", "print\0", "log\0on\0", "log\0off\0", ""]).prop_map(|words| (MessageType::CONTROL, words.into())).boxed()),
         (1, (select(vec![15, 16, 20, 27, 28, 1000]), "[/t\0]{0,4}").prop_map(|(ty, payload)| (MessageType(ty), payload.into_bytes())).boxed()),
     ];
     Union::new_weighted(all)

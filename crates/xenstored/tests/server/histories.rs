@@ -156,18 +156,20 @@ impl History {
             return Vec::new();
         }
         let (mut then, mut now) = (running.began.clone(), self.model.clone());
-        let mut changed: Vec<(String, bool)> = Vec::new();
+        let mut changes = false;
         for (op, seen) in &running.transcript {
-            for (at, removed) in effective(&then, op, seen) {
-                match changed.iter_mut().find(|(known, _)| *known == at) {
-                    Some((_, known)) => *known |= removed,
-                    None => changed.push((at, removed)),
-                }
-            }
+            changes |= !effective(&then, op, seen).is_empty();
             assert_eq!(then.apply(domid, op), *seen, "{op:?} in the transaction");
         }
-        if !changed.is_empty() {
+        let mut changed: Vec<(String, bool)> = Vec::new();
+        if changes {
             for (op, seen) in &running.transcript {
+                for (at, removed) in effective(&now, op, seen) {
+                    match changed.iter_mut().find(|(known, _)| *known == at) {
+                        Some((_, known)) => *known |= removed,
+                        None => changed.push((at, removed)),
+                    }
+                }
                 assert_eq!(
                     now.apply(domid, op),
                     *seen,

@@ -5,7 +5,9 @@
     reason = "a test fails by panicking, in what it is built of as well"
 )]
 
+mod as_stock;
 mod backends;
+mod control;
 mod driver;
 mod histories;
 mod model;
