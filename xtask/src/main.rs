@@ -1,7 +1,8 @@
-//! What the project runs on itself: `cargo xtask test`, `lab`, `bench`, `kills` and `fuzz`.
+//! What the project runs on itself: `cargo xtask test`, `lab`, `bench`, `kills`, `differential` and `fuzz`.
 
 mod bench;
 mod command;
+mod differential;
 mod fuzz;
 mod kills;
 mod lab;
@@ -43,6 +44,19 @@ enum Task {
         #[arg(long, default_value_t = 4)]
         seed: u64,
     },
+    /// The Xenstore server beside the stock one on random requests, more of them than `test` has time for, and upstream's
+    /// own random test.
+    Differential {
+        /// How many sequences of requests.
+        #[arg(long, default_value_t = 10_000)]
+        sequences: u32,
+        /// What they are drawn from.
+        #[arg(long, default_value_t = 6)]
+        seed: u64,
+        /// Seconds of upstream's random test.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Each fuzz target for a bounded time.
     Fuzz {
         /// Seconds for each target.
@@ -59,6 +73,9 @@ fn main() -> ExitCode {
         Task::Lab { arguments } => lab::run(&arguments),
         Task::Bench { names } => bench::run(&names),
         Task::Kills { kills, seed } => kills::run(kills, seed),
+        Task::Differential { sequences, seed, seconds } => {
+            differential::run(sequences, seed, seconds)
+        }
         Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
     };
     match outcome {

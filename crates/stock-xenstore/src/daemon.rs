@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::launcher::{self, Descriptor, OwnRunDirectory, STEP_FAILED};
-use crate::{Client, FillError, Listing, Packages, StreamError, Unavailable, commands, guest, wire};
+use crate::{
+    Client, FillError, Listing, Packages, StreamError, Unavailable, commands, guest, wire,
+};
 
 /// Which stock daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -352,10 +352,8 @@ impl Request {
             MessageType::SET_QUOTA => decode_set_quota(&mut fields)?,
             ty => Self::Unknown { ty, payload: fields.rest().to_vec() },
         };
-        if matches!(
-            message.ty,
-            MessageType::SET_PERMS | MessageType::WATCH | MessageType::UNWATCH
-        ) {
+        if matches!(message.ty, MessageType::SET_PERMS | MessageType::WATCH | MessageType::UNWATCH)
+        {
             fields.reserved();
         }
         fields.end()?;

@@ -41,9 +41,9 @@ impl Server {
                 tracing::info!(target: "xenstored::control", line, "print");
                 Ok(Reply::Ok)
             }
-            ["quota"] => {
-                Ok(text(self.quota_report(|quota| !matches!(quota, Quota::SoftMemory), Quota::name)))
-            }
+            ["quota"] => Ok(text(
+                self.quota_report(|quota| !matches!(quota, Quota::SoftMemory), Quota::name),
+            )),
             ["quota", "set", name, limit] => {
                 let name: QuotaName = name.parse().map_err(|_| Errno::EINVAL)?;
                 self.set_quota_named(None, &name, limit.parse().map_err(|_| Errno::EINVAL)?)

@@ -9,6 +9,7 @@ use xenstore_proto::{DomId, Reply, Request};
 
 use crate::in_process::InProcess;
 use crate::listen::ServeError;
+use crate::metrics_socket::MetricsServer;
 use crate::open_transaction::{OpenTransaction, RefusedError};
 use crate::server::{ConnectionId, Interceptor, Server};
 use crate::store::Store;
@@ -97,6 +98,13 @@ impl Embedded {
     /// The socket can be reached by this user only. One that a dead server left there is replaced.
     pub fn serve_unix(&self, path: impl AsRef<FsPath>) -> Result<UnixServer, ServeError> {
         UnixServer::start(self.clone(), path.as_ref())
+    }
+
+    /// Serves [`Server::metrics`] on a Unix socket at `path`, on a thread of its own, until the answer is dropped.
+    ///
+    /// The socket can be reached by this user only. One that a dead server left there is replaced.
+    pub fn serve_metrics(&self, path: impl AsRef<FsPath>) -> Result<MetricsServer, ServeError> {
+        MetricsServer::start(self.clone(), path.as_ref())
     }
 
     /// A panic while the server was locked cannot leave it half changed where that matters more than going on does.

@@ -36,6 +36,7 @@
 //! | a transaction of the program itself, and others inside it | [`OpenTransaction`] |
 //! | a client's end inside the process | [`InProcess`] |
 //! | the Unix socket | [`UnixServer`] |
+//! | what is counted | [`Server::metrics`], [`MetricsServer`] |
 //!
 //! # Where it goes its own way
 //!
@@ -80,6 +81,8 @@ mod in_process;
 mod interner;
 mod keeping;
 mod listen;
+mod metrics;
+mod metrics_socket;
 mod open_transaction;
 mod output;
 mod quota;
@@ -108,6 +111,7 @@ pub use backend::{SledBackend, SyncMode};
 pub use embedded::Embedded;
 pub use in_process::InProcess;
 pub use listen::ServeError;
+pub use metrics_socket::MetricsServer;
 pub use open_transaction::{OpenTransaction, RefusedError};
 pub use quota::{Quota, Quotas};
 pub use server::{ConnectionId, Interceptor, Server};

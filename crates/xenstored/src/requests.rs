@@ -136,9 +136,7 @@ impl Server {
                 Ok(Reply::Ok)
             }
             Request::GetDomainPath(domid) => Ok(Reply::DomainPath(Path::of_domain(domid))),
-            Request::GetFeature(None) => {
-                Ok(Reply::Features(self.domains.features(subject.domid)))
-            }
+            Request::GetFeature(None) => Ok(Reply::Features(self.domains.features(subject.domid))),
             request => self.execute_privileged(subject, &request),
         }
     }

@@ -13,6 +13,7 @@ use crate::backend::{Backend, MemoryBackend};
 use crate::domains::Domains;
 use crate::interner::Interner;
 use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX, TRANSACTION_OPEN_MAX};
+use crate::metrics::Counters;
 use crate::output::Output;
 use crate::quota::{Quota, Quotas};
 use crate::requests::Listing;
@@ -61,6 +62,7 @@ pub struct Server {
     pub(crate) transaction_limit: Duration,
     /// Whether every request is logged.
     pub(crate) log_requests: bool,
+    pub(crate) counters: Counters,
     next_connection: u64,
     ready: BTreeSet<ConnectionId>,
     interceptor: Option<Interceptor>,
@@ -100,6 +102,7 @@ impl Server {
             open_transactions: 0,
             transaction_limit: TRANSACTION_OPEN_MAX,
             log_requests: false,
+            counters: Counters::default(),
             next_connection: 1,
             ready: BTreeSet::new(),
             interceptor: None,
@@ -163,9 +166,7 @@ impl Server {
         let transaction_needed = !matches!(message.ty, MessageType::WATCH | MessageType::UNWATCH);
         let reply = match request {
             Ok(Request::Unknown { .. }) => Reply::Error(Errno::ENOSYS),
-            _ if needs_privilege(message.ty) && !subject.privileged => {
-                Reply::Error(Errno::EACCES)
-            }
+            _ if needs_privilege(message.ty) && !subject.privileged => Reply::Error(Errno::EACCES),
             _ if transaction_needed && !self.has_place(connection, message.tx_id) => {
                 Reply::Error(Errno::ENOENT)
             }
@@ -174,7 +175,7 @@ impl Server {
                 // The one operation whose event comes after its reply.
                 match self.watch(connection, &subject, &path, token.clone(), depth) {
                     Ok(()) => {
-                        self.log_request(connection, message, &Reply::Ok);
+                        self.note_request(connection, message, &Reply::Ok);
                         self.reply(connection, message, &Reply::Ok);
                         self.push_event(connection, path.as_str(), &token, false);
                         return;
@@ -185,7 +186,7 @@ impl Server {
             Ok(request) => (self.execute(connection, &subject, message.tx_id, request))
                 .unwrap_or_else(Reply::Error),
         };
-        self.log_request(connection, message, &reply);
+        self.note_request(connection, message, &reply);
         self.reply(connection, message, &reply);
     }
 
@@ -286,12 +287,14 @@ impl Server {
         let message = Message { ty, request_id: RequestId(0), tx_id: TxId::NONE, payload };
         let mut octets = Vec::new();
         if message.encode(PAYLOAD_MAX, &mut octets).is_ok() {
+            self.counters.count_event();
             self.push_output(connection, |output| output.push_event(octets, may_merge));
         }
     }
 
-    /// What was asked and what came of it, if CONTROL `log on` has asked for that.
-    fn log_request(&self, connection: ConnectionId, message: &Message, reply: &Reply) {
+    /// Counts what was asked and what came of it, and logs it if CONTROL `log on` has asked for that.
+    fn note_request(&mut self, connection: ConnectionId, message: &Message, reply: &Reply) {
+        self.counters.count_request(message.ty, reply);
         if !self.log_requests {
             return;
         }

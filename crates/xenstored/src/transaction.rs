@@ -272,11 +272,7 @@ fn meet(
 
 /// Does everything again on the current store, and keeps in the log what came of it now. EAGAIN if something comes out
 /// differently.
-fn replay(
-    log: &mut [Entry],
-    current: &Store,
-    actor: Actor<'_>,
-) -> Result<(Store, Charges), Errno> {
+fn replay(log: &mut [Entry], current: &Store, actor: Actor<'_>) -> Result<(Store, Charges), Errno> {
     let (mut store, mut charges) = (current.clone(), Charges::default());
     let actor = Actor { accounts: None, ..actor };
     for entry in log {

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
 use xenstore_proto::limits::PAYLOAD_MAX;
 use xenstore_proto::{Decoded, Decoder, DomId};
 
@@ -283,6 +285,21 @@ impl EventLoop {
         if let Err(error) = self.poll.registry().register(&mut stream, Token(number), interest) {
             tracing::warn!(%error, "client not accepted");
             return;
+        }
+        match socket_peercred(&stream) {
+            Ok(peer) if peer.uid.is_root() || peer.uid == geteuid() => {
+                let (pid, uid) = (peer.pid.as_raw_nonzero(), peer.uid.as_raw());
+                tracing::debug!(%pid, uid, "client connected");
+            }
+            Ok(peer) => {
+                // Whoever reaches the socket has all rights; its mode may have been changed by mistake.
+                tracing::warn!(uid = peer.uid.as_raw(), "client of another user refused");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "client not accepted: whose it is cannot be told");
+                return;
+            }
         }
         let waker = Waker::Loop(Arc::clone(&self.waker));
         let connection = self.embedded.lock().connect(DomId::DOM0, waker);

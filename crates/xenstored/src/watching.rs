@@ -17,7 +17,8 @@ impl Server {
         token: Token,
         depth: Option<u32>,
     ) -> Result<(), Errno> {
-        if depth.is_some() && !self.domains.features(subject.domid).contains(Features::WATCH_DEPTH) {
+        if depth.is_some() && !self.domains.features(subject.domid).contains(Features::WATCH_DEPTH)
+        {
             return Err(Errno::EINVAL);
         }
         let (key, left_out) = self.watched(subject, path)?;

@@ -75,7 +75,11 @@ impl Pair {
         }
         self.tally.count(Difference::TargetsAdd);
         let refused = |reply: &Message| reply.payload == b"EACCES\0";
-        if refused(&theirs) && !refused(&ours) { Ok(()) } else { Err(unlike_replies(&theirs, &ours)) }
+        if refused(&theirs) && !refused(&ours) {
+            Ok(())
+        } else {
+            Err(unlike_replies(&theirs, &ours))
+        }
     }
 
     fn is_known(&mut self, step: &Step, theirs: &Message, ours: &Message) -> bool {
@@ -89,7 +93,8 @@ impl Pair {
         let is_guest = |domid: &u16| payload.starts_with(format!("{domid}\0").as_bytes());
         match ours.ty {
             MessageType::TRANSACTION_START => {
-                let id = |reply: &Message| TxId::from_octets(&reply.payload[..reply.payload.len() - 1]);
+                let id =
+                    |reply: &Message| TxId::from_octets(&reply.payload[..reply.payload.len() - 1]);
                 self.open[client].push(OpenTransaction {
                     theirs: id(theirs).unwrap(),
                     ours: id(ours).unwrap(),
@@ -103,7 +108,9 @@ impl Pair {
             MessageType::INTRODUCE | MessageType::RELEASE | MessageType::SET_TARGET => {
                 self.domains_changed = true;
                 // Its watches and transactions would depend on what it may do.
-                if let Some(at) = GUESTS.iter().position(is_guest).filter(|_| ours.ty == MessageType::SET_TARGET) {
+                if let Some(at) =
+                    GUESTS.iter().position(is_guest).filter(|_| ours.ty == MessageType::SET_TARGET)
+                {
                     let guest = DOM0_CLIENTS + at;
                     for side in [&mut self.theirs, &mut self.ours] {
                         side.ask(guest, MessageType::RESET_WATCHES, b"\0", TxId::NONE);
@@ -113,13 +120,17 @@ impl Pair {
                     self.targeted[guest] = true;
                 }
                 // A new kernel in an old domain knows no transactions.
-                if let Some(at) = GUESTS.iter().position(is_guest).filter(|_| ours.ty == MessageType::INTRODUCE) {
+                if let Some(at) =
+                    GUESTS.iter().position(is_guest).filter(|_| ours.ty == MessageType::INTRODUCE)
+                {
                     self.open[DOM0_CLIENTS + at].clear();
                 }
                 self.overtake(false);
             }
             MessageType::RM => self.overtake(true),
-            MessageType::WRITE | MessageType::MKDIR | MessageType::SET_PERMS => self.overtake(false),
+            MessageType::WRITE | MessageType::MKDIR | MessageType::SET_PERMS => {
+                self.overtake(false)
+            }
             _ => {}
         }
     }
@@ -133,17 +144,26 @@ impl Pair {
 
     /// Commits or aborts. What was overtaken may end otherwise with the stock daemon; then the one that could not commit
     /// does it all again at once, as a client would, and must come to the same.
-    fn end(&mut self, client: usize, transaction: OpenTransaction, payload: &[u8]) -> Result<(), Unlike> {
+    fn end(
+        &mut self,
+        client: usize,
+        transaction: OpenTransaction,
+        payload: &[u8],
+    ) -> Result<(), Unlike> {
         let commits = payload == b"T\0";
         let before = self.our_store();
         let ours = self.ours.ask(client, MessageType::TRANSACTION_END, payload, transaction.ours);
         let our_events = self.ours.settle();
         let changed = transaction.log.iter().any(Logged::changes) || self.our_store() != before;
         // With us, RM and MKDIR have found nothing to do in what the store was at the start.
-        let idle = transaction.overtaken && ours.ty != MessageType::ERROR && !changed && !transaction.log.iter().all(Logged::reads);
+        let idle = transaction.overtaken
+            && ours.ty != MessageType::ERROR
+            && !changed
+            && !transaction.log.iter().all(Logged::reads);
         // What has answered otherwise cannot come to the same.
         let payload = if transaction.apart || idle { b"F\0" } else { payload };
-        let mut theirs = self.theirs.ask(client, MessageType::TRANSACTION_END, payload, transaction.theirs);
+        let mut theirs =
+            self.theirs.ask(client, MessageType::TRANSACTION_END, payload, transaction.theirs);
         let their_events = self.theirs.settle();
         if commits && transaction.apart {
             theirs.ty = MessageType::ERROR;
@@ -227,7 +247,9 @@ impl Pair {
                 if ours.ty == MessageType::DIRECTORY {
                     let names = ours.payload.split(|&c| c == 0).filter(|name| !name.is_empty());
                     let above = if path == "/" { "" } else { &*path };
-                    paths.extend(names.map(|name| format!("{above}/{}", String::from_utf8_lossy(name))));
+                    paths.extend(
+                        names.map(|name| format!("{above}/{}", String::from_utf8_lossy(name))),
+                    );
                 }
             }
         }
@@ -250,7 +272,11 @@ impl Pair {
                 let (theirs, ours) = (names(theirs), names(ours));
                 let prefix = |(a, b): (&Vec<u8>, &Vec<u8>)| a.starts_with(b) || b.starts_with(a);
                 // How many whole names fit depends on how long that number is.
-                theirs == ours || theirs.as_ref().zip(ours.as_ref()).is_some_and(|(a, b)| a.len().max(b.len()) > 3000 && prefix((a, b)))
+                theirs == ours
+                    || theirs
+                        .as_ref()
+                        .zip(ours.as_ref())
+                        .is_some_and(|(a, b)| a.len().max(b.len()) > 3000 && prefix((a, b)))
             }
             _ => theirs.payload == ours.payload,
         }
@@ -274,7 +300,9 @@ impl Pair {
                 let mut ours = our_watches.get(token).unwrap_or(&none).clone();
                 if ends_transaction {
                     let heard = ours.len();
-                    ours.retain(|path| theirs.contains(path) || !self.is_below_a_gone_one(client, path));
+                    ours.retain(|path| {
+                        theirs.contains(path) || !self.is_below_a_gone_one(client, path)
+                    });
                     if heard != ours.len() {
                         self.tally.count(Difference::ParentGoneToo);
                     }
@@ -308,7 +336,10 @@ impl Pair {
             if asking == Some(client) && before(theirs) != before(ours) {
                 return Err(format!(
                     "{} of {} events came before the reply of the stock daemon, {} of {} before ours",
-                    theirs.before_reply, theirs.events.len(), ours.before_reply, ours.events.len()
+                    theirs.before_reply,
+                    theirs.events.len(),
+                    ours.before_reply,
+                    ours.events.len()
                 ));
             }
         }

@@ -62,7 +62,9 @@ impl Client {
         match &mut self.link {
             Link::Socket(stream) => stream.write_all(&octets).unwrap(),
             Link::Ring(guest) => guest.write_all(&octets).unwrap(),
-            Link::InProcess(transport) => assert_eq!(transport.send(&octets).unwrap(), octets.len()),
+            Link::InProcess(transport) => {
+                assert_eq!(transport.send(&octets).unwrap(), octets.len())
+            }
         }
     }
 

@@ -60,15 +60,17 @@ fn any_step() -> impl Strategy<Value = Step> {
         14 => (0..3_usize).prop_map(Place::Inside),
         1 => Just(Place::Unknown),
     ];
-    (client, any_request(), place, damage()).prop_map(|(client, (ty, mut payload), place, damage)| {
-        damage.apply(&mut payload);
-        let place = match (ty, place) {
-            // Outside transactions there is nothing to end.
-            (MessageType::TRANSACTION_END, Place::Outside) => Place::Inside(0),
-            _ => place,
-        };
-        Step { client, ty, payload, place }
-    })
+    (client, any_request(), place, damage()).prop_map(
+        |(client, (ty, mut payload), place, damage)| {
+            damage.apply(&mut payload);
+            let place = match (ty, place) {
+                // Outside transactions there is nothing to end.
+                (MessageType::TRANSACTION_END, Place::Outside) => Place::Inside(0),
+                _ => place,
+            };
+            Step { client, ty, payload, place }
+        },
+    )
 }
 
 /// What may be wrong with a payload as a whole.
@@ -111,28 +113,94 @@ fn any_request() -> impl Strategy<Value = Request> {
     let all: Vec<(u32, BoxedStrategy<Request>)> = vec![
         (8, one(MessageType::READ).boxed()),
         (6, one(MessageType::DIRECTORY).boxed()),
-        (4, (path(), offset()).prop_map(|(path, at)| strings(MessageType::DIRECTORY_PART, &[&path, &at])).boxed()),
+        (
+            4,
+            (path(), offset())
+                .prop_map(|(path, at)| strings(MessageType::DIRECTORY_PART, &[&path, &at]))
+                .boxed(),
+        ),
         (4, path_or_special().prop_map(|path| strings(MessageType::GET_PERMS, &[&path])).boxed()),
         (5, one(MessageType::MKDIR).boxed()),
         (7, one(MessageType::RM).boxed()),
-        (14, (path(), value()).prop_map(|(path, value)| (MessageType::WRITE, [path.as_bytes(), b"\0", &value].concat())).boxed()),
+        (
+            14,
+            (path(), value())
+                .prop_map(|(path, value)| {
+                    (MessageType::WRITE, [path.as_bytes(), b"\0", &value].concat())
+                })
+                .boxed(),
+        ),
         (2, long_child().prop_map(|path| strings(MessageType::MKDIR, &[&path])).boxed()),
-        (7, (path_or_special(), perms()).prop_map(|(path, perms)| strings(MessageType::SET_PERMS, &[&path, &perms])).boxed()),
-        (10, watch().prop_map(|(path, token)| strings(MessageType::WATCH, &[&path, &token])).boxed()),
-        (3, watch().prop_map(|(path, token)| strings(MessageType::UNWATCH, &[&path, &token])).boxed()),
+        (
+            7,
+            (path_or_special(), perms())
+                .prop_map(|(path, perms)| strings(MessageType::SET_PERMS, &[&path, &perms]))
+                .boxed(),
+        ),
+        (
+            10,
+            watch().prop_map(|(path, token)| strings(MessageType::WATCH, &[&path, &token])).boxed(),
+        ),
+        (
+            3,
+            watch()
+                .prop_map(|(path, token)| strings(MessageType::UNWATCH, &[&path, &token]))
+                .boxed(),
+        ),
         (1, constant(MessageType::RESET_WATCHES, "\0").boxed()),
         (9, constant(MessageType::TRANSACTION_START, "\0").boxed()),
-        (10, select(vec!["T\0", "T\0", "T\0", "T\0", "T\0", "F\0", "X\0", "TT\0"]).prop_map(|end| (MessageType::TRANSACTION_END, end.into())).boxed()),
-        (1, number().prop_map(|domid| strings(MessageType::INTRODUCE, &[&domid, "1", "5"])).boxed()),
-        (1, select(vec!["1\01\0101\0", "2\01\0102\0", "5\01\00\0", "5\01\0x\0", "5\01\0"]).prop_map(|payload| (MessageType::INTRODUCE, payload.into())).boxed()),
+        (
+            10,
+            select(vec!["T\0", "T\0", "T\0", "T\0", "T\0", "F\0", "X\0", "TT\0"])
+                .prop_map(|end| (MessageType::TRANSACTION_END, end.into()))
+                .boxed(),
+        ),
+        (
+            1,
+            number().prop_map(|domid| strings(MessageType::INTRODUCE, &[&domid, "1", "5"])).boxed(),
+        ),
+        (
+            1,
+            select(vec!["1\01\0101\0", "2\01\0102\0", "5\01\00\0", "5\01\0x\0", "5\01\0"])
+                .prop_map(|payload| (MessageType::INTRODUCE, payload.into()))
+                .boxed(),
+        ),
         (1, domain(MessageType::RELEASE).boxed()),
         (1, domain(MessageType::RESUME).boxed()),
         (1, domain(MessageType::IS_DOMAIN_INTRODUCED).boxed()),
         (2, domain(MessageType::GET_DOMAIN_PATH).boxed()),
-        (1, (number(), number()).prop_map(|(domid, target)| strings(MessageType::SET_TARGET, &[&domid, &target])).boxed()),
-        (1, select(vec!["1\02\0", "2\01\0"]).prop_map(|payload| (MessageType::SET_TARGET, payload.into())).boxed()),
-        (1, select(vec!["check\0", "nonsense\0", "print\0x\0", "print\0", "log\0on\0", "log\0off\0", ""]).prop_map(|words| (MessageType::CONTROL, words.into())).boxed()),
-        (1, (select(vec![15, 16, 20, 27, 28, 1000]), "[/t\0]{0,4}").prop_map(|(ty, payload)| (MessageType(ty), payload.into_bytes())).boxed()),
+        (
+            1,
+            (number(), number())
+                .prop_map(|(domid, target)| strings(MessageType::SET_TARGET, &[&domid, &target]))
+                .boxed(),
+        ),
+        (
+            1,
+            select(vec!["1\02\0", "2\01\0"])
+                .prop_map(|payload| (MessageType::SET_TARGET, payload.into()))
+                .boxed(),
+        ),
+        (
+            1,
+            select(vec![
+                "check\0",
+                "nonsense\0",
+                "print\0x\0",
+                "print\0",
+                "log\0on\0",
+                "log\0off\0",
+                "",
+            ])
+            .prop_map(|words| (MessageType::CONTROL, words.into()))
+            .boxed(),
+        ),
+        (
+            1,
+            (select(vec![15, 16, 20, 27, 28, 1000]), "[/t\0]{0,4}")
+                .prop_map(|(ty, payload)| (MessageType(ty), payload.into_bytes()))
+                .boxed(),
+        ),
     ];
     Union::new_weighted(all)
 }
@@ -185,12 +253,13 @@ fn long_child() -> BoxedStrategy<String> {
 fn watch() -> BoxedStrategy<(String, String)> {
     let wide = select(vec!["/", "/t", "/t", "/t/a"]).prop_map(str::to_owned);
     let path = prop_oneof![10 => path(), 2 => special(), 6 => wide];
-    (path, "[xy]").prop_map(|(path, letter)| {
-        // Two long ones differ in length.
-        let token = format!("{letter}:{}:{}", path.len(), &path[..path.len().min(30)]);
-        (path, token)
-    })
-    .boxed()
+    (path, "[xy]")
+        .prop_map(|(path, letter)| {
+            // Two long ones differ in length.
+            let token = format!("{letter}:{}:{}", path.len(), &path[..path.len().min(30)]);
+            (path, token)
+        })
+        .boxed()
 }
 
 fn value() -> BoxedStrategy<Vec<u8>> {
@@ -213,11 +282,14 @@ fn perms() -> BoxedStrategy<String> {
 }
 
 fn number() -> BoxedStrategy<String> {
-    let odd = ["0", "3", "65535", "65536", "32752", "32756", "-1", "x", "", "5x", " 5", "0x5", "+5", "05"];
+    let odd = [
+        "0", "3", "65535", "65536", "32752", "32756", "-1", "x", "", "5x", " 5", "0x5", "+5", "05",
+    ];
     prop_oneof![4 => Just("5".to_owned()), 3 => Just("6".into()), 2 => select(odd.map(str::to_owned).to_vec())].boxed()
 }
 
 fn offset() -> BoxedStrategy<String> {
-    let odd = vec!["1", "2", "901", "902", "3604", "4000", "100000", "4294967295", "x", "-1", "", "1x"];
+    let odd =
+        vec!["1", "2", "901", "902", "3604", "4000", "100000", "4294967295", "x", "-1", "", "1x"];
     prop_oneof![3 => Just("0".to_owned()), 2 => select(odd).prop_map(str::to_owned)].boxed()
 }

@@ -87,7 +87,10 @@ fn quotas_are_listed_and_set_for_new_domains_and_use_is_reported() {
     assert!(used.starts_with("Domain 0:\nnodes            :        3\n"), "{used}");
     assert_eq!(control(&mut driver, dom0, &["quota", "9"]), Reply::Error(Errno::ENOENT));
     let memory = text(control(&mut driver, dom0, &["memreport"]));
-    assert!(memory.starts_with("connections      :        3\nnodes            :        3\n"), "{memory}");
+    assert!(
+        memory.starts_with("connections      :        3\nnodes            :        3\n"),
+        "{memory}"
+    );
 }
 
 #[test]
