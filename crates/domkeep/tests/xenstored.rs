@@ -149,9 +149,35 @@ fn the_stock_options_set_quotas() {
 }
 
 #[test]
+fn a_database_outlives_a_daemon_that_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    for (options, value) in
+        [(&["--database", "db"][..], "first"), (&["--database", "db"], "second")]
+    {
+        let daemon = Foreground::start(directory.path(), options);
+        let mut client = daemon.connect();
+        if value == "second" {
+            assert_eq!(ask(&mut client, READ, b"/a\0"), (READ, b"first".to_vec()));
+        }
+        let payload = format!("/a\0{value}");
+        assert_eq!(ask(&mut client, WRITE, payload.as_bytes()), (WRITE, b"OK\0".to_vec()));
+        daemon.stop(Signal::KILL);
+    }
+    let options = ["--database", "db", "--sync-interval", "1000"];
+    let daemon = Foreground::start(directory.path(), &options);
+    assert_eq!(ask(&mut daemon.connect(), READ, b"/a\0"), (READ, b"second".to_vec()));
+}
+
+#[test]
 fn what_is_no_option_or_no_quota_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    for arguments in [&["--nonsense"][..], &["-Q", "nonsense=1"], &["-Q", "nodes"], &["-E", "x"]] {
+    for arguments in [
+        &["--nonsense"][..],
+        &["-Q", "nonsense=1"],
+        &["-Q", "nodes"],
+        &["-E", "x"],
+        &["--sync-interval", "5"],
+    ] {
         let output = daemon(directory.path()).arg("-N").args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
     }

@@ -13,7 +13,7 @@ use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::LevelFilter;
-use xenstored::{Embedded, ServeError, Server, Store};
+use xenstored::{BackendError, Embedded, ServeError, Server, SledBackend, Store};
 
 use crate::options::Options;
 
@@ -26,6 +26,9 @@ enum DaemonError {
     /// The socket, or that of the metrics, cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The database cannot be used.
+    #[error("the store cannot be kept")]
+    Database(#[from] BackendError),
     /// A file or directory cannot be made.
     #[error("cannot {action} {}", path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
@@ -71,8 +74,14 @@ fn serve(options: &Options) -> Result<(), DaemonError> {
     // Before anybody can be told that the daemon runs, so that no signal is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(DaemonError::Signals)?;
     let socket = socket()?;
-    let server = Server::new(Store::new()).with_quotas(options.limits());
-    let xenstore = Embedded::from(server);
+    let server = match &options.database {
+        Some(path) => {
+            let backend = SledBackend::open(path, options.sync_mode())?;
+            Server::open(backend, Store::new())?
+        }
+        None => Server::new(Store::new()),
+    };
+    let xenstore = Embedded::from(server.with_quotas(&options.limits()));
     let served = xenstore.serve_unix(&socket)?;
     let metrics = options.metrics.as_ref().map(|path| xenstore.serve_metrics(path)).transpose()?;
     let pid = std::process::id();

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{ArgAction, Parser};
-use xenstored::{Quota, Quotas};
+use xenstored::{Quota, Quotas, SyncMode};
 
 /// A Xenstore daemon: domains' settings in a tree of nodes, for clients on a Unix socket.
 ///
@@ -31,6 +32,12 @@ pub(crate) struct Options {
     /// Serve metrics for Prometheus on this Unix socket
     #[arg(long, value_name = "SOCKET")]
     pub(crate) metrics: Option<PathBuf>,
+    /// Keep the store in a database in this directory; without it, it is in memory only
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) database: Option<PathBuf>,
+    /// Sync the database at the latest after so many milliseconds; without it, before every answer
+    #[arg(long, value_name = "MS", requires = "database", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sync_interval: Option<u32>,
 
     /// Nodes a domain may own
     #[arg(short = 'E', long, value_name = "NB")]
@@ -63,7 +70,7 @@ pub(crate) struct Options {
     /// Accepted, and without a meaning here: there is nothing to recover
     #[arg(short = 'R', long, hide = true)]
     no_recovery: bool,
-    /// Accepted, and without a meaning here: the store is in memory
+    /// Accepted, and without a meaning here: see --database
     #[arg(short = 'I', long, hide = true, num_args = 0..=1, default_missing_value = "on", value_parser = ["on", "off"])]
     internal_db: Option<String>,
     /// Accepted, and without a meaning here: no event is given up for its age
@@ -117,6 +124,12 @@ impl FromStr for SoftLimit {
 }
 
 impl Options {
+    /// When the database is synced.
+    pub(crate) fn sync_mode(&self) -> SyncMode {
+        let interval = self.sync_interval.map(|ms| Duration::from_millis(ms.into()));
+        interval.map_or(SyncMode::Always, SyncMode::Interval)
+    }
+
     /// The limits of new domains.
     pub(crate) fn limits(&self) -> Quotas {
         let mut limits = Quotas::default();

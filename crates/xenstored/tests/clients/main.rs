@@ -1,7 +1,6 @@
 //! Clients that others have written work against our socket: the stock tools, upstream's test, a Python library.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test fails by panicking, in what it is built of as well"
 )]
 

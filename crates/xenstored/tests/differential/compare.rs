@@ -300,11 +300,9 @@ impl Pair {
                 let mut ours = our_watches.get(token).unwrap_or(&none).clone();
                 if ends_transaction {
                     let heard = ours.len();
-                    ours.retain(|path| {
-                        theirs.contains(path) || !self.is_below_a_gone_one(client, path)
-                    });
+                    ours.retain(|path| theirs.contains(path) || !self.is_gone(client, path));
                     if heard != ours.len() {
-                        self.tally.count(Difference::ParentGoneToo);
+                        self.tally.count(Difference::ParentReadable);
                     }
                 }
                 let ours = &ours;
@@ -348,12 +346,12 @@ impl Pair {
 }
 
 impl Pair {
-    /// Whether not even the node above is there any more.
-    fn is_below_a_gone_one(&self, client: usize, path: &[u8]) -> bool {
+    /// Whether there is no such node any more.
+    fn is_gone(&self, client: usize, path: &[u8]) -> bool {
         let path: Path = str::from_utf8(path).unwrap().parse().unwrap();
         let domid = client.checked_sub(DOM0_CLIENTS).map_or(0, |guest| GUESTS[guest]);
         let path = path.resolve(&Path::of_domain(DomId::new(domid))).unwrap();
-        path.parent().is_some_and(|above| !self.our_store().exists(&above))
+        !self.our_store().exists(&path)
     }
 }
 

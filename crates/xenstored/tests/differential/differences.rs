@@ -45,10 +45,10 @@ differences! {
         "Events of a commit come in the order of the first changes"
         "a watch's events of one commit may come in another order"
         "The stock daemon has the order of the first accesses, reads and failures included.",
-    ParentGoneToo
-        "Who could read a removed node's parent hears of the removal"
-        "events of a commit about nodes whose parent is gone are accepted"
-        "The stock daemon looks for the parent after the commit, and forgets those who could read it; outside transactions it does not.",
+    ParentReadable
+        "Who can read a removed node's parent hears of the removal"
+        "more events of a commit about nodes that are gone are accepted"
+        "In commits, the stock daemon asks for the permissions that the removed node had and for nothing else; outside transactions, the parent's count too.",
     StaleErrno
         "Malformed paths are answered with EINVAL"
         "not asked: 4.17 answers with the errno of whatever failed before, or not at all"
@@ -107,7 +107,9 @@ pub(crate) fn avoided(step: &Step) -> Option<Difference> {
         {
             Some(Difference::StaleErrno)
         }
-        MessageType::DIRECTORY_PART if left_over => Some(Difference::OctetsLeftOver),
+        MessageType::DIRECTORY_PART | MessageType::CONTROL if left_over => {
+            Some(Difference::OctetsLeftOver)
+        }
         MessageType::SET_TARGET if left_over || strings != 2 => Some(Difference::OctetsLeftOver),
         MessageType::GET_PERMS if step.payload.starts_with(b"@") => {
             Some(Difference::SpecialPermsAreRead)

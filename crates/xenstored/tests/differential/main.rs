@@ -22,7 +22,7 @@ use stock_xenstore::Packages;
 use crate::pair::Pair;
 
 /// As many as take some 20 seconds.
-const SEQUENCES: u32 = 300;
+const SEQUENCES: u32 = 400;
 
 #[test]
 fn any_sequence_is_answered_as_by_the_stock_daemon() {

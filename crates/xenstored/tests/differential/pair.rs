@@ -57,7 +57,7 @@ impl Pair {
     pub(crate) fn start(packages: &Packages) -> Self {
         let stock = StockDaemon::start_with_guests(packages, NO_QUOTAS).unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let server = Server::new(Store::new()).with_quotas(Quotas::UNLIMITED);
+        let server = Server::new(Store::new()).with_quotas(&Quotas::UNLIMITED);
         let xenstore = Embedded::from(server);
         let server = xenstore.serve_unix(directory.path().join("socket")).unwrap();
         let theirs = (0..DOM0_CLIENTS).map(|_| Client::on_socket(stock.socket())).collect();

@@ -50,7 +50,36 @@ pub(crate) fn shown(octets: &[u8]) -> String {
 }
 
 pub(crate) fn any_sequence() -> impl Strategy<Value = Vec<Step>> {
-    proptest::collection::vec(any_step(), 1..60)
+    let anything = proptest::collection::vec(any_step(), 1..60);
+    let contention = proptest::collection::vec(contending_step(), 1..60);
+    prop_oneof![2 => anything, 1 => contention]
+}
+
+/// Transactions on few nodes: most of them overtake each other.
+fn contending_step() -> impl Strategy<Value = Step> {
+    let nodes = ["/t", "/t/a", "/t/a/b", "/t/b", "/t/open", "/t/open/a"];
+    let path = move || select(nodes.to_vec());
+    let one = move |ty: MessageType| path().prop_map(move |path| strings(ty, &[path]));
+    let request = prop_oneof![
+        3 => one(MessageType::READ),
+        2 => one(MessageType::DIRECTORY),
+        1 => one(MessageType::GET_PERMS),
+        3 => one(MessageType::MKDIR),
+        2 => one(MessageType::RM),
+        4 => (path(), "[ab]?").prop_map(|(path, value)| {
+            (MessageType::WRITE, format!("{path}\0{value}").into_bytes())
+        }),
+        1 => (path(), "[rb][0-2](\0[rwb][0-2])?")
+            .prop_map(|(path, perms)| strings(MessageType::SET_PERMS, &[path, &perms])),
+        1 => path().prop_map(|path| strings(MessageType::WATCH, &[path, &format!("x:{path}")])),
+        3 => Just((MessageType::TRANSACTION_START, b"\0".to_vec())),
+        3 => Just((MessageType::TRANSACTION_END, b"T\0".to_vec())),
+    ];
+    (0..CLIENTS, request, 0..5_usize).prop_map(|(client, (ty, payload), n)| {
+        let starts = ty == MessageType::TRANSACTION_START;
+        let place = if n == 4 || starts { Place::Outside } else { Place::Inside(n) };
+        Step { client, ty, payload, place }
+    })
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
