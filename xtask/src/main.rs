@@ -1,7 +1,8 @@
-//! What the project runs on itself: `cargo xtask test`, `lab`, `bench`, `kills` and `fuzz`.
+//! What the project runs on itself: `cargo xtask test`, `lab`, `bench`, `kills`, `differential` and `fuzz`.
 
 mod bench;
 mod command;
+mod differential;
 mod fuzz;
 mod kills;
 mod lab;
@@ -34,7 +35,7 @@ enum Task {
         /// Which: retrieve, templates, store-memory, migration. All, if none is named.
         names: Vec<String>,
     },
-    /// Savers and restorers killed at random moments, more of them than `test` has time for.
+    /// Savers, restorers and Xenstore servers killed at random moments, more of them than `test` has time for.
     Kills {
         /// How many.
         #[arg(long, default_value_t = 200)]
@@ -42,6 +43,19 @@ enum Task {
         /// What the moments are drawn from.
         #[arg(long, default_value_t = 4)]
         seed: u64,
+    },
+    /// The Xenstore server beside the stock one on random requests, more of them than `test` has time for, and upstream's
+    /// own random test.
+    Differential {
+        /// How many sequences of requests.
+        #[arg(long, default_value_t = 10_000)]
+        sequences: u32,
+        /// What they are drawn from.
+        #[arg(long, default_value_t = 6)]
+        seed: u64,
+        /// Seconds of upstream's random test.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
     },
     /// Each fuzz target for a bounded time.
     Fuzz {
@@ -59,6 +73,9 @@ fn main() -> ExitCode {
         Task::Lab { arguments } => lab::run(&arguments),
         Task::Bench { names } => bench::run(&names),
         Task::Kills { kills, seed } => kills::run(kills, seed),
+        Task::Differential { sequences, seed, seconds } => {
+            differential::run(sequences, seed, seconds)
+        }
         Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
     };
     match outcome {

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::launcher::{self, Descriptor, OwnRunDirectory, STEP_FAILED};
-use crate::{Client, FillError, Listing, Packages, StreamError, Unavailable, commands, wire};
+use crate::{
+    Client, FillError, Listing, Packages, StreamError, Unavailable, commands, guest, wire,
+};
 
 /// Which stock daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,6 +139,18 @@ impl StockDaemon {
         StockDaemon::launch(kind, packages, arguments, |_| Ok(Vec::new()))
     }
 
+    /// Starts a C daemon, with `arguments` after those that it needs, of which guests can be played
+    /// ([`StockDaemon::guest`]).
+    pub fn start_with_guests(
+        packages: &Packages,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<StockDaemon, StartError> {
+        let directory = scratch_directory()?;
+        guest::prepare(directory.path()).map_err(scratch)?;
+        let guests = [(guest::VARIABLE, directory.path().to_owned())];
+        StockDaemon::launch_in(directory, guests, Kind::C, packages, arguments, |_| Ok(Vec::new()))
+    }
+
     /// As [`StockDaemon::start_with`], with the descriptors that `prepare` has for the scratch directory.
     pub(crate) fn launch(
         kind: Kind,
@@ -144,14 +158,24 @@ impl StockDaemon {
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
         prepare: impl FnOnce(&Path) -> io::Result<Vec<Descriptor>>,
     ) -> Result<StockDaemon, StartError> {
-        let directory = tempfile::Builder::new().prefix("stock-xenstore-").tempdir();
-        let directory = directory.map_err(scratch)?;
+        StockDaemon::launch_in(scratch_directory()?, [], kind, packages, arguments, prepare)
+    }
+
+    fn launch_in(
+        directory: TempDir,
+        environment: impl IntoIterator<Item = (&'static str, PathBuf)>,
+        kind: Kind,
+        packages: &Packages,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        prepare: impl FnOnce(&Path) -> io::Result<Vec<Descriptor>>,
+    ) -> Result<StockDaemon, StartError> {
         let log = directory.path().join(LOG);
         let log = File::options().create_new(true).append(true).open(log).map_err(scratch)?;
 
         let mut command = packages.command(kind.program());
         command
             .env("LD_PRELOAD", packages.stand_in())
+            .envs(environment)
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(scratch)?)
@@ -293,6 +317,10 @@ fn quote_log(directory: &Path, part: impl FnOnce(File) -> String) -> String {
     }
 }
 
-fn scratch(source: io::Error) -> StartError {
+fn scratch_directory() -> Result<TempDir, StartError> {
+    tempfile::Builder::new().prefix("stock-xenstore-").tempdir().map_err(scratch)
+}
+
+pub(crate) fn scratch(source: io::Error) -> StartError {
     StartError::Scratch { source }
 }

@@ -25,8 +25,10 @@
 //! Both daemons believe that every domain they ask about exists and runs. So nodes of any owner stay, SET_PERMS accepts
 //! any domid, and INTRODUCE, SET_TARGET and RELEASE work, and so does the live update of the C daemon; as on a host,
 //! RELEASE deletes the domain's nodes. A domain's ring is a page that nobody else sees, and no event ever arrives: no
-//! domain dies, and whoever needs a guest's requests has to be dom0 on a socket. Quotas are the daemons' defaults; they
-//! do not bind dom0's number of nodes.
+//! domain dies. Quotas are the daemons' defaults; they do not bind dom0's number of nodes.
+//!
+//! Guests of the C daemon can be played: [`StockDaemon::start_with_guests`] and [`Guest`] make ring pages files that both
+//! ends have, and event channels FIFOs.
 //!
 //! oxenstored keeps its socket in /var/run/xenstored whatever it is told, so it gets a mount namespace in which its
 //! scratch directory lies there; that takes root, or a kernel that lets others create user namespaces.
@@ -60,6 +62,7 @@ mod apt;
 mod commands;
 mod daemon;
 mod fetch;
+mod guest;
 mod launcher;
 mod listing;
 mod live_update;
@@ -72,6 +75,7 @@ pub use apt::{own_lists, write_configuration};
 pub use commands::{run, wait};
 pub use daemon::{Kind, StartError, StockDaemon};
 pub use fetch::lock;
+pub use guest::Guest;
 pub use launcher::spawn_bound;
 pub use listing::{ListedNode, Listing, ListingError};
 pub use live_update::LiveUpdateError;

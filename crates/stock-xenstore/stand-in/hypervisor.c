@@ -5,6 +5,10 @@
 //
 // What they are told: every domain asked about exists and runs; every event channel can be bound and never fires; every
 // grant and foreign frame maps to fresh zeroed memory that nobody else sees; resource limits can be raised.
+//
+// With GUESTS_VARIABLE in the environment, guests can be played: it names a directory in which the ring page of a domain
+// is the file ring-DOMID where there is one, an event for the daemon is its port as a uint32_t in the FIFO events, and
+// the daemon's notification of a port is an octet in the FIFO notified-PORT. Local ports are equal to remote ones.
 // A symbol without a version, as here, stands in for any version of it.
 
 #define _GNU_SOURCE
@@ -28,6 +32,31 @@ enum { PAGE = 4096 };
 static void *zeroed_memory(size_t length)
 {
     void *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+// ---- guests that the caller plays ----
+
+#define GUESTS_VARIABLE "STOCK_XENSTORE_GUESTS"
+
+// The path of one of the files, in `path`; NULL if no guests are played.
+static const char *guests_file(char path[PAGE], const char *name, uint32_t number)
+{
+    const char *directory = getenv(GUESTS_VARIABLE);
+    if (!directory)
+        return NULL;
+    snprintf(path, PAGE, "%s/%s%.0u", directory, name, number);
+    return path;
+}
+
+static void *ring_page(uint32_t domid)
+{
+    char path[PAGE];
+    int fd = guests_file(path, "ring-", domid) ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return zeroed_memory(PAGE);
+    void *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -119,6 +148,9 @@ static struct event_channels *event_channels_on(int fd)
 EXPORT struct event_channels *xenevtchn_open(void *logger, unsigned flags)
 {
     (void)logger;
+    char path[PAGE];
+    if (guests_file(path, "events", 0))
+        return event_channels_on(open(path, O_RDWR | O_NONBLOCK | (flags & KEEP_ACROSS_EXEC ? 0 : O_CLOEXEC)));
     return event_channels_on(eventfd(0, EFD_NONBLOCK | (flags & KEEP_ACROSS_EXEC ? 0 : EFD_CLOEXEC)));
 }
 
@@ -144,8 +176,8 @@ EXPORT int xenevtchn_fd(struct event_channels *channels)
 
 EXPORT int xenevtchn_bind_interdomain(struct event_channels *channels, uint32_t domid, uint32_t remote_port)
 {
-    (void)domid, (void)remote_port;
-    return channels->next_port++;
+    (void)domid;
+    return getenv(GUESTS_VARIABLE) ? (int)remote_port : channels->next_port++;
 }
 
 EXPORT int xenevtchn_bind_virq(struct event_channels *channels, unsigned virq)
@@ -168,13 +200,23 @@ EXPORT int xenevtchn_unmask(struct event_channels *channels, uint32_t port)
 
 EXPORT int xenevtchn_notify(struct event_channels *channels, uint32_t port)
 {
-    (void)channels, (void)port;
+    (void)channels;
+    char path[PAGE];
+    int fd = guests_file(path, "notified-", port) ? open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        // A FIFO that is full has woken its reader already.
+        if (write(fd, "", 1) < 0 && errno != EAGAIN)
+            perror(path);
+        close(fd);
+    }
     return 0;
 }
 
 EXPORT int xenevtchn_pending(struct event_channels *channels)
 {
-    (void)channels;
+    uint32_t port;
+    if (getenv(GUESTS_VARIABLE) && read(channels->fd, &port, sizeof port) == sizeof port)
+        return (int)port;
     errno = EAGAIN;
     return -1;
 }
@@ -203,8 +245,8 @@ EXPORT int xengnttab_set_max_grants(void *gnttab, uint32_t count)
 
 EXPORT void *xengnttab_map_grant_ref(void *gnttab, uint32_t domid, uint32_t reference, int protection)
 {
-    (void)gnttab, (void)domid, (void)reference, (void)protection;
-    return zeroed_memory(PAGE);
+    (void)gnttab, (void)reference, (void)protection;
+    return ring_page(domid);
 }
 
 EXPORT int xengnttab_unmap(void *gnttab, void *start, uint32_t count)

@@ -26,6 +26,13 @@ impl<'a> Fields<'a> {
         std::mem::take(&mut self.0)
     }
 
+    /// Drops octets without a NUL at the end: the protocol reserves them, and servers ignore them.
+    pub(crate) fn reserved(&mut self) {
+        if !self.0.contains(&0) {
+            self.0 = &[];
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -67,7 +74,7 @@ impl<'a> Fields<'a> {
     /// All strings to the end, at least one.
     pub(crate) fn perms(&mut self) -> Result<Perms, PayloadError> {
         let mut entries = Vec::new();
-        while !self.is_empty() {
+        while self.0.contains(&0) {
             let text = str::from_utf8(self.string()?)
                 .map_err(|_| PayloadError::Perms(crate::PermsError::Access))?;
             entries.push(text.parse::<Perm>()?);

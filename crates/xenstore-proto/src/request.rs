@@ -289,7 +289,10 @@ impl Request {
             MessageType::WATCH => Self::Watch {
                 path: fields.path_or_special()?,
                 token: fields.token()?,
-                depth: if fields.is_empty() { None } else { Some(fields.number32("depth")?) },
+                depth: {
+                    fields.reserved();
+                    if fields.is_empty() { None } else { Some(fields.number32("depth")?) }
+                },
             },
             MessageType::UNWATCH => {
                 Self::Unwatch { path: fields.path_or_special()?, token: fields.token()? }
@@ -313,11 +316,14 @@ impl Request {
                     });
                 }
             },
-            MessageType::INTRODUCE => Self::Introduce {
-                domid: fields.domid()?,
-                gfn: fields.number("frame number")?,
-                event_channel: fields.number32("event channel")?,
-            },
+            MessageType::INTRODUCE => {
+                let domid = fields.domid()?;
+                let gfn = fields.number("frame number")?;
+                let event_channel = fields.number32("event channel")?;
+                // What follows is reserved.
+                fields.rest();
+                Self::Introduce { domid, gfn, event_channel }
+            }
             MessageType::RELEASE => Self::Release(fields.domid()?),
             MessageType::GET_DOMAIN_PATH => Self::GetDomainPath(fields.domid()?),
             MessageType::WRITE => {
@@ -346,6 +352,10 @@ impl Request {
             MessageType::SET_QUOTA => decode_set_quota(&mut fields)?,
             ty => Self::Unknown { ty, payload: fields.rest().to_vec() },
         };
+        if matches!(message.ty, MessageType::SET_PERMS | MessageType::WATCH | MessageType::UNWATCH)
+        {
+            fields.reserved();
+        }
         fields.end()?;
         Ok(request)
     }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use xenstore_proto::{Errno, Path, Perm, Perms};
 
-use crate::access::Subject;
+use crate::access::{Actor, Object};
+use crate::charges::{Charges, size};
 use crate::limits::PERMS_MAX;
+use crate::quota::Quota;
 use crate::store::Store;
 use crate::tree::Node;
+use crate::walk::Nodes;
 
 /// What an operation does to a node. Paths are absolute.
 #[derive(Clone, Debug)]
@@ -37,10 +40,10 @@ pub(crate) enum Done {
 /// A node that the subject may read.
 pub(crate) fn readable<'a>(
     store: &'a Store,
-    subject: &Subject,
+    actor: Actor<'_>,
     path: &Path,
 ) -> Result<&'a Node, Errno> {
-    existing(store, path, |perms| subject.may_read(perms)).map_err(|missing| missing.errno)
+    existing(store, path, |object| actor.reads(object)).map_err(|missing| missing.errno)
 }
 
 impl Change {
@@ -72,53 +75,79 @@ impl Change {
         size_of::<Self>() + self.path().as_str().len() + more
     }
 
-    /// Changes the store, or answers why not and changes nothing.
-    pub(crate) fn apply(&self, store: &mut Store, subject: &Subject) -> Result<Done, Errno> {
-        let found = existing(store, self.path(), |perms| subject.may_write(perms));
-        match (self, found) {
-            (Self::Write { path, value }, Ok(_)) => {
+    /// Changes the store and adds what that costs whom to `charges`, or answers why not and changes nothing.
+    pub(crate) fn apply(
+        &self,
+        store: &mut Store,
+        actor: Actor<'_>,
+        charges: &mut Charges,
+    ) -> Result<Done, Errno> {
+        let found = existing(store, self.path(), |object| actor.writes(object));
+        let (cost, done) = match (self, found) {
+            (Self::Write { path, value }, Ok(node)) => {
+                actor.fits(size(node.perms(), value.len(), node.child_names_octets()))?;
+                let cost = Charges::written(node, value);
+                actor.affords(&cost)?;
                 if let Some(node) = store.get_mut(path) {
                     node.set_value(value);
                 }
-                Ok(Done::Written)
+                (cost, Done::Written)
             }
-            (Self::Mkdir { .. }, Ok(_)) => Ok(Done::Nothing),
+            (Self::Mkdir { .. }, Ok(_)) => return Ok(Done::Nothing),
             (Self::Write { path, value }, Err(missing)) => {
-                create(store, subject, path, value, missing)
+                create(store, actor, path, value, missing)?
             }
-            (Self::Mkdir { path }, Err(missing)) => create(store, subject, path, b"", missing),
-            (Self::Remove { path }, _) if path.is_root() => Err(Errno::EINVAL),
-            (Self::Remove { path }, Ok(_)) => {
-                Ok(store.take(path).map_or(Done::Nothing, Done::Removed))
+            (Self::Mkdir { path }, Err(missing)) => create(store, actor, path, b"", missing)?,
+            (Self::Remove { path }, Ok(_)) if path.is_root() => return Err(Errno::EINVAL),
+            (Self::Remove { path }, Ok(node)) => {
+                if actor.policy.guards_below() && !writes_all_below(actor, path, node) {
+                    return Err(Errno::EACCES);
+                }
+                remove(store, path)
             }
             // Who removes what is not there finds the work done, as long as there was a place for it.
             (Self::Remove { .. }, Err(missing))
                 if missing.errno == Errno::ENOENT && missing.steps == 1 =>
             {
-                Ok(Done::Nothing)
+                return Ok(Done::Nothing);
             }
-            (Self::Remove { .. } | Self::SetPerms { .. }, Err(missing)) => Err(missing.errno),
+            (Self::Remove { .. } | Self::SetPerms { .. }, Err(missing)) => {
+                return Err(missing.errno);
+            }
             (Self::SetPerms { path, perms }, Ok(node)) => {
-                if !subject.owns(node.perms()) {
-                    return Err(Errno::EACCES);
-                }
-                check_perms(subject, node.perms(), perms)?;
+                check_perms(actor, Object { path: path.as_str(), perms: node.perms() }, perms)?;
+                actor.fits(size(perms, node.value().len(), node.child_names_octets()))?;
+                let cost = Charges::perms_set(path, node, perms);
+                actor.affords(&cost)?;
                 let node = store.get_mut(path).ok_or(Errno::ENOENT)?;
-                Ok(Done::PermsSet { old: node.set_perms(Arc::clone(perms)) })
+                (cost, Done::PermsSet { old: node.set_perms(Arc::clone(perms)) })
             }
-        }
+        };
+        charges.add_all(&cost);
+        Ok(done)
     }
 }
 
-/// Whether one who owns what has the `old` permissions may give it the `new` ones.
-pub(crate) fn check_perms(subject: &Subject, old: &Perms, new: &Perms) -> Result<(), Errno> {
+/// Removes a node that is not the root, whoever asks.
+pub(crate) fn remove(store: &mut Store, path: &Path) -> (Charges, Done) {
+    let Some(gone) = store.take(path) else { return (Charges::default(), Done::Nothing) };
+    let cost = Charges::removed(path, &gone, store.nearest(path).0);
+    (cost, Done::Removed(gone))
+}
+
+/// Whether an actor may give an object `new` permissions.
+pub(crate) fn check_perms(actor: Actor<'_>, object: Object<'_>, new: &Perms) -> Result<(), Errno> {
+    if !actor.owns(object) {
+        return Err(Errno::EACCES);
+    }
     if !new.owner().is_real() {
         return Err(Errno::ENOENT);
     }
-    if new.entries().len() > PERMS_MAX {
+    let entries = new.entries().len();
+    if entries > PERMS_MAX || !actor.quotas.allow(Quota::NodePermissions, entries) {
         return Err(Errno::ENOSPC);
     }
-    if !subject.privileged && new.owner() != old.owner() {
+    if !actor.subject.privileged && new.owner() != object.perms.owner() {
         return Err(Errno::EPERM);
     }
     Ok(())
@@ -136,34 +165,70 @@ struct Missing {
 fn existing<'a>(
     store: &'a Store,
     path: &Path,
-    allowed: impl Fn(&Perms) -> bool,
+    allowed: impl Fn(Object<'_>) -> bool,
 ) -> Result<&'a Node, Missing> {
     let (node, steps) = store.nearest(path);
-    match (steps, allowed(node.perms())) {
+    match (steps, allowed(Object { path: path.as_str(), perms: node.perms() })) {
         (0, true) => Ok(node),
         (_, true) => Err(Missing { errno: Errno::ENOENT, steps }),
         (_, false) => Err(Missing { errno: Errno::EACCES, steps }),
     }
 }
 
+/// Whether the actor could write each node below on its own. Asked without touching: nothing is learnt of them.
+fn writes_all_below(actor: Actor<'_>, path: &Path, node: &Node) -> bool {
+    let mut nodes = Nodes::below(path, node);
+    while let Some((path, node)) = nodes.advance() {
+        let object = Object { path, perms: node.perms() };
+        if !actor.policy.access(actor.subject, object).can_write() {
+            return false;
+        }
+    }
+    true
+}
+
 fn create(
     store: &mut Store,
-    subject: &Subject,
+    actor: Actor<'_>,
     path: &Path,
     value: &[u8],
     missing: Missing,
-) -> Result<Done, Errno> {
+) -> Result<(Charges, Done), Errno> {
     if missing.errno != Errno::ENOENT {
         return Err(missing.errno);
     }
-    let inherited = Arc::clone(store.nearest(path).0.perms());
-    if subject.privileged || inherited.owner() == subject.domid {
-        store.create(path, value, &inherited);
+    let (nearest, steps) = store.nearest(path);
+    let inherited = nearest.perms();
+    let subject = actor.subject;
+    let perms = if subject.privileged || inherited.owner() == subject.domid {
+        Arc::clone(inherited)
     } else {
         let mut entries = inherited.entries().to_vec();
         entries[0] = Perm::new(inherited.others(), subject.domid);
-        let own = Perms::new(entries).map_err(|_| Errno::EINVAL)?;
-        store.create(path, value, &Arc::new(own));
+        Arc::new(Perms::new(entries).map_err(|_| Errno::EINVAL)?)
+    };
+    let mut names = path.components().rev().take(steps);
+    // From below: the node itself, those on the way to it, and the one that was there.
+    let mut below = names.next().map_or(0, |name| name.len() + 1);
+    actor.fits(size(&perms, value.len(), 0))?;
+    for name in names {
+        actor.fits(size(&perms, 0, below))?;
+        below = name.len() + 1;
     }
-    Ok(Done::Created { steps: missing.steps })
+    actor.fits(size(inherited, nearest.value().len(), nearest.child_names_octets() + below))?;
+    let cost = Charges::created(path, steps, nearest, &perms, value);
+    actor.affords(&cost)?;
+    store.create_missing(path, steps, value, &perms);
+    Ok((cost, Done::Created { steps: missing.steps }))
+}
+
+impl Actor<'_> {
+    /// Whether a node may have this size.
+    fn fits(&self, size: usize) -> Result<(), Errno> {
+        if self.quotas.allow(Quota::NodeSize, size) { Ok(()) } else { Err(Errno::ENOSPC) }
+    }
+
+    fn affords(&self, charges: &Charges) -> Result<(), Errno> {
+        self.accounts.map_or(Ok(()), |accounts| accounts.allow(charges))
+    }
 }

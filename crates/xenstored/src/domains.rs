@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use xenstore_proto::{Access, DomId, Perm, Perms, SpecialName};
+use xenstore_proto::{Access, DomId, Features, Perm, Perms, SpecialName};
 
-use crate::access::Subject;
+use crate::access::{Actor, Object, Subject};
+use crate::interner::Interner;
+use crate::release::without;
 
 /// The introduced domains and the permissions of the special names.
 #[derive(Debug)]
 pub(crate) struct Domains {
     introduced: BTreeMap<DomId, Domain>,
+    /// What domains are offered for which that was set, before they were introduced.
+    pub(crate) restricted: BTreeMap<DomId, Features>,
     introduce_perms: Arc<Perms>,
     release_perms: Arc<Perms>,
 }
@@ -27,6 +31,7 @@ impl Domains {
         let for_all = Perms::new(vec![Perm::new(Access::None, DomId::DOM0), any]);
         Self {
             introduced: BTreeMap::from([(DomId::DOM0, Domain::default())]),
+            restricted: BTreeMap::new(),
             introduce_perms: Arc::new(Perms::owned_by(DomId::DOM0)),
             release_perms: Arc::new(for_all.expect("two entries are more than none")),
         }
@@ -43,11 +48,18 @@ impl Domains {
         new
     }
 
-    /// `false` if there was no such domain. Nobody keeps it as a target: the next domain of this number is another.
-    pub(crate) fn release(&mut self, domid: DomId) -> bool {
+    /// `false` if there was no such domain. Nobody keeps it as a target, or in the permissions of a special name: the next
+    /// domain of this number is another.
+    pub(crate) fn release(&mut self, domid: DomId, interner: &mut Interner) -> bool {
+        for perms in [&mut self.introduce_perms, &mut self.release_perms] {
+            if perms.entries().iter().any(|entry| entry.domid == domid) {
+                *perms = without(domid, perms, interner);
+            }
+        }
         for domain in self.introduced.values_mut().filter(|domain| domain.target == Some(domid)) {
             domain.target = None;
         }
+        self.restricted.remove(&domid);
         self.introduced.remove(&domid).is_some()
     }
 
@@ -75,12 +87,13 @@ impl Domains {
         }
     }
 
-    /// Whether the subject may hear of a domain's introduction or release.
-    pub(crate) fn may_hear(&self, subject: &Subject, event: DomainEvent) -> bool {
-        subject.may_read(match event {
+    /// Whether the actor may hear of a domain's introduction or release.
+    pub(crate) fn may_hear(&self, actor: Actor<'_>, event: DomainEvent) -> bool {
+        let perms = match event {
             DomainEvent::Introduced => &self.introduce_perms,
             DomainEvent::Released => &self.release_perms,
-        })
+        };
+        actor.reads(Object { path: event.name(), perms })
     }
 }
 

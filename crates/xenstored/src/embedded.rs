@@ -9,6 +9,8 @@ use xenstore_proto::{DomId, Reply, Request};
 
 use crate::in_process::InProcess;
 use crate::listen::ServeError;
+use crate::metrics_socket::MetricsServer;
+use crate::open_transaction::{OpenTransaction, RefusedError};
 use crate::server::{ConnectionId, Interceptor, Server};
 use crate::store::Store;
 use crate::unix::{LoopWaker, UnixServer};
@@ -55,8 +57,7 @@ pub(crate) enum Waker {
 impl Embedded {
     /// A server on a store.
     pub fn new(store: Store) -> Self {
-        let shared = Shared { server: Server::new(store), wakers: HashMap::new() };
-        Self { shared: Arc::new(Mutex::new(shared)) }
+        Server::new(store).into()
     }
 
     /// The store as it is now.
@@ -87,11 +88,23 @@ impl Embedded {
         InProcess::connect(self.clone(), domid)
     }
 
+    /// Starts a transaction of this program's own, on behalf of a domain.
+    pub fn transaction(&self, domid: DomId) -> Result<OpenTransaction<'_>, RefusedError> {
+        OpenTransaction::start(self, domid)
+    }
+
     /// Serves privileged clients on a Unix socket at `path`, on a thread of its own, until the answer is dropped.
     ///
     /// The socket can be reached by this user only. One that a dead server left there is replaced.
     pub fn serve_unix(&self, path: impl AsRef<FsPath>) -> Result<UnixServer, ServeError> {
         UnixServer::start(self.clone(), path.as_ref())
+    }
+
+    /// Serves [`Server::metrics`] on a Unix socket at `path`, on a thread of its own, until the answer is dropped.
+    ///
+    /// The socket can be reached by this user only. One that a dead server left there is replaced.
+    pub fn serve_metrics(&self, path: impl AsRef<FsPath>) -> Result<MetricsServer, ServeError> {
+        MetricsServer::start(self.clone(), path.as_ref())
     }
 
     /// A panic while the server was locked cannot leave it half changed where that matters more than going on does.
@@ -122,6 +135,14 @@ impl Shared {
                 None => {}
             }
         }
+    }
+}
+
+/// Shares a server that was set up otherwise: with another policy, for instance.
+impl From<Server> for Embedded {
+    fn from(server: Server) -> Self {
+        let shared = Shared { server, wakers: HashMap::new() };
+        Self { shared: Arc::new(Mutex::new(shared)) }
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use xenstore_proto::{DomId, Path, Perms, Token};
 
-use crate::access::Subject;
+use crate::access::Changed;
 use crate::change::Done;
 use crate::domains::DomainEvent;
 use crate::server::{ConnectionId, Server};
 use crate::store::{Store, steps};
-use crate::transaction::Committed;
+use crate::transaction::ChangedNode;
 use crate::tree::Node;
 
 /// What a changed node was before, as far as watchers depend on it.
@@ -44,8 +44,10 @@ impl Server {
         let mut heard = Vec::new();
         match was {
             Was::Unchanged => return,
-            Was::Same => self.hear_at(path, &[], &mut heard),
-            Was::Perms(old) => self.hear_at(path, &[old], &mut heard),
+            Was::Same => self.hear_at(path, Before::default(), &mut heard),
+            Was::Perms(old) => {
+                self.hear_at(path, Before { node: Some(old), above: None }, &mut heard);
+            }
             Was::Removed(gone) => {
                 let old = |at: &Path| {
                     let below = at.below(path)?;
@@ -55,7 +57,8 @@ impl Server {
                         .try_fold(gone, |node, name| node.child(name))
                 };
                 self.hear_below(path, old, &mut heard);
-                self.hear_at(path, &[gone.perms()], &mut heard);
+                let before = Before { node: Some(gone.perms()), above: None };
+                self.hear_at(path, before, &mut heard);
             }
         }
         self.tell(heard);
@@ -63,23 +66,23 @@ impl Server {
 
     /// Tells the watchers of a commit: each changed node once, in the order of the first changes. What was created
     /// and removed again is not told.
-    pub(crate) fn fire_commit(&mut self, committed: &Committed) {
+    pub(crate) fn fire_commit(&mut self, before: &Store, changed: &[ChangedNode]) {
         let mut heard = Vec::new();
-        for changed in &committed.changed {
+        for changed in changed {
             let path = &changed.path;
             if changed.removed {
-                self.hear_below(path, |at| committed.old.get(at), &mut heard);
+                self.hear_below(path, |at| before.get(at), &mut heard);
             }
             if self.watches.covering(path).next().is_none() {
                 continue;
             }
-            let old = committed.old.get(path);
+            let old = before.get(path);
             if old.is_none() && !self.store.exists(path) {
                 continue;
             }
-            let old_parent = path.parent().and_then(|parent| committed.old.get(&parent));
-            let old_perms: Vec<_> = old.into_iter().chain(old_parent).map(Node::perms).collect();
-            self.hear_at(path, &old_perms, &mut heard);
+            let above = path.parent().and_then(|parent| before.get(&parent));
+            let old = Before { node: old.map(perms_of), above: above.map(perms_of) };
+            self.hear_at(path, old, &mut heard);
         }
         self.tell(heard);
     }
@@ -96,7 +99,7 @@ impl Server {
         let one = self.watches.on(&of_domain).iter().map(|watch| (watch, &*of_domain));
         let may_hear = |connection| {
             self.subject_of(connection)
-                .is_some_and(|subject| self.domains.may_hear(&subject, event))
+                .is_some_and(|subject| self.domains.may_hear(self.actor(&subject), event))
         };
         let heard = (plain.chain(one))
             .filter(|(watch, _)| may_hear(watch.connection))
@@ -106,12 +109,12 @@ impl Server {
     }
 
     /// The watches that cover a node. Who may read the node or its parent, now or with what they had before, hears.
-    fn hear_at(&self, path: &Path, before: &[&Arc<Perms>], heard: &mut Vec<Event>) {
-        let mut now = None;
+    fn hear_at(&self, path: &Path, before: Before<'_>, heard: &mut Vec<Event>) {
+        let mut known = None;
         for watch in self.watches.covering(path) {
             let Some(subject) = self.subject_of(watch.connection) else { continue };
-            let now = now.get_or_insert_with(|| node_and_parent(&self.store, path));
-            if may_read_any(&subject, now.iter().chain(before).copied()) {
+            let known = known.get_or_insert_with(|| Known::of(&self.store, path, before));
+            if self.actor(&subject).hears(&known.changed(path)) {
                 heard.push((
                     watch.connection,
                     path.as_str()[watch.left_out..].into(),
@@ -132,12 +135,12 @@ impl Server {
         for (at, watches) in self.watches.below(path) {
             let Ok(at) = at.parse::<Path>() else { continue };
             let Some(gone) = old(&at) else { continue };
-            let parent = at.parent().and_then(|parent| old(&parent));
-            let before = std::iter::once(gone).chain(parent).map(Node::perms);
-            let known: Vec<_> = before.chain(node_and_parent(&self.store, &at)).collect();
+            let above = at.parent().and_then(|parent| old(&parent));
+            let before = Before { node: Some(gone.perms()), above: above.map(perms_of) };
+            let known = Known::of(&self.store, &at, before);
             for watch in watches {
                 let Some(subject) = self.subject_of(watch.connection) else { continue };
-                if may_read_any(&subject, known.iter().copied()) {
+                if self.actor(&subject).hears(&known.changed(&at)) {
                     let told = at.as_str()[watch.left_out..].into();
                     heard.push((watch.connection, told, watch.token.clone()));
                 }
@@ -155,23 +158,44 @@ impl Server {
 /// To whom, what path, which token.
 type Event = (ConnectionId, Box<str>, Token);
 
-fn may_read_any<'a>(subject: &Subject, mut perms: impl Iterator<Item = &'a Arc<Perms>>) -> bool {
-    subject.privileged || perms.any(|perms| subject.may_read(perms))
+/// The permissions that a changed node and the one above it had, as far as they were others.
+#[derive(Clone, Copy, Default)]
+struct Before<'a> {
+    node: Option<&'a Perms>,
+    above: Option<&'a Perms>,
 }
 
-/// The permissions of a node and of the one above it, of what there is.
-fn node_and_parent<'a>(store: &'a Store, path: &Path) -> Vec<&'a Arc<Perms>> {
-    let mut found = Vec::with_capacity(2);
-    let (node, missing) = store.nearest(path);
-    let depth = steps(path).count();
-    if missing == 0 {
-        found.push(node.perms());
-        let parent = steps(path)
-            .take(depth.saturating_sub(1))
-            .try_fold(&store.root, |node, name| node.child(name));
-        found.extend(parent.map(Node::perms));
-    } else if missing == 1 {
-        found.push(node.perms());
+/// The permissions that decide who hears of a change.
+struct Known<'a> {
+    node: Vec<&'a Perms>,
+    above: Vec<&'a Perms>,
+}
+
+impl<'a> Known<'a> {
+    fn of(store: &'a Store, path: &Path, before: Before<'a>) -> Self {
+        let mut known = Self {
+            node: before.node.into_iter().collect(),
+            above: before.above.into_iter().collect(),
+        };
+        let (node, missing) = store.nearest(path);
+        let depth = steps(path).count();
+        if missing == 0 {
+            known.node.push(node.perms());
+            let above = steps(path)
+                .take(depth.saturating_sub(1))
+                .try_fold(&store.root, |node, name| node.child(name));
+            known.above.extend(above.map(perms_of));
+        } else if missing == 1 {
+            known.above.push(node.perms());
+        }
+        known
     }
-    found
+
+    fn changed<'k>(&'k self, path: &'k Path) -> Changed<'k> {
+        Changed { path: path.as_str(), node: &self.node, above: &self.above }
+    }
+}
+
+fn perms_of(node: &Node) -> &Perms {
+    node.perms()
 }

@@ -1,8 +1,11 @@
 //! Bodies of the fuzz targets.
 
+use std::collections::BTreeMap;
+
 use xenstore_proto::limits::PAYLOAD_MAX;
 use xenstore_proto::{Decoded, Decoder, DomId};
 
+use crate::accounts::Usage;
 use crate::server::Server;
 use crate::store::Store;
 
@@ -27,8 +30,40 @@ pub fn requests(octets: &[u8]) {
         server.handle(connection, &message);
         let answered = std::iter::from_fn(|| server.poll_output(connection)).count() > 0;
         assert!(answered || !server.is_open(connection), "no answer to {message:?}");
+        accounts_are_exact(&server);
     }
     text_form(server.store().to_text().as_bytes());
+}
+
+/// Counts from the start what each domain uses, and checks that the server's accounts say the same.
+pub fn accounts_are_exact(server: &Server) {
+    let mut counted: BTreeMap<DomId, Usage> = BTreeMap::new();
+    let wide = |octets: usize| u64::try_from(octets).unwrap_or(u64::MAX);
+    for node in server.store().nodes() {
+        let names = server.store().children(&node.path).unwrap_or_default();
+        let names: usize = names.iter().map(|name| name.len() + 1).sum();
+        let fixed = 16 + 8 * node.perms.entries().len();
+        let usage = counted.entry(node.perms.owner()).or_default();
+        usage.nodes += 1;
+        usage.memory += wide(fixed + node.value.len() + names + node.path.as_str().len());
+    }
+    for (connection, state) in &server.connections {
+        let usage = counted.entry(state.domid).or_default();
+        usage.outstanding += wide(state.output.replies());
+        usage.memory += wide(state.output.octets());
+        for (path, token) in server.watches.of(*connection) {
+            usage.watches += 1;
+            usage.memory += wide(path.len() + token.as_octets().len());
+        }
+        for transaction in state.transactions.values() {
+            usage.transactions += 1;
+            usage.memory += wide(transaction.octets());
+        }
+    }
+    let used = |(_, usage): &(DomId, Usage)| *usage != Usage::default();
+    let kept: BTreeMap<_, _> = server.usage().filter(used).collect();
+    counted.retain(|_, usage| *usage != Usage::default());
+    assert_eq!(kept, counted, "what the accounts say, and what there is");
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! An embeddable Xenstore server: a store as a value, the server as one step, and transports for clients in this
 //! process and on a Unix socket.
 //!
-//! It enforces no quotas beyond the [`limits`] that keep one client from hurting others, serves no domains' rings,
-//! keeps nothing on disk but [text](Store::to_text), and does not watch the hypervisor: a domain exists from
-//! INTRODUCE to RELEASE, and its nodes are its toolstack's to remove.
+//! It serves no domains' rings and does not watch the hypervisor: a domain exists from INTRODUCE to RELEASE.
 //!
 //! ```
 //! use xenstore_proto::{DomId, Path, Reply, Request};
@@ -31,9 +29,14 @@
 //! |---|---|
 //! | the tree of nodes: immutable, shared, read without a lock | [`Store`], [`Nodes`] |
 //! | requests to replies and events, without I/O or a clock | [`Server`] |
+//! | who may do what | [`AccessPolicy`]: [`Standard`], [`ChineseWall`] |
+//! | how much of what, and what is used | [`Quotas`], [`Usage`] |
+//! | where the store is kept | [`Backend`]: [`MemoryBackend`], `SledBackend` (feature `sled`, on by default) |
 //! | a server shared by threads | [`Embedded`] |
+//! | a transaction of the program itself, and others inside it | [`OpenTransaction`] |
 //! | a client's end inside the process | [`InProcess`] |
 //! | the Unix socket | [`UnixServer`] |
+//! | what is counted | [`Server::metrics`], [`MetricsServer`] |
 //!
 //! # Where it goes its own way
 //!
@@ -48,39 +51,69 @@
 //!   transactions neither.
 //! - An event that waits already is not queued twice, unless a reply was queued in between. A client that lets too many
 //!   wait is disconnected; it never misses one silently.
-//! - A domain with a target has its own and its target's permissions together.
+//! - A domain with a target has its own and its target's permissions together, whatever the order of the entries.
 //! - Permissions of special names are in no transaction. `@introduceDomain` is for privileged domains only and
 //!   `@releaseDomain` for all, as in Xen 4.22.
-//! - CONTROL, GET_QUOTA, SET_QUOTA and SET_FEATURE are answered with ENOSYS.
+//! - A released domain leaves nothing: its nodes go with all below, and no permissions name it any more.
+//! - A limit is what may be used ([`Quota`]). A transaction is charged when it is committed, for what comes out of it.
+//! - A transaction that has been open for too long is given up: what is asked in it is answered with EAGAIN.
+//! - CONTROL knows `help`, `check`, `log`, `memreport`, `print`, `quota` and `quota-soft`.
+//!
+//! What each operation does where the stock daemons differ is in `docs/xenstored-behaviour.md`.
 
 #![forbid(unsafe_code)]
 
 pub mod limits;
 
 mod access;
+mod accounts;
+mod backend;
 mod change;
+mod charges;
+mod control;
 mod domains;
 mod embedded;
 mod events;
+mod features;
 #[doc(hidden)]
 pub mod fuzzing;
 mod in_process;
 mod interner;
+mod keeping;
 mod listen;
+mod metrics;
+mod metrics_socket;
+mod open_transaction;
 mod output;
+mod quota;
+mod quotas;
+mod release;
 mod requests;
 mod server;
 mod store;
 mod text;
 mod transaction;
+mod transactions;
 mod tree;
 mod unix;
 mod walk;
 mod watches;
+mod watching;
 
+pub use access::{
+    AccessPolicy, Changed, ChineseWall, Company, ConflictClass, Object, Standard, Subject,
+    WallError,
+};
+pub use accounts::Usage;
+pub use backend::{Backend, BackendError, KeptNode, MemoryBackend, NodeChange};
+#[cfg(feature = "sled")]
+pub use backend::{SledBackend, SyncMode};
 pub use embedded::Embedded;
 pub use in_process::InProcess;
 pub use listen::ServeError;
+pub use metrics_socket::MetricsServer;
+pub use open_transaction::{OpenTransaction, RefusedError};
+pub use quota::{Quota, Quotas};
 pub use server::{ConnectionId, Interceptor, Server};
 pub use store::{Store, StoreError};
 pub use text::{LineError, LoadError, escape_value};

@@ -1,4 +1,7 @@
-//! Every size this server limits, with where the number comes from.
+//! Every size this server limits whoever asks, with where the number comes from. What it limits for unprivileged domains
+//! only is a [`Quota`](crate::Quota).
+
+use std::time::Duration;
 
 pub use xenstore_proto::limits::PAYLOAD_MAX;
 
@@ -9,33 +12,26 @@ pub const VALUE_MAX: usize = PAYLOAD_MAX;
 /// entry takes at most seven octets there (letter, five digits, NUL).
 pub const PERMS_MAX: usize = PAYLOAD_MAX / 7;
 
-/// Most open transactions of an unprivileged connection: C xenstored's default quota.
-pub const TRANSACTIONS_MAX: usize = 10;
+/// How long a transaction may be open: a toolstack's take milliseconds, and what has been forgotten keeps an old state of
+/// the store in memory.
+pub const TRANSACTION_OPEN_MAX: Duration = Duration::from_secs(60);
 
 /// Most open transactions of a privileged connection: far above what a toolstack opens, far below what would hurt.
 pub const TRANSACTIONS_MAX_PRIVILEGED: usize = 4096;
-
-/// Most octets that one transaction of an unprivileged connection remembers of what it read and wrote: C
-/// xenstored's 1024 nodes, at half a page each.
-pub const TRANSACTION_OCTETS_MAX: usize = 2 << 20;
 
 /// Most octets that one transaction of a privileged connection remembers: a transaction that writes every node of a
 /// host with thousands of domains stays below.
 pub const TRANSACTION_OCTETS_MAX_PRIVILEGED: usize = 256 << 20;
 
-/// Most watches of an unprivileged connection: C xenstored's default quota. A privileged connection is not limited.
-pub const WATCHES_MAX: usize = 128;
-
 /// Octets of unread output above which a connection's next request waits until the client has read some.
 pub const OUTPUT_HIGH_WATER: usize = 256 << 10;
 
-/// Octets of unread output above which an unprivileged connection is closed.
+/// Octets of unread output above which a privileged connection is closed: 50,000 events of removed nodes fit well.
 ///
 /// Requests wait at [`OUTPUT_HIGH_WATER`] already, so what comes on top are events, which nothing can hold back.
-/// Closing tells the client that it has missed something; dropping events silently would not.
-pub const OUTPUT_MAX: usize = 2 << 20;
-
-/// Octets of unread output above which a privileged connection is closed: 50,000 events of removed nodes fit well.
+/// Closing tells the client that it has missed something; dropping events silently would not. An unprivileged
+/// connection is closed at its quota of memory, or here if it has none; but never below twice
+/// [`OUTPUT_HIGH_WATER`].
 pub const OUTPUT_MAX_PRIVILEGED: usize = 32 << 20;
 
 /// Most octets of one line of a store's text form: path, value with every octet escaped, permissions, and room to

@@ -9,30 +9,43 @@ use std::sync::Arc;
 /// the reply may rely on hearing of every change after it.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    queue: VecDeque<Arc<[u8]>>,
+    queue: VecDeque<(Kind, Arc<[u8]>)>,
     octets: usize,
+    replies: usize,
     /// The events behind the last reply.
     trailing: HashSet<Arc<[u8]>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Reply,
+    Event,
 }
 
 impl Output {
     pub(crate) fn push_reply(&mut self, message: Vec<u8>) {
         self.trailing.clear();
-        self.push(message.into());
+        self.replies += 1;
+        self.push(Kind::Reply, message.into());
     }
 
     /// Queues an event, unless it `may_merge` and the same one is waiting that may.
     pub(crate) fn push_event(&mut self, message: Vec<u8>, may_merge: bool) {
         let message: Arc<[u8]> = message.into();
         if !may_merge || self.trailing.insert(Arc::clone(&message)) {
-            self.push(message);
+            self.push(Kind::Event, message);
         }
     }
 
     pub(crate) fn pop(&mut self) -> Option<Arc<[u8]>> {
-        let message = self.queue.pop_front()?;
+        let (kind, message) = self.queue.pop_front()?;
         self.octets -= message.len();
-        self.trailing.remove(&message);
+        match kind {
+            Kind::Reply => self.replies -= 1,
+            Kind::Event => {
+                self.trailing.remove(&message);
+            }
+        }
         Some(message)
     }
 
@@ -40,9 +53,14 @@ impl Output {
         self.octets
     }
 
-    fn push(&mut self, message: Arc<[u8]>) {
+    /// How many replies are waiting.
+    pub(crate) fn replies(&self) -> usize {
+        self.replies
+    }
+
+    fn push(&mut self, kind: Kind, message: Arc<[u8]>) {
         self.octets += message.len();
-        self.queue.push_back(message);
+        self.queue.push_back((kind, message));
     }
 }
 
@@ -63,11 +81,11 @@ mod tests {
         output.push_reply(b"R".to_vec());
         output.push_event(b"e".to_vec(), true);
         output.push_event(b"e".to_vec(), true);
-        assert_eq!(output.octets(), 4);
+        assert_eq!((output.octets(), output.replies()), (4, 1));
         assert_eq!(drain(&mut output), b"efRe");
         output.push_event(b"e".to_vec(), true);
         output.push_event(b"e".to_vec(), false);
         assert_eq!(drain(&mut output), b"ee");
-        assert_eq!(output.octets(), 0);
+        assert_eq!((output.octets(), output.replies()), (0, 0));
     }
 }

@@ -1,26 +1,19 @@
 //! What each request does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use xenstore_proto::{
-    DomId, Errno, Features, Name, Path, PathOrSpecial, Reply, Request, Token, TxId,
-};
+use xenstore_proto::{DomId, Errno, Name, Path, PathOrSpecial, Reply, Request, TxId};
 
-use crate::access::Subject;
+use crate::access::{Actor, Object, Subject};
 use crate::change::{Change, check_perms, readable};
+use crate::charges::Charges;
 use crate::domains::DomainEvent;
 use crate::events::Was;
-use crate::limits::{
-    PAYLOAD_MAX, TRANSACTION_OCTETS_MAX, TRANSACTION_OCTETS_MAX_PRIVILEGED, TRANSACTIONS_MAX,
-    TRANSACTIONS_MAX_PRIVILEGED, VALUE_MAX, WATCHES_MAX,
-};
-use crate::server::{ConnectionId, Server};
+use crate::limits::{PAYLOAD_MAX, VALUE_MAX};
+use crate::server::{Connection, ConnectionId, Server};
 use crate::transaction::{Aspects, Transaction};
 use crate::tree::Node;
-use crate::watches::Watch;
-
-/// What the server offers beyond the oldest protocol.
-const FEATURES: Features = Features(Features::WATCH_DEPTH.0 | Features::ANY_DOMAIN.0);
 
 /// The names of a big directory as they stand in DIRECTORY_PART replies: kept from one part to the next.
 #[derive(Debug)]
@@ -47,11 +40,7 @@ impl Server {
     ) -> Result<Reply, Errno> {
         let place = Some(Place { connection, tx });
         match request {
-            Request::Unwatch { path, token } => {
-                let (key, _) = watched(subject, &path)?;
-                let known = self.watches.remove(connection, &key, &token);
-                if known { Ok(Reply::Ok) } else { Err(Errno::ENOENT) }
-            }
+            Request::Unwatch { path, token } => self.unwatch(connection, subject, &path, &token),
             Request::ResetWatches => {
                 self.reset(connection);
                 Ok(Reply::Ok)
@@ -75,23 +64,6 @@ impl Server {
         }
     }
 
-    /// Sets a watch; its first event is the caller's.
-    pub(crate) fn watch(
-        &mut self,
-        connection: ConnectionId,
-        subject: &Subject,
-        path: &PathOrSpecial,
-        token: Token,
-        depth: Option<u32>,
-    ) -> Result<(), Errno> {
-        let (key, left_out) = watched(subject, path)?;
-        if !subject.privileged && self.watches.count(connection) >= WATCHES_MAX {
-            return Err(Errno::ENOSPC);
-        }
-        let added = self.watches.add(&key, Watch { connection, token, depth, left_out });
-        if added { Ok(()) } else { Err(Errno::EEXIST) }
-    }
-
     fn execute_anywhere(
         &mut self,
         place: Option<Place>,
@@ -100,12 +72,12 @@ impl Server {
     ) -> Result<Reply, Errno> {
         match request {
             Request::Read(path) => {
-                let path = absolute(subject, &path)?;
+                let path = self.absolute(subject, &path)?;
                 let node = self.node(place, subject, &path, Aspects::VALUE)?;
                 Ok(Reply::Value(node.value().to_vec()))
             }
             Request::Directory(path) => {
-                let path = absolute(subject, &path)?;
+                let path = self.absolute(subject, &path)?;
                 let node = self.node(place, subject, &path, Aspects::CHILDREN)?;
                 if node.child_names_octets() > PAYLOAD_MAX {
                     return Err(Errno::E2BIG);
@@ -117,17 +89,18 @@ impl Server {
                 Ok(Reply::Names(names.collect::<Result<_, _>>().map_err(|_| Errno::EIO)?))
             }
             Request::DirectoryPart { path, offset } => {
-                let path = absolute(subject, &path)?;
+                let path = self.absolute(subject, &path)?;
                 self.directory_part(place, subject, &path, offset)
             }
             Request::GetPerms(PathOrSpecial::Node(path)) => {
-                let path = absolute(subject, &path)?;
+                let path = self.absolute(subject, &path)?;
                 let node = self.node(place, subject, &path, Aspects::PERMS)?;
                 Ok(Reply::Perms((**node.perms()).clone()))
             }
             Request::GetPerms(PathOrSpecial::Special(name)) => {
                 let perms = self.domains.special_perms(&name).ok_or(Errno::ENOENT)?;
-                if !subject.may_read(perms) {
+                let actor = Actor::new(subject, self.policy.as_ref(), &self.accounts);
+                if !actor.reads(Object { path: name.as_str(), perms }) {
                     return Err(Errno::EACCES);
                 }
                 Ok(Reply::Perms((**perms).clone()))
@@ -135,34 +108,35 @@ impl Server {
             // From a connection it would not have fitted the request either.
             Request::Write { value, .. } if value.len() > VALUE_MAX => Err(Errno::E2BIG),
             Request::Write { path, value } => {
-                let path = absolute(subject, &path)?;
+                let path = self.absolute(subject, &path)?;
                 self.change(place, subject, Change::Write { path, value })
             }
             Request::Mkdir(path) => {
-                let path = absolute(subject, &path)?;
+                let path = self.absolute(subject, &path)?;
                 self.change(place, subject, Change::Mkdir { path })
             }
             Request::Rm(path) => {
-                let path = absolute(subject, &path)?;
+                let path = self.absolute(subject, &path)?;
                 self.change(place, subject, Change::Remove { path })
             }
+            Request::SetPerms { perms, .. } if !self.domains.may_name(subject.domid, &perms) => {
+                Err(Errno::EINVAL)
+            }
             Request::SetPerms { path: PathOrSpecial::Node(path), perms } => {
-                let path = absolute(subject, &path)?;
+                let path = self.absolute(subject, &path)?;
                 let perms = self.interner.intern(perms);
                 self.change(place, subject, Change::SetPerms { path, perms })
             }
             // Not part of the tree, and so of no transaction.
             Request::SetPerms { path: PathOrSpecial::Special(name), perms } => {
                 let old = self.domains.special_perms(&name).ok_or(Errno::ENOENT)?;
-                if !subject.owns(old) {
-                    return Err(Errno::EACCES);
-                }
-                check_perms(subject, old, &perms)?;
+                let actor = Actor::new(subject, self.policy.as_ref(), &self.accounts);
+                check_perms(actor, Object { path: name.as_str(), perms: old }, &perms)?;
                 *old = Arc::new(perms);
                 Ok(Reply::Ok)
             }
             Request::GetDomainPath(domid) => Ok(Reply::DomainPath(Path::of_domain(domid))),
-            Request::GetFeature(None) => Ok(Reply::Features(FEATURES)),
+            Request::GetFeature(None) => Ok(Reply::Features(self.domains.features(subject.domid))),
             request => self.execute_privileged(subject, &request),
         }
     }
@@ -178,6 +152,7 @@ impl Server {
                     return Err(Errno::EINVAL);
                 }
                 if self.domains.introduce(domid) {
+                    self.accounts.of_domain(domid);
                     self.fire_special(DomainEvent::Introduced, domid);
                 } else if domid != DomId::DOM0 {
                     // A new kernel in an old domain: it does not know what the one before it had asked for.
@@ -192,11 +167,8 @@ impl Server {
                 if domid == DomId::DOM0 {
                     return Err(Errno::EINVAL);
                 }
-                known(self.domains.release(domid))?;
-                for connection in self.connections_of(domid) {
-                    self.disconnect(connection);
-                }
-                self.fire_special(DomainEvent::Released, domid);
+                known(self.domains.is_introduced(domid))?;
+                self.release(domid)?;
                 Ok(Reply::Ok)
             }
             Request::Resume(domid) => {
@@ -216,10 +188,27 @@ impl Server {
                 privileged()?;
                 Ok(Reply::Introduced(domid == DomId::SELF || self.domains.is_introduced(domid)))
             }
+            Request::GetQuota(ref query) => {
+                privileged()?;
+                self.get_quota(query)
+            }
+            Request::SetQuota { domid, ref quota, value } => {
+                privileged()?;
+                self.set_quota_named(domid, quota, value)
+            }
             Request::GetFeature(Some(domid)) => {
                 privileged()?;
-                known(self.domains.is_introduced(domid))?;
-                Ok(Reply::Features(FEATURES))
+                known(self.domains.is_known(domid))?;
+                Ok(Reply::Features(self.domains.features(domid)))
+            }
+            Request::SetFeature { domid, features } => {
+                privileged()?;
+                self.domains.set_features(domid, features)?;
+                Ok(Reply::Ok)
+            }
+            Request::Control(ref words) => {
+                privileged()?;
+                self.control(words)
             }
             _ => Err(Errno::ENOSYS),
         }
@@ -232,13 +221,17 @@ impl Server {
         path: &Path,
         aspects: Aspects,
     ) -> Result<&Node, Errno> {
-        let transaction = place.and_then(|Place { connection, tx }| {
-            self.connections.get_mut(&connection)?.transactions.get_mut(&tx)
-        });
-        match transaction {
-            Some(transaction) => transaction.read(subject, path, aspects),
-            None => readable(&self.store, subject, path),
-        }
+        let actor = Actor::new(subject, self.policy.as_ref(), &self.accounts);
+        let Some(transaction) = transaction(&mut self.connections, place) else {
+            return readable(&self.store, actor, path);
+        };
+        transaction.octets_max = self.accounts.room_for(subject, transaction.octets());
+        let (found, octets) = match transaction.read(actor, path, aspects) {
+            Ok((node, octets)) => (Ok(node), octets),
+            Err((errno, octets)) => (Err(errno), octets),
+        };
+        self.accounts.of_domain(subject.domid).transactions.octets += octets;
+        found
     }
 
     fn change(
@@ -247,69 +240,26 @@ impl Server {
         subject: &Subject,
         change: Change,
     ) -> Result<Reply, Errno> {
-        let transaction = place.and_then(|Place { connection, tx }| {
-            self.connections.get_mut(&connection)?.transactions.get_mut(&tx)
-        });
-        if let Some(transaction) = transaction {
+        let actor = Actor::new(subject, self.policy.as_ref(), &self.accounts);
+        if let Some(transaction) = transaction(&mut self.connections, place) {
+            transaction.octets_max = self.accounts.room_for(subject, transaction.octets());
+            let before = transaction.octets();
             transaction.view_mut().stamp = self.stamp;
-            let outcome = transaction.change(subject, change);
+            let outcome = transaction.change(actor, change);
             self.stamp = transaction.view_mut().stamp;
+            let octets = transaction.octets() - before;
+            self.accounts.of_domain(subject.domid).transactions.octets += octets;
             outcome?;
         } else {
+            let before = self.before_change();
+            let mut charges = Charges::default();
             self.store.stamp = self.stamp;
-            let done = change.apply(&mut self.store, subject);
+            let done = change.apply(&mut self.store, actor, &mut charges);
             self.stamp = self.store.stamp;
-            self.fire_change(change.path(), &Was::of(done?));
-        }
-        Ok(Reply::Ok)
-    }
-
-    fn start_transaction(
-        &mut self,
-        connection: ConnectionId,
-        subject: &Subject,
-        tx: TxId,
-    ) -> Result<Reply, Errno> {
-        if tx != TxId::NONE {
-            return Err(Errno::EBUSY);
-        }
-        let (most, octets) = if subject.privileged {
-            (TRANSACTIONS_MAX_PRIVILEGED, TRANSACTION_OCTETS_MAX_PRIVILEGED)
-        } else {
-            (TRANSACTIONS_MAX, TRANSACTION_OCTETS_MAX)
-        };
-        let transaction = Transaction::start(&self.store, octets);
-        let state = self.connections.get_mut(&connection).ok_or(Errno::EIO)?;
-        if state.transactions.len() >= most {
-            return Err(Errno::ENOSPC);
-        }
-        let mut id = state.last_transaction;
-        loop {
-            // After four thousand million, the first numbers come again; 0 is none, and the ones still open are taken.
-            id = TxId(id.0.wrapping_add(1));
-            if id != TxId::NONE && !state.transactions.contains_key(&id) {
-                break;
-            }
-        }
-        state.last_transaction = id;
-        state.transactions.insert(id, transaction);
-        Ok(Reply::Transaction(id))
-    }
-
-    fn end_transaction(
-        &mut self,
-        connection: ConnectionId,
-        subject: &Subject,
-        tx: TxId,
-        commit: bool,
-    ) -> Result<Reply, Errno> {
-        let state = self.connections.get_mut(&connection).ok_or(Errno::EIO)?;
-        let transaction = state.transactions.remove(&tx).ok_or(Errno::ENOENT)?;
-        if commit {
-            self.store.stamp = self.stamp;
-            let committed = transaction.commit(&mut self.store, subject)?;
-            self.stamp = self.stamp.max(self.store.stamp);
-            self.fire_commit(&committed);
+            let done = done?;
+            self.keep_since(before)?;
+            self.accounts.settle(&charges);
+            self.fire_change(change.path(), &Was::of(done));
         }
         Ok(Reply::Ok)
     }
@@ -353,31 +303,21 @@ impl Server {
     }
 
     fn reset(&mut self, connection: ConnectionId) {
-        self.watches.remove_connection(connection);
-        if let Some(state) = self.connections.get_mut(&connection) {
-            state.transactions.clear();
-        }
+        self.drop_watches(connection);
+        self.drop_transactions(connection);
     }
 
-    fn connections_of(&self, domid: DomId) -> Vec<ConnectionId> {
+    pub(crate) fn connections_of(&self, domid: DomId) -> Vec<ConnectionId> {
         let own = self.connections.iter().filter(|(_, state)| state.domid == domid);
         own.map(|(id, _)| *id).collect()
     }
 }
 
-/// The absolute path that a path of this subject means.
-fn absolute(subject: &Subject, path: &Path) -> Result<Path, Errno> {
-    path.resolve(&Path::of_domain(subject.domid)).map_err(|_| Errno::EINVAL)
-}
-
-/// The path or name that a watch is found by, and how much its events leave out.
-fn watched(subject: &Subject, path: &PathOrSpecial) -> Result<(Box<str>, usize), Errno> {
-    match path {
-        PathOrSpecial::Special(name) => Ok((name.as_str().into(), 0)),
-        PathOrSpecial::Node(path) => {
-            let key = absolute(subject, path)?;
-            let left_out = key.as_str().len() - path.as_str().len();
-            Ok((key.as_str().into(), left_out))
-        }
-    }
+/// The transaction that is meant, if one is.
+fn transaction(
+    connections: &mut BTreeMap<ConnectionId, Connection>,
+    place: Option<Place>,
+) -> Option<&mut Transaction> {
+    let Place { connection, tx } = place?;
+    connections.get_mut(&connection)?.transactions.get_mut(&tx)
 }

@@ -3,20 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, RequestId, Token, TxId};
 
-use crate::access::Subject;
+use crate::access::{AccessPolicy, Actor, Standard, Subject};
+use crate::accounts::Accounts;
+use crate::backend::{Backend, MemoryBackend};
 use crate::domains::Domains;
 use crate::interner::Interner;
-use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX};
+use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX, TRANSACTION_OPEN_MAX};
+use crate::metrics::Counters;
 use crate::output::Output;
+use crate::quota::{Quota, Quotas};
 use crate::requests::Listing;
 use crate::store::Store;
 use crate::transaction::Transaction;
 use crate::watches::Watches;
 
-/// A Xenstore server without input, output, threads or a clock: it only changes when it is called.
+/// A Xenstore server without input, output, threads or a clock: it only changes when it is called. (A
+/// [`Backend`] that it is given may have all of these.)
 ///
 /// Messages of a connection go in with [`Server::handle`]; replies and events come out of [`Server::poll_output`],
 /// in the order in which the client is to get them. [`Server::poll_ready`] says which connections have got
@@ -42,13 +48,21 @@ use crate::watches::Watches;
 /// ```
 pub struct Server {
     pub(crate) store: Store,
+    pub(crate) backend: Box<dyn Backend>,
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
     pub(crate) watches: Watches,
     pub(crate) domains: Domains,
+    pub(crate) policy: Arc<dyn AccessPolicy>,
+    pub(crate) accounts: Accounts,
     pub(crate) interner: Interner,
     pub(crate) listing: Option<Listing>,
     /// The newest change of the store or in a transaction: numbers of changes are never given twice.
     pub(crate) stamp: u64,
+    pub(crate) open_transactions: usize,
+    pub(crate) transaction_limit: Duration,
+    /// Whether every request is logged.
+    pub(crate) log_requests: bool,
+    pub(crate) counters: Counters,
     next_connection: u64,
     ready: BTreeSet<ConnectionId>,
     interceptor: Option<Interceptor>,
@@ -68,25 +82,39 @@ pub(crate) struct Connection {
     pub(crate) domid: DomId,
     pub(crate) transactions: BTreeMap<TxId, Transaction>,
     pub(crate) last_transaction: TxId,
-    output: Output,
+    pub(crate) output: Output,
 }
 
 impl Server {
-    /// A server on a store.
+    /// A server on a store that is kept nowhere, with the standard access policy.
     pub fn new(store: Store) -> Self {
         Self {
             stamp: store.stamp,
+            accounts: Accounts::of(&store, Quotas::default()),
             store,
+            backend: Box::new(MemoryBackend),
             connections: BTreeMap::new(),
             watches: Watches::default(),
             domains: Domains::new(),
+            policy: Arc::new(Standard),
             interner: Interner::default(),
             listing: None,
+            open_transactions: 0,
+            transaction_limit: TRANSACTION_OPEN_MAX,
+            log_requests: false,
+            counters: Counters::default(),
             next_connection: 1,
             ready: BTreeSet::new(),
             interceptor: None,
             intercepting: false,
         }
+    }
+
+    /// The same server under another access policy: for before anybody is connected.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Arc<dyn AccessPolicy>) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// The store as it is now; clone it to keep it.
@@ -96,6 +124,7 @@ impl Server {
 
     /// A new connection of a domain, which need not be introduced.
     pub fn connect(&mut self, domid: DomId) -> ConnectionId {
+        self.accounts.of_domain(domid);
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         let connection = Connection {
@@ -110,14 +139,15 @@ impl Server {
 
     /// Closes a connection: its watches, its open transactions and what it has not read yet are gone.
     pub fn disconnect(&mut self, connection: ConnectionId) {
+        self.drop_watches(connection);
+        self.drop_transactions(connection);
         if self.connections.remove(&connection).is_some() {
-            self.watches.remove_connection(connection);
             self.ready.insert(connection);
         }
     }
 
     /// Whether the connection is open. The server closes one whose domain is released, or whose unread output is
-    /// too long ([`crate::limits::OUTPUT_MAX`]).
+    /// too long ([`Quota::Memory`]).
     pub fn is_open(&self, connection: ConnectionId) -> bool {
         self.connections.contains_key(&connection)
     }
@@ -132,15 +162,12 @@ impl Server {
                 self.interceptor = Some(interceptor);
             }
         }
-        let Some(state) = self.connections.get(&connection) else { return };
-        let subject = self.domains.subject(state.domid);
+        let Some(subject) = self.subject_of(connection) else { return };
         let transaction_needed = !matches!(message.ty, MessageType::WATCH | MessageType::UNWATCH);
         let reply = match request {
             Ok(Request::Unknown { .. }) => Reply::Error(Errno::ENOSYS),
-            _ if transaction_needed
-                && message.tx_id != TxId::NONE
-                && !state.transactions.contains_key(&message.tx_id) =>
-            {
+            _ if needs_privilege(message.ty) && !subject.privileged => Reply::Error(Errno::EACCES),
+            _ if transaction_needed && !self.has_place(connection, message.tx_id) => {
                 Reply::Error(Errno::ENOENT)
             }
             Err(_) => Reply::Error(Errno::EINVAL),
@@ -148,6 +175,7 @@ impl Server {
                 // The one operation whose event comes after its reply.
                 match self.watch(connection, &subject, &path, token.clone(), depth) {
                     Ok(()) => {
+                        self.note_request(connection, message, &Reply::Ok);
                         self.reply(connection, message, &Reply::Ok);
                         self.push_event(connection, path.as_str(), &token, false);
                         return;
@@ -158,7 +186,22 @@ impl Server {
             Ok(request) => (self.execute(connection, &subject, message.tx_id, request))
                 .unwrap_or_else(Reply::Error),
         };
+        self.note_request(connection, message, &reply);
         self.reply(connection, message, &reply);
+    }
+
+    /// Handles a request of a connection and gives the reply at once, past its output: for a caller inside the program.
+    /// Events go where they always go. The interceptor is not called.
+    ///
+    /// WATCH and UNWATCH are answered with EINVAL: who watches has to take what comes out of the connection, and
+    /// sets watches by [`Server::handle`]. On a closed connection everything is answered with EIO.
+    pub fn ask(&mut self, connection: ConnectionId, tx: TxId, request: Request) -> Reply {
+        let Some(subject) = self.subject_of(connection) else { return Reply::Error(Errno::EIO) };
+        match request {
+            Request::Watch { .. } | Request::Unwatch { .. } => Reply::Error(Errno::EINVAL),
+            _ if !self.has_place(connection, tx) => Reply::Error(Errno::ENOENT),
+            request => self.execute(connection, &subject, tx, request).unwrap_or_else(Reply::Error),
+        }
     }
 
     /// Carries a request out for the control domain, without a connection; watchers hear of it.
@@ -189,8 +232,11 @@ impl Server {
     ///
     /// [`Server::handle`] does not refuse: to hold requests back is up to whoever carries them.
     pub fn has_room(&self, connection: ConnectionId) -> bool {
-        let unread = self.connections.get(&connection).map_or(0, |state| state.output.octets());
-        unread < OUTPUT_HIGH_WATER
+        let Some(state) = self.connections.get(&connection) else { return true };
+        state.output.octets() < OUTPUT_HIGH_WATER
+            && (state.domid == DomId::DOM0
+                || (self.accounts.quotas(state.domid))
+                    .allow(Quota::Outstanding, state.output.replies() + 1))
     }
 
     /// Has `interceptor` called before each well-formed request of a connection is handled: for tests that need a
@@ -202,6 +248,19 @@ impl Server {
     pub fn set_interceptor(&mut self, interceptor: Option<Interceptor>) {
         self.interceptor = interceptor;
         self.intercepting = false;
+    }
+
+    /// Whether there is such a transaction, or none is meant.
+    fn has_place(&self, connection: ConnectionId, tx: TxId) -> bool {
+        tx == TxId::NONE
+            || self
+                .connections
+                .get(&connection)
+                .is_some_and(|state| state.transactions.contains_key(&tx))
+    }
+
+    pub(crate) fn actor<'a>(&'a self, subject: &'a Subject) -> Actor<'a> {
+        Actor::new(subject, self.policy.as_ref(), &self.accounts)
     }
 
     pub(crate) fn subject_of(&self, connection: ConnectionId) -> Option<Subject> {
@@ -228,8 +287,30 @@ impl Server {
         let message = Message { ty, request_id: RequestId(0), tx_id: TxId::NONE, payload };
         let mut octets = Vec::new();
         if message.encode(PAYLOAD_MAX, &mut octets).is_ok() {
+            self.counters.count_event();
             self.push_output(connection, |output| output.push_event(octets, may_merge));
         }
+    }
+
+    /// Counts what was asked and what came of it, and logs it if CONTROL `log on` has asked for that.
+    fn note_request(&mut self, connection: ConnectionId, message: &Message, reply: &Reply) {
+        self.counters.count_request(message.ty, reply);
+        if !self.log_requests {
+            return;
+        }
+        let Some(state) = self.connections.get(&connection) else { return };
+        let first = message.payload.split(|&c| c == 0).next().unwrap_or_default();
+        let error = if let Reply::Error(errno) = reply { Some(errno.name()) } else { None };
+        tracing::info!(
+            target: "xenstored::requests",
+            connection = connection.0,
+            domid = state.domid.get(),
+            operation = %message.ty,
+            transaction = message.tx_id.0,
+            argument = %first.escape_ascii(),
+            error,
+            "request"
+        );
     }
 
     fn reply(&mut self, connection: ConnectionId, to: &Message, reply: &Reply) {
@@ -245,17 +326,34 @@ impl Server {
     fn push_output(&mut self, connection: ConnectionId, push: impl FnOnce(&mut Output)) {
         let Some(state) = self.connections.get_mut(&connection) else { return };
         push(&mut state.output);
-        let max = if self.domains.subject(state.domid).privileged {
-            OUTPUT_MAX_PRIVILEGED
+        let limit = if self.domains.subject(state.domid).privileged {
+            None
         } else {
-            OUTPUT_MAX
+            self.accounts.quotas(state.domid).limit(Quota::Memory)
         };
+        let max = limit.map_or(OUTPUT_MAX_PRIVILEGED, |limit| limit.max(2 * OUTPUT_HIGH_WATER));
         if state.output.octets() > max {
             tracing::warn!(?connection, domid = %state.domid, "connection closed: it does not read its events");
             self.disconnect(connection);
         }
         self.ready.insert(connection);
     }
+}
+
+/// Whether only privileged domains may ask for it, whatever the arguments: who may not is told so before anything else.
+fn needs_privilege(ty: MessageType) -> bool {
+    matches!(
+        ty,
+        MessageType::CONTROL
+            | MessageType::INTRODUCE
+            | MessageType::RELEASE
+            | MessageType::IS_DOMAIN_INTRODUCED
+            | MessageType::RESUME
+            | MessageType::SET_TARGET
+            | MessageType::SET_FEATURE
+            | MessageType::GET_QUOTA
+            | MessageType::SET_QUOTA
+    )
 }
 
 impl fmt::Debug for Server {

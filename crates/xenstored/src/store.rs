@@ -127,6 +127,17 @@ impl Store {
     /// Creates a node that does not exist, and what is missing above it.
     pub(crate) fn create(&mut self, path: &Path, value: &[u8], perms: &Arc<Perms>) {
         let (_, missing) = self.nearest(path);
+        self.create_missing(path, missing, value, perms);
+    }
+
+    /// Creates a node of whose path so many names are missing.
+    pub(crate) fn create_missing(
+        &mut self,
+        path: &Path,
+        missing: usize,
+        value: &[u8],
+        perms: &Arc<Perms>,
+    ) {
         let existing = steps(path).count() - missing;
         let mut node = &mut self.root;
         for (depth, name) in steps(path).enumerate() {

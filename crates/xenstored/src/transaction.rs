@@ -1,11 +1,14 @@
 //! Transactions: a snapshot, what was read of it, and what was changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Instant;
 
-use xenstore_proto::{Errno, Path};
+use xenstore_proto::{DomId, Errno, Path, TxId};
 
-use crate::access::Subject;
+use crate::access::Actor;
 use crate::change::{Change, Done, readable};
+use crate::charges::Charges;
+use crate::quota::Quota;
 use crate::store::Store;
 use crate::tree::Node;
 
@@ -24,17 +27,30 @@ use crate::tree::Node;
 /// Where that leaves a choice: of two blind writes to a node, or a removal and changes below it, the later commit
 /// wins, so that a guest that keeps writing cannot hold up a toolstack; but what a transaction wrote to must not
 /// have been removed meanwhile, lest half a device come back.
+///
+/// A nested transaction starts from the view of the one around it and is committed into that by the same rules. What it
+/// read and changed is then read and changed by the one around it.
 #[derive(Debug)]
 pub(crate) struct Transaction {
+    /// The transaction around this one.
+    pub(crate) parent: Option<TxId>,
     base: Store,
     view: Store,
     /// What was done up to the last change.
     log: Vec<Entry>,
     /// What was read since: the view has not changed, so that one answer a node is enough.
     reads: Reads,
+    /// What the changes cost whom.
+    charges: Charges,
+    /// The nodes read, changed and created, if their number is limited.
+    nodes: HashSet<Path>,
     /// Octets remembered, and the most there may be.
     octets: usize,
-    octets_max: usize,
+    pub(crate) octets_max: usize,
+    /// When it has been open for too long, once that is known.
+    deadline: Option<Instant>,
+    /// Whether it can only be ended: it has forgotten everything.
+    given_up: bool,
 }
 
 #[derive(Debug)]
@@ -60,27 +76,47 @@ impl Aspects {
     pub(crate) const PERMS: Self = Self { value: false, children: false, perms: true };
 }
 
-/// What a commit did.
+/// What a commit makes of the store.
 #[derive(Debug)]
 pub(crate) struct Committed {
-    /// The store as it was before.
-    pub(crate) old: Store,
+    /// The store as it becomes.
+    pub(crate) new: Store,
     /// The nodes changed, each once, in the order of their first change.
-    pub(crate) changed: Vec<Changed>,
+    pub(crate) changed: Vec<ChangedNode>,
+    /// What the changes cost whom.
+    pub(crate) charges: Charges,
 }
 
 /// A node that a transaction changed.
 #[derive(Debug)]
-pub(crate) struct Changed {
+pub(crate) struct ChangedNode {
     pub(crate) path: Path,
     /// Whether it was removed at some point.
     pub(crate) removed: bool,
 }
 
 impl Transaction {
-    pub(crate) fn start(store: &Store, octets_max: usize) -> Self {
+    pub(crate) fn start(store: &Store) -> Self {
         let (base, view) = (store.clone(), store.clone());
-        Self { base, view, log: Vec::new(), reads: Reads::new(), octets: 0, octets_max }
+        Self {
+            parent: None,
+            base,
+            view,
+            log: Vec::new(),
+            reads: Reads::new(),
+            charges: Charges::default(),
+            nodes: HashSet::new(),
+            octets: 0,
+            octets_max: 0,
+            deadline: None,
+            given_up: false,
+        }
+    }
+
+    /// A transaction inside this one, which is `own`.
+    pub(crate) fn start_nested(&self, own: TxId) -> Result<Self, Errno> {
+        self.check_going_on()?;
+        Ok(Self { parent: Some(own), ..Self::start(&self.view) })
     }
 
     /// The store as the transaction sees it. Reading from it directly is not remembered.
@@ -88,89 +124,182 @@ impl Transaction {
         &mut self.view
     }
 
-    /// A node that the subject may read, remembering what of it is read.
+    /// Octets remembered.
+    pub(crate) fn octets(&self) -> usize {
+        self.octets
+    }
+
+    /// A node that the actor may read, remembering what of it is read; and how many octets that took.
     pub(crate) fn read(
         &mut self,
-        subject: &Subject,
+        actor: Actor<'_>,
         path: &Path,
         aspects: Aspects,
-    ) -> Result<&Node, Errno> {
-        let found = readable(&self.view, subject, path);
+    ) -> Result<(&Node, usize), (Errno, usize)> {
+        self.check_going_on().map_err(|errno| (errno, 0))?;
+        let found = readable(&self.view, actor, path);
         if let Some((known, seen)) = self.reads.get_mut(path) {
             known.add(aspects);
             *seen = found.clone().map(|node| known.of(node));
-            return found;
+            return found.map(|node| (node, 0)).map_err(|errno| (errno, 0));
         }
         let octets = size_of::<(Path, Aspects, Node)>() + path.as_str().len();
         if self.octets + octets > self.octets_max {
-            return Err(Errno::ENOSPC);
+            return Err((Errno::ENOSPC, 0));
         }
+        meet(&mut self.nodes, actor, path, 1).map_err(|errno| (errno, 0))?;
         self.octets += octets;
         self.reads.insert(path.clone(), (aspects, found.clone().map(|node| aspects.of(node))));
-        found
+        found.map(|node| (node, octets)).map_err(|errno| (errno, octets))
     }
 
-    pub(crate) fn change(&mut self, subject: &Subject, change: Change) -> Result<(), Errno> {
+    pub(crate) fn change(&mut self, actor: Actor<'_>, change: Change) -> Result<(), Errno> {
+        self.check_going_on()?;
         let octets = change.octets();
         if self.octets + octets > self.octets_max {
             return Err(Errno::ENOSPC);
         }
+        let (_, missing) = self.view.nearest(change.path());
+        meet(&mut self.nodes, actor, change.path(), missing.max(1))?;
         self.octets += octets;
-        if !self.reads.is_empty() {
-            self.log.push(Entry::Reads(std::mem::take(&mut self.reads)));
-        }
-        let outcome = change.apply(&mut self.view, subject).map(Outcome::from);
+        self.note_reads();
+        let in_here = Actor { accounts: None, ..actor };
+        let outcome = change.apply(&mut self.view, in_here, &mut self.charges).map(Outcome::from);
         let answer = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
         self.log.push(Entry::Change(change, outcome));
         answer
     }
 
-    /// Makes the transaction's changes to `current`, or answers EAGAIN and changes nothing.
-    pub(crate) fn commit(
-        mut self,
-        current: &mut Store,
-        subject: &Subject,
-    ) -> Result<Committed, Errno> {
+    /// What the transaction makes of the `current` store; EAGAIN if that has changed in a way that matters, and ENOSPC
+    /// if somebody would own too much.
+    pub(crate) fn commit(mut self, current: &Store, actor: Actor<'_>) -> Result<Committed, Errno> {
+        self.check_going_on()?;
         if !self.log.iter().any(Entry::is_effective) {
-            return Ok(Committed { old: current.clone(), changed: Vec::new() });
+            let (new, charges) = (current.clone(), Charges::default());
+            return Ok(Committed { new, changed: Vec::new(), charges });
         }
-        self.log.push(Entry::Reads(self.reads));
-        let mut new = if current.is_same(&self.base) {
-            self.view
+        self.note_reads();
+        let (mut new, charges) = if current.is_same(&self.base) {
+            (self.view, self.charges)
         } else {
-            replay(&self.log, current, subject)?
+            replay(&mut self.log, current, actor)?
         };
+        if let Some(accounts) = actor.accounts {
+            accounts.allow(&charges)?;
+        }
         new.stamp = new.stamp.max(current.stamp);
-        let old = std::mem::replace(current, new);
-        Ok(Committed { old, changed: changed(self.log) })
+        Ok(Committed { new, changed: changed(self.log), charges })
+    }
+
+    /// Commits a nested transaction into this one; EAGAIN if others committed here have changed what it depends on.
+    pub(crate) fn take_in(&mut self, mut inner: Self, actor: Actor<'_>) -> Result<(), Errno> {
+        self.check_going_on()?;
+        inner.check_going_on()?;
+        if self.octets + inner.octets > self.octets_max {
+            return Err(Errno::ENOSPC);
+        }
+        let new = inner.nodes.iter().filter(|path| !self.nodes.contains(*path)).count();
+        if !actor.quotas.allow(Quota::TransactionNodes, self.nodes.len() + new) {
+            return Err(Errno::ENOSPC);
+        }
+        self.note_reads();
+        inner.note_reads();
+        let (view, charges) = if self.view.is_same(&inner.base) {
+            (inner.view, inner.charges)
+        } else {
+            replay(&mut inner.log, &self.view, Actor { accounts: None, ..actor })?
+        };
+        let stamp = self.view.stamp.max(view.stamp);
+        self.view = Store { stamp, ..view };
+        self.charges.add_all(&charges);
+        self.log.append(&mut inner.log);
+        self.nodes.extend(inner.nodes);
+        self.octets += inner.octets;
+        Ok(())
+    }
+
+    /// Whether the time is up. It starts to count at the first call.
+    pub(crate) fn is_late(&mut self, now: Instant, deadline: Instant) -> bool {
+        !self.given_up && *self.deadline.get_or_insert(deadline) <= now
+    }
+
+    /// Whether the transaction gives permissions to a domain.
+    pub(crate) fn names(&self, domid: DomId) -> bool {
+        self.log.iter().any(|entry| match entry {
+            Entry::Change(Change::SetPerms { perms, .. }, Ok(_)) => {
+                perms.entries().iter().any(|entry| entry.domid == domid)
+            }
+            _ => false,
+        })
+    }
+
+    /// Forgets everything, and lets go of the store that it keeps. What is asked in it from now on is answered with
+    /// EAGAIN: its number stays taken until it is ended, lest what is asked in it be answered as if it were nowhere.
+    pub(crate) fn give_up(&mut self) {
+        let parent = self.parent;
+        *self = Self { parent, given_up: true, ..Self::start(&Store::new()) };
+    }
+
+    fn check_going_on(&self) -> Result<(), Errno> {
+        if self.given_up { Err(Errno::EAGAIN) } else { Ok(()) }
+    }
+
+    fn note_reads(&mut self) {
+        if !self.reads.is_empty() {
+            self.log.push(Entry::Reads(std::mem::take(&mut self.reads)));
+        }
     }
 }
 
-/// Does everything again on the current store. EAGAIN if something comes out differently.
-fn replay(log: &[Entry], current: &Store, subject: &Subject) -> Result<Store, Errno> {
-    let mut store = current.clone();
+/// Counts a node and those above it, `levels` in all, if it is limited how many different ones there may be.
+fn meet(
+    nodes: &mut HashSet<Path>,
+    actor: Actor<'_>,
+    path: &Path,
+    levels: usize,
+) -> Result<(), Errno> {
+    if actor.quotas.limit(Quota::TransactionNodes).is_none() {
+        return Ok(());
+    }
+    let upwards = std::iter::successors(Some(path.clone()), Path::parent);
+    let new: Vec<_> = upwards.take(levels).filter(|path| !nodes.contains(path)).collect();
+    if !actor.quotas.allow(Quota::TransactionNodes, nodes.len() + new.len()) {
+        return Err(Errno::ENOSPC);
+    }
+    nodes.extend(new);
+    Ok(())
+}
+
+/// Does everything again on the current store, and keeps in the log what came of it now. EAGAIN if something comes out
+/// differently.
+fn replay(log: &mut [Entry], current: &Store, actor: Actor<'_>) -> Result<(Store, Charges), Errno> {
+    let (mut store, mut charges) = (current.clone(), Charges::default());
+    let actor = Actor { accounts: None, ..actor };
     for entry in log {
         let same = match entry {
             Entry::Reads(reads) => reads.iter().all(|(path, (aspects, then))| {
-                match (then, readable(&store, subject, path)) {
+                match (then, readable(&store, actor, path)) {
                     (Ok(then), Ok(now)) => aspects.agree(then, now),
                     (Err(then), Err(now)) => *then == now,
                     _ => false,
                 }
             }),
             Entry::Change(change, then) => {
-                match (then, change.apply(&mut store, subject).map(Outcome::from)) {
-                    (Ok(then), Ok(now)) => then.allows(&now),
-                    (Err(then), Err(now)) => *then == now,
+                let now = change.apply(&mut store, actor, &mut charges).map(Outcome::from);
+                let same = match (&*then, &now) {
+                    (Ok(then), Ok(now)) => then.allows(now),
+                    (Err(then), Err(now)) => then == now,
                     _ => false,
-                }
+                };
+                *then = now;
+                same
             }
         };
         if !same {
             return Err(Errno::EAGAIN);
         }
     }
-    Ok(store)
+    Ok((store, charges))
 }
 
 impl Entry {
@@ -238,10 +367,10 @@ impl Outcome {
     }
 }
 
-fn changed(mut log: Vec<Entry>) -> Vec<Changed> {
+fn changed(mut log: Vec<Entry>) -> Vec<ChangedNode> {
     log.retain(Entry::is_effective);
     let mut order: HashMap<Path, usize> = HashMap::new();
-    let mut changed: Vec<Changed> = Vec::new();
+    let mut changed: Vec<ChangedNode> = Vec::new();
     for entry in log {
         let Entry::Change(change, _) = entry else { continue };
         let removed = matches!(change, Change::Remove { .. });
@@ -250,7 +379,7 @@ fn changed(mut log: Vec<Entry>) -> Vec<Changed> {
             Some(&at) => changed[at].removed |= removed,
             None => {
                 order.insert(path.clone(), changed.len());
-                changed.push(Changed { path, removed });
+                changed.push(ChangedNode { path, removed });
             }
         }
     }

@@ -8,10 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
 use xenstore_proto::limits::PAYLOAD_MAX;
 use xenstore_proto::{Decoded, Decoder, DomId};
 
@@ -31,6 +33,9 @@ const WRITE_OCTETS: usize = 64 << 10;
 
 /// How long to wait for a free file descriptor before accepting is tried again: nothing tells when one gets free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
+
+/// How often transactions are looked at that may have been open for too long: no more and no less often than this.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -67,6 +72,7 @@ impl UnixServer {
             by_connection: HashMap::new(),
             next_client: FIRST_CLIENT,
             accept: Accept::Idle,
+            looked: Instant::now(),
             work: BTreeSet::new(),
         };
         let run = move || event_loop.run();
@@ -156,6 +162,8 @@ struct EventLoop {
     by_connection: HashMap<ConnectionId, usize>,
     next_client: usize,
     accept: Accept,
+    /// When transactions were last looked at that may have been open for too long.
+    looked: Instant,
     /// Clients for whom something can be done.
     work: BTreeSet<usize>,
 }
@@ -174,6 +182,7 @@ impl EventLoop {
     fn run(&mut self) {
         let mut events = Events::with_capacity(256);
         loop {
+            let look = self.look_at_transactions();
             let timeout = {
                 let mut state = self.waker.lock();
                 if state.stop {
@@ -188,7 +197,7 @@ impl EventLoop {
                 match self.accept {
                     _ if !idle => Some(Duration::ZERO),
                     Accept::Starved => Some(ACCEPT_AGAIN),
-                    _ => None,
+                    _ => look,
                 }
             };
             if let Err(error) = self.poll.poll(&mut events, timeout)
@@ -227,6 +236,24 @@ impl EventLoop {
         }
     }
 
+    /// Gives up what has been open for too long. Says in how long to look again, if anything is open.
+    fn look_at_transactions(&mut self) -> Option<Duration> {
+        let server = &mut self.embedded.lock().server;
+        if !server.has_transactions() {
+            return None;
+        }
+        let (least, most) = LOOK_EVERY;
+        let pause = server.transaction_limit().clamp(least, most);
+        let now = Instant::now();
+        let since = now.duration_since(self.looked);
+        if since < pause {
+            return Some(pause - since);
+        }
+        self.looked = now;
+        server.expire(now);
+        Some(pause)
+    }
+
     fn may_accept(&self) -> bool {
         self.accept == Accept::Pending && self.clients.len() < CLIENTS_MAX
     }
@@ -258,6 +285,21 @@ impl EventLoop {
         if let Err(error) = self.poll.registry().register(&mut stream, Token(number), interest) {
             tracing::warn!(%error, "client not accepted");
             return;
+        }
+        match socket_peercred(&stream) {
+            Ok(peer) if peer.uid.is_root() || peer.uid == geteuid() => {
+                let (pid, uid) = (peer.pid.as_raw_nonzero(), peer.uid.as_raw());
+                tracing::debug!(%pid, uid, "client connected");
+            }
+            Ok(peer) => {
+                // Whoever reaches the socket has all rights; its mode may have been changed by mistake.
+                tracing::warn!(uid = peer.uid.as_raw(), "client of another user refused");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "client not accepted: whose it is cannot be told");
+                return;
+            }
         }
         let waker = Waker::Loop(Arc::clone(&self.waker));
         let connection = self.embedded.lock().connect(DomId::DOM0, waker);

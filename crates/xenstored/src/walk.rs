@@ -31,6 +31,13 @@ impl<'a> Nodes<'a> {
         Self { pending: vec![(root, 0)], path: String::new() }
     }
 
+    /// The nodes below the one at `path`, which has to be `top`. Not the root.
+    pub(crate) fn below(path: &Path, top: &'a Node) -> Self {
+        let here = path.as_str().len();
+        let pending = top.children_by_name().map(|child| (child, here)).collect();
+        Self { pending, path: path.as_str().to_owned() }
+    }
+
     /// The next node, with its path as text: `""` for the root.
     pub(crate) fn advance(&mut self) -> Option<(&str, &'a Node)> {
         let (node, above) = self.pending.pop()?;

@@ -50,16 +50,31 @@ impl Watches {
         known
     }
 
-    /// Removes all watches of a connection.
-    pub(crate) fn remove_connection(&mut self, connection: ConnectionId) {
-        for (path, _) in self.of_connection.remove(&connection).unwrap_or_default() {
-            self.forget(&path, |watch| watch.connection == connection);
+    /// Removes all watches of a connection, and says which these were.
+    pub(crate) fn remove_connection(
+        &mut self,
+        connection: ConnectionId,
+    ) -> BTreeSet<(Box<str>, Token)> {
+        let gone = self.of_connection.remove(&connection).unwrap_or_default();
+        for (path, _) in &gone {
+            self.forget(path, |watch| watch.connection == connection);
         }
+        gone
     }
 
-    /// How many watches a connection has.
-    pub(crate) fn count(&self, connection: ConnectionId) -> usize {
-        self.of_connection.get(&connection).map_or(0, BTreeSet::len)
+    /// The watches of a connection.
+    pub(crate) fn of(&self, connection: ConnectionId) -> impl Iterator<Item = &(Box<str>, Token)> {
+        self.of_connection.get(&connection).into_iter().flatten()
+    }
+
+    /// How many watches can be found by their paths.
+    pub(crate) fn indexed(&self) -> usize {
+        self.by_path.values().map(Vec::len).sum()
+    }
+
+    /// How many watches the connections have.
+    pub(crate) fn owned(&self) -> usize {
+        self.of_connection.values().map(BTreeSet::len).sum()
     }
 
     /// The watches on exactly this path or special name.

@@ -278,3 +278,30 @@ proptest! {
         served.assert_alive();
     }
 }
+
+#[test]
+fn a_transaction_open_for_too_long_is_given_up_by_the_thread_that_serves_the_socket() {
+    let served = Served::new();
+    served.xenstore.with(|server| server.set_transaction_limit(Duration::from_millis(20)));
+    let mut stream = served.connect();
+    stream.write_all(&wire(&Request::TransactionStart)).unwrap();
+    assert_eq!(next_message(&mut stream).payload, b"1\0");
+    let deadline = Instant::now() + SOON;
+    let mut end = Vec::new();
+    let commit = Request::TransactionEnd { commit: true };
+    commit.encode(RequestId(1), TxId(1), limits::PAYLOAD_MAX, &mut end).unwrap();
+    let mut in_it = Vec::new();
+    Request::Read(path("/"))
+        .encode(RequestId(1), TxId(1), limits::PAYLOAD_MAX, &mut in_it)
+        .unwrap();
+    loop {
+        stream.write_all(&in_it).unwrap();
+        if next_message(&mut stream).payload == b"EAGAIN\0" {
+            break;
+        }
+        assert!(Instant::now() < deadline);
+    }
+    stream.write_all(&end).unwrap();
+    assert_eq!(next_message(&mut stream).payload, b"EAGAIN\0");
+    served.assert_alive();
+}

@@ -254,6 +254,9 @@ pub(crate) enum Xenstore {
         /// Save all nodes here at the end
         #[arg(long, value_name = "FILE")]
         save: Option<PathBuf>,
+        /// Serve metrics for Prometheus on this Unix socket
+        #[arg(long, value_name = "SOCKET")]
+        metrics: Option<PathBuf>,
     },
     /// Print the nodes below a path
     Ls {

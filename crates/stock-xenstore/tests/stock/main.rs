@@ -8,6 +8,8 @@ mod fetching;
 #[cfg(test)]
 mod filling;
 #[cfg(test)]
+mod guests;
+#[cfg(test)]
 mod live_update;
 #[cfg(test)]
 mod started;

@@ -34,6 +34,11 @@ impl Node {
         Self { text: text(name, value), perms, dir: None, born }
     }
 
+    /// When it was created, counted in changes: no two nodes of a server share a number.
+    pub(crate) fn born(&self) -> u64 {
+        self.born
+    }
+
     pub(crate) fn name(&self) -> &str {
         str::from_utf8(&self.text[NAME_LEN..self.value_at()])
             .expect("Node::new and set_value put a str here")
@@ -99,6 +104,11 @@ impl Node {
         children
     }
 
+    /// The children, sorted by name: cheaper, where the order does not matter.
+    pub(crate) fn children_by_name(&self) -> impl Iterator<Item = &Self> {
+        self.dir.iter().flat_map(|dir| dir.iter())
+    }
+
     pub(crate) fn child_count(&self) -> usize {
         self.dir.as_ref().map_or(0, |dir| dir.len())
     }
@@ -115,12 +125,18 @@ impl Node {
 
     /// Whether the two share everything, and so are the same node with the same things below.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let same_dir = match (&self.dir, &other.dir) {
+        self.shares_children(other)
+            && Arc::ptr_eq(&self.text, &other.text)
+            && Arc::ptr_eq(&self.perms, &other.perms)
+    }
+
+    /// Whether the two share what is below them.
+    pub(crate) fn shares_children(&self, other: &Self) -> bool {
+        match (&self.dir, &other.dir) {
             (None, None) => true,
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             _ => false,
-        };
-        same_dir && Arc::ptr_eq(&self.text, &other.text) && Arc::ptr_eq(&self.perms, &other.perms)
+        }
     }
 
     /// Whether the two have the same children's names in the same order.

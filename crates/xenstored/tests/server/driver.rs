@@ -28,7 +28,11 @@ impl Driver {
         for (at, value) in nodes {
             store.write(&path(at), value.as_bytes()).unwrap();
         }
-        Self { server: Server::new(store), told: BTreeMap::new(), asked: Vec::new() }
+        Self::of(Server::new(store))
+    }
+
+    pub(crate) fn of(server: Server) -> Self {
+        Self { server, told: BTreeMap::new(), asked: Vec::new() }
     }
 
     pub(crate) fn connect(&mut self, domid: u16) -> ConnectionId {
@@ -55,6 +59,16 @@ impl Driver {
         let at = told.iter().rposition(|told| matches!(told, Told::Reply(_))).expect("a reply");
         let Told::Reply(reply) = told[at].clone() else { unreachable!() };
         reply
+    }
+
+    /// Sends a request and leaves everything unread.
+    pub(crate) fn ask_unread(&mut self, connection: ConnectionId, request: &Request) {
+        let mut octets = Vec::new();
+        request.encode(RequestId(0), TxId::NONE, limits::PAYLOAD_MAX, &mut octets).unwrap();
+        let mut decoder = Decoder::new(limits::PAYLOAD_MAX);
+        decoder.push(&octets);
+        let Decoded::Message(message) = decoder.decode().unwrap() else { panic!("half a message") };
+        self.server.handle(connection, &message);
     }
 
     /// Everything a connection was told since the last time.

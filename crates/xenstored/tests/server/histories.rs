@@ -5,28 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use xenstore_proto::{Errno, Reply, TxId};
-use xenstored::ConnectionId;
+use xenstored::{ConnectionId, fuzzing};
 
 use crate::driver::{
     Driver, directory, get_perms, mkdir, read, rm, set_perms, unwatch, watch, write,
 };
 use crate::model::{Model, Op, above};
 
-/// Connections of a history: two of the control domain, one of a guest.
-const DOMIDS: [u16; 3] = [0, 0, 1];
+/// Connections of a history: two of the control domain, two of a guest.
+const DOMIDS: [u16; 4] = [0, 0, 1, 1];
 
 #[derive(Clone, Debug)]
 enum Step {
     /// Outside a transaction, or in the connection's if one is open.
     Ask(Op),
     Begin,
+    /// A transaction inside the innermost one that is open.
+    Nest,
+    /// Of the innermost one.
     End(bool),
     Watch(String, Option<u32>),
     Unwatch(String, Option<u32>),
 }
 
 struct Running {
-    tx: TxId,
+    /// The transaction and those inside it, each with where it starts in the transcript.
+    open: Vec<(TxId, usize)>,
+    /// What was asked and answered, but for what was dropped.
     transcript: Vec<(Op, Reply)>,
     /// The store when it began, and how many changes there had been.
     began: Model,
@@ -41,6 +46,12 @@ struct History {
     running: Vec<Option<Running>>,
     /// By connection and token: path and depth.
     watches: BTreeMap<(usize, String), (String, Option<u32>)>,
+}
+
+impl Running {
+    fn tx(&self) -> TxId {
+        self.open[self.open.len() - 1].0
+    }
 }
 
 impl History {
@@ -66,13 +77,30 @@ impl History {
             Step::Begin if self.running[who].is_none() => {
                 let tx = self.driver.begin(connection);
                 let (began, changes_before) = (self.model.clone(), self.changes);
+                let open = vec![(tx, 0)];
                 self.running[who] =
-                    Some(Running { tx, transcript: Vec::new(), began, changes_before });
+                    Some(Running { open, transcript: Vec::new(), began, changes_before });
             }
             Step::Begin => {}
+            Step::Nest => {
+                if let Some(running) = &mut self.running[who]
+                    && let Ok(tx) = self.driver.server.start_nested(connection, running.tx())
+                {
+                    running.open.push((tx, running.transcript.len()));
+                }
+            }
             Step::End(commit) => {
-                if let Some(running) = self.running[who].take() {
-                    let reply = self.driver.end(connection, running.tx, *commit);
+                if let Some(running) = &mut self.running[who]
+                    && running.open.len() > 1
+                    && let Some((tx, start)) = running.open.pop()
+                {
+                    // Nobody else is in the one around it.
+                    assert_eq!(self.driver.end(connection, tx, *commit), Reply::Ok);
+                    if !commit {
+                        running.transcript.truncate(start);
+                    }
+                } else if let Some(running) = self.running[who].take() {
+                    let reply = self.driver.end(connection, running.tx(), *commit);
                     if *commit {
                         changed = self.check_commit(domid, &running, &reply);
                     } else {
@@ -81,7 +109,7 @@ impl History {
                 }
             }
             Step::Ask(op) => {
-                let tx = self.running[who].as_ref().map_or(TxId::NONE, |running| running.tx);
+                let tx = self.running[who].as_ref().map_or(TxId::NONE, Running::tx);
                 let reply = self.driver.ask(connection, tx, &request(op));
                 match &mut self.running[who] {
                     Some(running) => running.transcript.push((op.clone(), reply)),
@@ -128,18 +156,20 @@ impl History {
             return Vec::new();
         }
         let (mut then, mut now) = (running.began.clone(), self.model.clone());
-        let mut changed: Vec<(String, bool)> = Vec::new();
+        let mut changes = false;
         for (op, seen) in &running.transcript {
-            for (at, removed) in effective(&then, op, seen) {
-                match changed.iter_mut().find(|(known, _)| *known == at) {
-                    Some((_, known)) => *known |= removed,
-                    None => changed.push((at, removed)),
-                }
-            }
+            changes |= !effective(&then, op, seen).is_empty();
             assert_eq!(then.apply(domid, op), *seen, "{op:?} in the transaction");
         }
-        if !changed.is_empty() {
+        let mut changed: Vec<(String, bool)> = Vec::new();
+        if changes {
             for (op, seen) in &running.transcript {
+                for (at, removed) in effective(&now, op, seen) {
+                    match changed.iter_mut().find(|(known, _)| *known == at) {
+                        Some((_, known)) => *known |= removed,
+                        None => changed.push((at, removed)),
+                    }
+                }
                 assert_eq!(
                     now.apply(domid, op),
                     *seen,
@@ -234,7 +264,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => any_op().prop_map(Step::Ask),
         3 => Just(Step::Begin),
-        3 => proptest::bool::weighted(0.8).prop_map(Step::End),
+        1 => Just(Step::Nest),
+        4 => proptest::bool::weighted(0.8).prop_map(Step::End),
         2 => (any_path(), depth()).prop_map(|(at, depth)| Step::Watch(at, depth)),
         1 => (any_path(), depth()).prop_map(|(at, depth)| Step::Unwatch(at, depth)),
     ]
@@ -250,6 +281,7 @@ proptest! {
         for (who, step) in &steps {
             history.step(*who, step);
             history.model.assert_is(history.driver.server.store());
+            fuzzing::accounts_are_exact(&history.driver.server);
         }
         prop_assert!(history.model.paths().count() > 0);
     }

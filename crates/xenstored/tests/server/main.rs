@@ -5,9 +5,16 @@
     reason = "a test fails by panicking, in what it is built of as well"
 )]
 
+mod as_stock;
+mod backends;
+mod control;
 mod driver;
 mod histories;
 mod model;
+mod nesting;
+mod policies;
+mod quotas;
 mod requests;
 mod transactions;
 mod watches;
+mod xsa;

@@ -64,7 +64,7 @@ impl Model {
             Op::Rm(at) => {
                 let found = self.find(domid, at, Access::can_write).map(|_| ());
                 if at == "/" {
-                    return Err(Errno::EINVAL);
+                    return found.and(Err(Errno::EINVAL));
                 }
                 if found == Err(Errno::ENOENT) && self.nodes.contains_key(&above(at)) {
                     return Ok(Reply::Ok);

@@ -1,6 +1,6 @@
 //! Which transactions conflict: the scenarios of the stock daemons, with what we answer.
 
-use xenstore_proto::{Errno, Reply, Request, TxId};
+use xenstore_proto::{DomId, Errno, Reply, Request, TxId};
 
 use crate::driver::{
     Driver, directory, get_perms, mkdir, names, path, read, rm, set_perms, value, write,
@@ -295,7 +295,7 @@ fn transactions_are_started_and_ended_as_the_stock_daemon_has_it() {
 fn an_unprivileged_connection_has_few_transactions_and_they_remember_little() {
     let mut driver = Driver::new(&[]);
     let guest = driver.connect(7);
-    for _ in 0..xenstored::limits::TRANSACTIONS_MAX {
+    for _ in 0..10 {
         driver.begin(guest);
     }
     let over = driver.ask(guest, TxId::NONE, &Request::TransactionStart);
@@ -304,6 +304,14 @@ fn an_unprivileged_connection_has_few_transactions_and_they_remember_little() {
     let refused = (0..10_000).find(|i| {
         driver.ask(guest, TxId(1), &read(&format!("/{longest}{i}"))) == Reply::Error(Errno::ENOSPC)
     });
-    assert!(refused.is_some_and(|after| after > 500), "{refused:?}");
+    assert_eq!(refused, Some(1024), "as many nodes as the quota says");
+    let memory = |driver: &Driver| driver.server.usage_of(DomId::new(7)).memory;
+    let refused = (0..10_000).find(|i| {
+        driver.ask(guest, TxId(2), &write(&format!("/{i}"), &longest))
+            == Reply::Error(Errno::ENOSPC)
+    });
+    assert!(refused.is_some_and(|after| after < 1024), "{refused:?}: its memory is used up");
+    assert!((2_600_000..=2_621_440).contains(&memory(&driver)), "{}", memory(&driver));
+    assert_eq!(driver.end(guest, TxId(2), false), Reply::Ok);
     assert_eq!(driver.end(guest, TxId(1), true), Reply::Ok);
 }

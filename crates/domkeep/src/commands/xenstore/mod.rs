@@ -17,9 +17,9 @@ pub(super) fn run(
     output: &mut Output,
 ) -> Result<Exit, CommandError> {
     match asked {
-        Xenstore::Serve { socket, load, save } => {
+        Xenstore::Serve { socket, load, save, metrics } => {
             let socket = socket.or_else(|| global.xenstore.clone());
-            serve::run(socket, load.as_deref(), save.as_deref(), output)
+            serve::run(socket, load.as_deref(), save.as_deref(), metrics.as_deref(), output)
         }
         Xenstore::Ls { perms, full, path } => {
             tree::run(tree::Style { perms, full }, &path, places, output)

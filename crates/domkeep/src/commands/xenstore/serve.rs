@@ -30,6 +30,7 @@ pub(super) fn run(
     socket: Option<PathBuf>,
     load: Option<&Path>,
     save: Option<&Path>,
+    metrics: Option<&Path>,
     output: &mut Output,
 ) -> Result<Exit, CommandError> {
     let store = load.map(loaded).transpose()?.unwrap_or_default();
@@ -39,6 +40,7 @@ pub(super) fn run(
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(CommandError::Signals)?;
     let xenstore = Embedded::new(store);
     let server = xenstore.serve_unix(&socket)?;
+    let metrics = metrics.map(|path| xenstore.serve_metrics(path)).transpose()?;
     let shown = socket.to_string_lossy();
     if output.is_json() {
         output.line(&Serving { socket: &shown, nodes })?;
@@ -47,6 +49,7 @@ pub(super) fn run(
     }
     signals.forever().next();
     server.stop();
+    drop(metrics);
     if let Some(path) = save {
         saved(&xenstore.snapshot(), path).map_err(|source| CommandError::File {
             path: path.to_owned(),

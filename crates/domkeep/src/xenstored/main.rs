@@ -1,0 +1,159 @@
+//! `xenstored`: the Xenstore server as a daemon, with the stock daemon's options.
+
+mod background;
+mod options;
+
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::filter::LevelFilter;
+use xenstored::{BackendError, Embedded, ServeError, Server, SledBackend, Store};
+
+use crate::options::Options;
+
+/// Where clients look when nothing else is said.
+const RUN_DIRECTORY: &str = "/run/xenstored";
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+enum DaemonError {
+    /// The socket, or that of the metrics, cannot be served.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The database cannot be used.
+    #[error("the store cannot be kept")]
+    Database(#[from] BackendError),
+    /// A file or directory cannot be made.
+    #[error("cannot {action} {}", path.display())]
+    File { action: &'static str, path: PathBuf, source: io::Error },
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+    /// The process in the background cannot be started.
+    #[error("cannot start in the background")]
+    Background(#[source] io::Error),
+    /// The process in the background has ended; it has said why.
+    #[error("the daemon has not started")]
+    NotStarted,
+    /// Nobody reads what is printed.
+    #[error("cannot print the process id")]
+    Print(#[source] io::Error),
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let outcome = if options.no_fork || options.detached {
+        serve(&options)
+    } else {
+        background::start(&options)
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                text += &format!(": {error}");
+                cause = error.source();
+            }
+            // There is nobody to tell if that fails.
+            let _ = writeln!(io::stderr(), "xenstored: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(options: &Options) -> Result<(), DaemonError> {
+    start_log(options)?;
+    // Before anybody can be told that the daemon runs, so that no signal is missed.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(DaemonError::Signals)?;
+    let socket = socket()?;
+    let server = match &options.database {
+        Some(path) => {
+            let backend = SledBackend::open(path, options.sync_mode())?;
+            Server::open(backend, Store::new())?
+        }
+        None => Server::new(Store::new()),
+    };
+    let xenstore = Embedded::from(server.with_quotas(&options.limits()));
+    let served = xenstore.serve_unix(&socket)?;
+    let metrics = options.metrics.as_ref().map(|path| xenstore.serve_metrics(path)).transpose()?;
+    let pid = std::process::id();
+    let pid_file = options.pid_file.as_deref().map(|path| PidFile::write(path, pid)).transpose()?;
+    tracing::info!(socket = %socket.display(), pid, "serving");
+    if options.output_pid && !options.detached {
+        writeln!(io::stdout(), "{pid}").map_err(DaemonError::Print)?;
+    }
+    if options.detached {
+        background::tell_ready();
+    }
+    // A terminal that goes away is no reason to end.
+    let signal = signals.forever().find(|signal| *signal != SIGHUP);
+    tracing::info!(signal, "stopping");
+    served.stop();
+    drop((metrics, pid_file));
+    Ok(())
+}
+
+/// Where clients look for the socket; its directory is made.
+fn socket() -> Result<PathBuf, DaemonError> {
+    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(socket) = variable("XENSTORED_PATH") {
+        return Ok(socket);
+    }
+    let directory = variable("XENSTORED_RUNDIR").unwrap_or_else(|| RUN_DIRECTORY.into());
+    fs::create_dir_all(&directory).map_err(|source| DaemonError::File {
+        action: "make the directory",
+        path: directory.clone(),
+        source,
+    })?;
+    Ok(directory.join("socket"))
+}
+
+fn start_log(options: &Options) -> Result<(), DaemonError> {
+    let level = if options.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
+    match &options.trace_file {
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = file.map_err(|source| DaemonError::File {
+                action: "open the log",
+                path: path.clone(),
+                source,
+            })?;
+            log.with_writer(std::sync::Mutex::new(file)).init();
+        }
+        None if options.detached => {}
+        None => log.with_writer(io::stderr).init(),
+    }
+    Ok(())
+}
+
+/// A file that says which process runs, until it ends.
+struct PidFile<'p>(&'p Path);
+
+impl<'p> PidFile<'p> {
+    fn write(path: &'p Path, pid: u32) -> Result<Self, DaemonError> {
+        let written = File::create(path).and_then(|mut file| writeln!(file, "{pid}"));
+        written.map_err(|source| DaemonError::File {
+            action: "write the process id to",
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "file not removed");
+        }
+    }
+}

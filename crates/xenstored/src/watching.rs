@@ -1,0 +1,99 @@
+//! The watches of connections: how they are set and go.
+
+use xenstore_proto::{Errno, Features, Path, PathOrSpecial, Reply, Token};
+
+use crate::access::Subject;
+use crate::quota::Quota;
+use crate::server::{ConnectionId, Server};
+use crate::watches::Watch;
+
+impl Server {
+    /// Sets a watch; its first event is the caller's.
+    pub(crate) fn watch(
+        &mut self,
+        connection: ConnectionId,
+        subject: &Subject,
+        path: &PathOrSpecial,
+        token: Token,
+        depth: Option<u32>,
+    ) -> Result<(), Errno> {
+        if depth.is_some() && !self.domains.features(subject.domid).contains(Features::WATCH_DEPTH)
+        {
+            return Err(Errno::EINVAL);
+        }
+        let (key, left_out) = self.watched(subject, path)?;
+        let octets = octets(&key, &token);
+        let account = self.accounts.of_domain(subject.domid);
+        let quotas = &account.quotas;
+        let within = quotas.allow(Quota::Watches, account.watches.count + 1)
+            && quotas.allow(Quota::Memory, account.memory() + octets);
+        if !within && !subject.privileged {
+            return Err(Errno::ENOSPC);
+        }
+        if !self.watches.add(&key, Watch { connection, token, depth, left_out }) {
+            return Err(Errno::EEXIST);
+        }
+        account.watches.add(octets);
+        Ok(())
+    }
+
+    pub(crate) fn unwatch(
+        &mut self,
+        connection: ConnectionId,
+        subject: &Subject,
+        path: &PathOrSpecial,
+        token: &Token,
+    ) -> Result<Reply, Errno> {
+        let (key, _) = self.watched(subject, path)?;
+        if !self.watches.remove(connection, &key, token) {
+            return Err(Errno::ENOENT);
+        }
+        self.accounts.of_domain(subject.domid).watches.remove(octets(&key, token));
+        Ok(Reply::Ok)
+    }
+
+    pub(crate) fn drop_watches(&mut self, connection: ConnectionId) {
+        let gone = self.watches.remove_connection(connection);
+        let Some(state) = self.connections.get(&connection) else { return };
+        let tally = &mut self.accounts.of_domain(state.domid).watches;
+        for (path, token) in gone {
+            tally.remove(octets(&path, &token));
+        }
+    }
+
+    /// The absolute path that a path of this subject means.
+    pub(crate) fn absolute(&self, subject: &Subject, path: &Path) -> Result<Path, Errno> {
+        let base = Path::of_domain(subject.domid);
+        let path = path.resolve(&base).map_err(|_| Errno::EINVAL)?;
+        let quotas = self.accounts.quotas(subject.domid);
+        let fits =
+            subject.privileged || quotas.allow(Quota::PathMax, own_part(path.as_str()).len());
+        if fits { Ok(path) } else { Err(Errno::EINVAL) }
+    }
+
+    /// The path or name that a watch is found by, and how much its events leave out.
+    fn watched(&self, subject: &Subject, path: &PathOrSpecial) -> Result<(Box<str>, usize), Errno> {
+        match path {
+            PathOrSpecial::Special(name) => Ok((name.as_str().into(), 0)),
+            PathOrSpecial::Node(path) => {
+                let key = self.absolute(subject, path)?;
+                let left_out = key.as_str().len() - path.as_str().len();
+                Ok((key.as_str().into(), left_out))
+            }
+        }
+    }
+}
+
+/// What a watch costs.
+pub(crate) fn octets(path: &str, token: &Token) -> usize {
+    path.len() + token.as_octets().len()
+}
+
+/// What of an absolute path does not depend on the number of the domain under which it lies.
+fn own_part(path: &str) -> &str {
+    let inside = path.strip_prefix("/local/domain/").and_then(|rest| rest.split_once('/'));
+    match inside {
+        Some((domid, rest)) if domid.bytes().all(|c| c.is_ascii_digit()) => rest,
+        _ => path,
+    }
+}
