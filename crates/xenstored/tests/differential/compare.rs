@@ -35,7 +35,7 @@ impl Pair {
             && let Some(at) = inside
         {
             let transaction = self.open[client].remove(at);
-            return self.end(client, transaction, payload);
+            return self.end(client, &transaction, payload);
         }
         let unknown = if matches!(place, Place::Unknown) { TxId(9999) } else { TxId::NONE };
         let (theirs_tx, ours_tx) =
@@ -147,7 +147,7 @@ impl Pair {
     fn end(
         &mut self,
         client: usize,
-        transaction: OpenTransaction,
+        transaction: &OpenTransaction,
         payload: &[u8],
     ) -> Result<(), Unlike> {
         let commits = payload == b"T\0";
@@ -186,8 +186,8 @@ impl Pair {
             (true, false) if !changed => self.tally.count(Difference::ReadOnlyCommits),
             (true, false) => {
                 self.tally.count(Difference::NoConflict);
-                let (again, events) = rerun(&mut self.theirs, client, &transaction, b"T\0");
-                self.are_same_runs(&transaction, &again, |logged| &logged.ours)?;
+                let (again, events) = rerun(&mut self.theirs, client, transaction, b"T\0");
+                self.are_same_runs(transaction, &again, |logged| &logged.ours)?;
                 self.are_same_events(None, true, &events, &our_events)?;
             }
             (false, true) => {
@@ -195,15 +195,15 @@ impl Pair {
                     return Err("we see a conflict where the stock daemon sees none".into());
                 }
                 self.tally.count(Difference::LateFirstAccess);
-                let (again, events) = rerun(&mut self.ours, client, &transaction, b"T\0");
-                self.are_same_runs(&transaction, &again, |logged| &logged.theirs)?;
+                let (again, events) = rerun(&mut self.ours, client, transaction, b"T\0");
+                self.are_same_runs(transaction, &again, |logged| &logged.theirs)?;
                 self.are_same_events(None, true, &their_events, &events)?;
             }
             (true, true) if !transaction.apart => {}
             (true, true) => {
                 // With reason: what was read is no longer so, or what was written to is gone.
-                let (again, _) = rerun(&mut self.theirs, client, &transaction, b"F\0");
-                let same = self.are_same_runs(&transaction, &again, |logged| &logged.ours);
+                let (again, _) = rerun(&mut self.theirs, client, transaction, b"F\0");
+                let same = self.are_same_runs(transaction, &again, |logged| &logged.ours);
                 if same.is_ok() && !transaction.removed && !transaction.removes() {
                     return Err("we see a conflict, but nothing that was read has changed".into());
                 }

@@ -2,7 +2,6 @@
 //! apart from a list of differences, each with its reason.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test fails by panicking, in what it is built of as well"
 )]
 

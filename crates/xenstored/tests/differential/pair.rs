@@ -138,7 +138,7 @@ impl Pair {
         for (domid, guest) in GUESTS.iter().zip(&stock) {
             for side in [&mut self.theirs, &mut self.ours] {
                 let reply =
-                    ask(side, MessageType::INTRODUCE, &format!("{domid}\01\0{}\0", guest.port()));
+                    ask(side, MessageType::INTRODUCE, &format!("{domid}\x001\0{}\0", guest.port()));
                 assert_eq!(reply.payload, b"OK\0");
             }
         }

@@ -190,9 +190,15 @@ fn any_request() -> impl Strategy<Value = Request> {
         ),
         (
             1,
-            select(vec!["1\01\0101\0", "2\01\0102\0", "5\01\00\0", "5\01\0x\0", "5\01\0"])
-                .prop_map(|payload| (MessageType::INTRODUCE, payload.into()))
-                .boxed(),
+            select(vec![
+                "1\x001\x00101\0",
+                "2\x001\x00102\0",
+                "5\x001\x000\0",
+                "5\x001\0x\0",
+                "5\x001\0",
+            ])
+            .prop_map(|payload| (MessageType::INTRODUCE, payload.into()))
+            .boxed(),
         ),
         (1, domain(MessageType::RELEASE).boxed()),
         (1, domain(MessageType::RESUME).boxed()),
@@ -206,7 +212,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         ),
         (
             1,
-            select(vec!["1\02\0", "2\01\0"])
+            select(vec!["1\x002\0", "2\x001\0"])
                 .prop_map(|payload| (MessageType::SET_TARGET, payload.into()))
                 .boxed(),
         ),
