@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use libxl_config::{DomainConfig, Mode};
@@ -13,7 +14,7 @@ use snapshot::image::stream::{XL_HEADER_LEN, XlHeader};
 use uuid::Uuid;
 
 use super::{Scenario, control};
-use crate::dom0::{Failure, Guest, GuestConfig, Host, Ran};
+use crate::dom0::{Failure, Guest, GuestConfig, Host, Ran, run as run_program};
 
 pub(super) const PV: Scenario = Scenario {
     name: "snapshot-pv",
@@ -215,7 +216,10 @@ fn same_uuid(host: &mut Host) -> Result<(), Failure> {
 /// Stock tools run such a guest.
 fn corrupted(host: &mut Host) -> Result<(), Failure> {
     let before = domains(host)?;
-    fs::copy("/lab/work/web.memory", "/lab/work/bad.memory")?;
+    // A PVH guest has pages just below 4 GiB: most of its image is a hole.
+    let mut copy = Command::new("cp");
+    copy.args(["--sparse=always", "/lab/work/web.memory", "/lab/work/bad.memory"]);
+    run_program(&mut copy, PATIENCE)?.ok()?;
     let file = File::options().read(true).write(true).open("/lab/work/bad.memory")?;
     let middle = file.metadata()?.len() / 2;
     let mut octets = [0; 64];
