@@ -1,7 +1,6 @@
 //! The daemon `xenstored`: its options, its environment, and its end.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test fails by panicking, in what it is built of as well"
 )]
 
