@@ -300,7 +300,7 @@ impl Pair {
                 let mut ours = our_watches.get(token).unwrap_or(&none).clone();
                 if ends_transaction {
                     let heard = ours.len();
-                    ours.retain(|path| theirs.contains(path) || !self.is_gone(client, path));
+                    ours.retain(|path| theirs.contains(path) || !self.is_unreadable(client, path));
                     if heard != ours.len() {
                         self.tally.count(Difference::ParentReadable);
                     }
@@ -346,12 +346,17 @@ impl Pair {
 }
 
 impl Pair {
-    /// Whether there is no such node any more.
-    fn is_gone(&self, client: usize, path: &[u8]) -> bool {
+    /// Whether the node is gone, or its own permissions do not let the client's domain read it.
+    fn is_unreadable(&self, client: usize, path: &[u8]) -> bool {
         let path: Path = str::from_utf8(path).unwrap().parse().unwrap();
         let domid = client.checked_sub(DOM0_CLIENTS).map_or(0, |guest| GUESTS[guest]);
         let path = path.resolve(&Path::of_domain(DomId::new(domid))).unwrap();
-        !self.our_store().exists(&path)
+        let store = self.our_store();
+        let Some(perms) = store.perms(&path) else { return true };
+        let domid = DomId::new(domid);
+        let entry = perms.entries()[1..].iter().find(|entry| entry.domid == domid);
+        let access = entry.map_or(perms.others(), |entry| entry.access);
+        domid != DomId::DOM0 && domid != perms.owner() && !access.can_read()
     }
 }
 

@@ -46,9 +46,9 @@ differences! {
         "a watch's events of one commit may come in another order"
         "The stock daemon has the order of the first accesses, reads and failures included.",
     ParentReadable
-        "Who can read a removed node's parent hears of the removal"
-        "more events of a commit about nodes that are gone are accepted"
-        "In commits, the stock daemon asks for the permissions that the removed node had and for nothing else; outside transactions, the parent's count too.",
+        "Who can read a node's parent hears of the node"
+        "more events of a commit about nodes that are gone, or that the client may not read, are accepted"
+        "In commits, the stock daemon asks for the node's own permissions and for nothing else; outside transactions, the parent's count too.",
     StaleErrno
         "Malformed paths are answered with EINVAL"
         "not asked: 4.17 answers with the errno of whatever failed before, or not at all"
