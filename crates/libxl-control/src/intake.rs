@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use snapshot::control::{BuildFailure, Until};
 use snapshot::image::Limits;
-use snapshot::image::stream::{CheckedReader, Content, Start, StreamError};
+use snapshot::image::stream::{CheckedReader, Content, Start, StreamError, StreamFailure};
 
 use crate::failure::Failing;
 use crate::pool::{Stop, wait_until_stopped};
@@ -50,6 +50,9 @@ impl From<Unusable> for BuildFailure {
     fn from(unusable: Unusable) -> Self {
         match unusable {
             Unusable::Stopped(stop) => Failing::from(stop).into(),
+            Unusable::Stream(StreamError { failure: StreamFailure::Io { source }, .. }) => {
+                Self::Stream { source }
+            }
             _ => Self::InvalidStream { source: Box::new(unusable) },
         }
     }
@@ -176,5 +179,34 @@ impl Write for Stoppable<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn started_with(source: &File) -> BuildFailure {
+        let until = Until::deadline(Instant::now() + Duration::from_secs(20));
+        match Intake::start(source.as_fd(), until) {
+            Ok(_) => panic!("it was taken for the beginning of a stream"),
+            Err(failure) => failure,
+        }
+    }
+
+    #[test]
+    fn a_source_that_cannot_be_read_is_not_taken_for_a_broken_stream() {
+        let directory = tempfile::tempdir().unwrap();
+        let failure = started_with(&File::open(directory.path()).unwrap());
+        let BuildFailure::Stream { source } = &failure else { panic!("{failure:?}") };
+        assert_eq!(source.kind(), io::ErrorKind::IsADirectory);
+    }
+
+    #[test]
+    fn what_does_not_begin_as_a_stream_is_refused_before_libxl_is_called() {
+        let failure = started_with(&tempfile::tempfile().unwrap());
+        assert!(matches!(failure, BuildFailure::InvalidStream { .. }), "{failure:?}");
     }
 }

@@ -6,7 +6,6 @@ use xsclient::{DomId, Errno, OperationError};
 
 use super::{EditError, Refusal};
 use crate::template::{LoadError, LockError, Revision, TemplateKey, TextError, WriteError};
-
 use crate::{DomainError, ReadError};
 
 /// Which images one of the views names.

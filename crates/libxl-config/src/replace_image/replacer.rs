@@ -128,6 +128,7 @@ impl<'a> ReplaceImage<'a> {
         self.deadline.unwrap_or_else(|| Instant::now() + TIMEOUT_DEFAULT)
     }
 
+    /// Which template is the domain's.
     fn key(&mut self, domid: DomId, deadline: Instant) -> Result<TemplateKey, ReplaceError> {
         let mut client = self.client.with_deadline(deadline);
         let domain = Domain::find(&mut client, self.templates, self.hypervisor, domid, deadline)?;

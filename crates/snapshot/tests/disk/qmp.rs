@@ -147,6 +147,30 @@ fn what_another_client_has_asked_is_not_taken_for_an_answer() {
     peer(said.as_bytes(), ENOUGH).unwrap();
 }
 
+/// A QEMU that is busy when a client goes and the next one comes answers the first before it greets the second.
+#[test]
+fn an_answer_to_another_client_is_passed_over_before_the_greeting_too() {
+    let said = format!(
+        "{}\n{GREETING}\n{}\n{}\n",
+        r#"{"return": {}, "id": 1}"#,
+        r#"{"return": {}, "id": FIRST}"#,
+        r#"{"return": [], "id": SECOND}"#,
+    );
+    peer(said.as_bytes(), ENOUGH).unwrap();
+}
+
+/// The negotiation of the client before is executed for this one.
+#[test]
+fn a_qemu_that_is_ready_for_commands_already_is_ready() {
+    let said = format!(
+        "{GREETING}\n{}\n{}\n{}\n",
+        r#"{"return": {}, "id": 1}"#,
+        r#"{"error": {"class": "CommandNotFound", "desc": "negotiated"}, "id": FIRST}"#,
+        r#"{"return": [], "id": SECOND}"#,
+    );
+    peer(said.as_bytes(), ENOUGH).unwrap();
+}
+
 #[test]
 fn a_peer_that_is_no_qemu_is_an_error_before_the_deadline_or_at_it() {
     let capable = format!("{GREETING}\n{{\"return\": {{}}, \"id\": FIRST}}\n");

@@ -293,18 +293,30 @@ impl QmpClient {
         let Some(ready) = self.greeting.take() else { return Ok(()) };
         // Of no use unless all of this succeeds.
         self.broken = true;
-        let line = self.line("greeting", deadline)?;
-        let greeting: Greeting = serde_json::from_slice(&line)
-            .map_err(|source| QmpError::Malformed { command: "greeting", source })?;
-        self.version = greeting.qmp.version.qemu;
-        // QEMU tells the next client what it was still doing for one that has died.
+        self.version = self.greeting(deadline)?.qmp.version.qemu;
         while let Err(error) = self.read_answer(ready.command, ready.id, deadline) {
-            if !matches!(error, QmpError::OtherAnswer { .. }) {
-                return Err(error);
+            match error {
+                QmpError::OtherAnswer { .. } => {}
+                // It is ready already: what the client before asked for that was executed after the greeting.
+                QmpError::Refused { class, .. } if class == "CommandNotFound" => break,
+                error => return Err(error),
             }
         }
         self.broken = false;
         Ok(())
+    }
+
+    /// Reads the greeting. QEMU tells the next client what it was still doing for one that has died, and a busy one does before it greets.
+    fn greeting(&mut self, deadline: Instant) -> Result<Greeting, QmpError> {
+        const COMMAND: &str = "greeting";
+        loop {
+            let line = self.line(COMMAND, deadline)?;
+            match serde_json::from_slice(&line) {
+                Ok(greeting) => return Ok(greeting),
+                Err(_) if Message::parse(&line).is_ok() => {}
+                Err(source) => return Err(QmpError::Malformed { command: COMMAND, source }),
+            }
+        }
     }
 
     fn read_answer(
