@@ -19,6 +19,10 @@ pub const TRANSACTION_OPEN_MAX: Duration = Duration::from_secs(60);
 /// Most open transactions of a privileged connection: far above what a toolstack opens, far below what would hurt.
 pub const TRANSACTIONS_MAX_PRIVILEGED: usize = 4096;
 
+/// Most watches of a privileged connection: a toolstack has some for each domain, and thirty times what the busiest host we know has in
+/// all is far above that. So many take about half a gibibyte.
+pub const WATCHES_MAX_PRIVILEGED: usize = 1_000_000;
+
 /// Most octets that one transaction of a privileged connection remembers: a transaction that writes every node of a
 /// host with thousands of domains stays below.
 pub const TRANSACTION_OCTETS_MAX_PRIVILEGED: usize = 256 << 20;

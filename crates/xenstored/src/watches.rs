@@ -67,6 +67,11 @@ impl Watches {
         self.of_connection.get(&connection).into_iter().flatten()
     }
 
+    /// How many watches a connection has.
+    pub(crate) fn count_of(&self, connection: ConnectionId) -> usize {
+        self.of_connection.get(&connection).map_or(0, BTreeSet::len)
+    }
+
     /// How many watches can be found by their paths.
     pub(crate) fn indexed(&self) -> usize {
         self.by_path.values().map(Vec::len).sum()

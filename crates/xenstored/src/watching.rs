@@ -3,6 +3,7 @@
 use xenstore_proto::{Errno, Features, Path, PathOrSpecial, Reply, Token};
 
 use crate::access::Subject;
+use crate::limits::WATCHES_MAX_PRIVILEGED;
 use crate::quota::Quota;
 use crate::server::{ConnectionId, Server};
 use crate::watches::Watch;
@@ -25,9 +26,13 @@ impl Server {
         let octets = octets(&key, &token);
         let account = self.accounts.of_domain(subject.domid);
         let quotas = &account.quotas;
-        let within = quotas.allow(Quota::Watches, account.watches.count + 1)
-            && quotas.allow(Quota::Memory, account.memory() + octets);
-        if !within && !subject.privileged {
+        let within = if subject.privileged {
+            self.watches.count_of(connection) < WATCHES_MAX_PRIVILEGED
+        } else {
+            quotas.allow(Quota::Watches, account.watches.count + 1)
+                && quotas.allow(Quota::Memory, account.memory() + octets)
+        };
+        if !within {
             return Err(Errno::ENOSPC);
         }
         if !self.watches.add(&key, Watch { connection, token, depth, left_out }) {

@@ -2,12 +2,14 @@
 
 mod background;
 mod options;
+mod wall;
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,6 +18,7 @@ use tracing_subscriber::filter::LevelFilter;
 use xenstored::{BackendError, Embedded, ServeError, Server, SledBackend, Store};
 
 use crate::options::Options;
+use crate::wall::WallFileError;
 
 /// Where clients look when nothing else is said.
 const RUN_DIRECTORY: &str = "/run/xenstored";
@@ -29,6 +32,9 @@ enum DaemonError {
     /// The database cannot be used.
     #[error("the store cannot be kept")]
     Database(#[from] BackendError),
+    /// There is no such wall.
+    #[error("there is no Chinese wall")]
+    Wall(#[from] WallFileError),
     /// A file or directory cannot be made.
     #[error("cannot {action} {}", path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
@@ -81,7 +87,16 @@ fn serve(options: &Options) -> Result<(), DaemonError> {
         }
         None => Server::new(Store::new()),
     };
-    let xenstore = Embedded::from(server.with_quotas(&options.limits()));
+    let server = server.with_quotas(&options.limits());
+    let server = match &options.chinese_wall {
+        Some(file) => {
+            let wall = wall::read(file)?;
+            tracing::info!(file = %file.display(), "a Chinese wall stands");
+            server.with_policy(Arc::new(wall))
+        }
+        None => server,
+    };
+    let xenstore = Embedded::from(server);
     let served = xenstore.serve_unix(&socket)?;
     let metrics = options.metrics.as_ref().map(|path| xenstore.serve_metrics(path)).transpose()?;
     let pid = std::process::id();

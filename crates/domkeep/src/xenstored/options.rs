@@ -38,6 +38,9 @@ pub(crate) struct Options {
     /// Sync the database at the latest after so many milliseconds; without it, before every answer
     #[arg(long, value_name = "MS", requires = "database", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sync_interval: Option<u32>,
+    /// Keep domains that have seen data of one company away from its competitors': this JSON file lists classes of companies
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chinese_wall: Option<PathBuf>,
 
     /// Nodes a domain may own
     #[arg(short = 'E', long, value_name = "NB")]

@@ -82,6 +82,8 @@ impl Questions {
                     self.features = Some(features);
                     self.next = Next::QuotaNames;
                 }
+                // The server does not know the domain, so there is nothing of it to lose.
+                Err(error) if error.errno() == Some(&Errno::ENOENT) => {}
                 Err(error) => {
                     if error.errno().is_some_and(is_known_by) {
                         self.next = Next::QuotaNames;
@@ -114,7 +116,7 @@ impl Questions {
     }
 }
 
-/// Whether a server that refuses GET_FEATURE so knows the operation: the domain is unknown, or the caller not privileged.
+/// Whether a server that refuses GET_FEATURE so knows the operation: the caller is not privileged.
 fn is_known_by(errno: &Errno) -> bool {
-    [Errno::ENOENT, Errno::EACCES, Errno::EPERM].contains(errno)
+    [Errno::EACCES, Errno::EPERM].contains(errno)
 }

@@ -4,6 +4,8 @@
     reason = "a test fails by panicking, in what it is built of as well"
 )]
 
+mod floods;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -180,6 +182,46 @@ fn what_is_no_option_or_no_quota_is_refused() {
         let output = daemon(directory.path()).arg("-N").args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
     }
+}
+
+#[test]
+fn a_chinese_wall_stands_where_its_file_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("wall.json");
+    let company = |name: &str, path: &str, domain: u32| {
+        serde_json::json!({ "name": name, "paths": [path], "domains": [domain] })
+    };
+    let banks = |south: &str| {
+        let companies = [company("north", "/banks/north", 3), company("south", south, 4)];
+        serde_json::json!([{ "name": "banks", "companies": companies }]).to_string()
+    };
+    fs::write(&file, banks("/banks/south")).unwrap();
+    let daemon = Foreground::start(directory.path(), &["--chinese-wall", "wall.json"]);
+    let output = daemon.stop(Signal::TERM);
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("a Chinese wall stands file=wall.json"), "{log}");
+    for (text, why) in [
+        (banks("/banks/north/lobby"), "path /banks/north/lobby is shared by competitors"),
+        (banks("banks/south"), "path banks/south of a company does not start with /"),
+        (banks("/banks//south"), "at line 1 column"),
+        (banks("/banks/south").replace("domains", "domians"), "unknown field `domians`"),
+        ("{}".to_owned(), "expected a sequence"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let output = daemon_with_wall(&file);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("wall.json") && told.contains(why), "{told}");
+    }
+    fs::remove_file(&file).unwrap();
+    let told = String::from_utf8(daemon_with_wall(&file).stderr).unwrap();
+    assert!(told.contains("cannot read") && told.contains("No such file"), "{told}");
+}
+
+/// One that does not start.
+fn daemon_with_wall(file: &Path) -> Output {
+    let mut command = daemon(file.parent().unwrap());
+    command.arg("-N").arg("--chinese-wall").arg(file).output().unwrap()
 }
 
 #[test]
