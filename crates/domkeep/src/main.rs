@@ -29,13 +29,11 @@ mod places;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::arguments::Arguments;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     logs::start(arguments.global.verbose);
     let mut output = Output::stdout(arguments.global.json);
     match commands::run(arguments, &mut output) {

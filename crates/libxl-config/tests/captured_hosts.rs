@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use libxl_config::retrieve::{
-    Attachment, BackendState, DeviceClass, Means, Missing, Presence, Retriever,
+    Attachment, BackendState, DeviceClass, Means, Missing, Presence, Retrieved, Retriever,
 };
 use libxl_config::template::UserdataDir;
 use libxl_config::{DomainConfig, Layout};
@@ -74,9 +74,13 @@ fn compare(client: &mut Client, capture: &Path, means: Means) -> usize {
     let answers = retriever.retrieve_all(&domids);
     let trips = client.statistics().since(&before).round_trips;
     assert!(trips <= 5, "{trips} round trips for the list of domains and all of them");
+    let retriever = Retriever::new(client, &templates).means(means);
+    let alone = retriever.attachments(false).retrieve_all(&domids);
     let mut compared = 0;
-    for (domid, answer) in answers {
+    for ((domid, answer), (_, alone)) in answers.into_iter().zip(alone) {
         let retrieved = answer.unwrap();
+        let told = |retrieved: &Retrieved| retrieved.config.to_json(Layout::Yajl);
+        assert_eq!(told(&retrieved), told(&alone.unwrap()), "domain {domid} without its states");
         if domid == DomId::DOM0 {
             continue;
         }

@@ -9,8 +9,12 @@ use crate::connection::Connection;
 use crate::error::ConnectionLost;
 use crate::statistics::Statistics;
 
-/// Octets asked of the transport at once: sixteen of the longest messages, so that a burst takes few calls.
-const RECEIVE_BUFFER: usize = 64 * 1024;
+/// Octets asked of the transport at once, at first. What a short-lived program reads fits, and memory that was never cleared
+/// is never paged in.
+const RECEIVE_BUFFER: usize = 8 * 1024;
+
+/// And at most, for a server that fills less: sixteen of the longest messages, so that a burst takes few calls.
+const RECEIVE_BUFFER_MAX: usize = 64 * 1024;
 
 /// How often a connection that can no longer send is received from before it is given up: more than any socket buffer
 /// holds, and an end to a server that goes on sending.
@@ -124,6 +128,9 @@ impl Link {
             Ok(received) => {
                 self.statistics.octets_received += received as u64;
                 self.connection.handle_octets(&self.buffer[..received])?;
+                if received == self.buffer.len() {
+                    self.buffer.resize(RECEIVE_BUFFER_MAX.min(2 * received), 0);
+                }
                 Ok(received)
             }
             Err(error) => match error.kind() {

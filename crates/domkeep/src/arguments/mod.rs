@@ -1,6 +1,7 @@
 //! Exactly what was typed.
 
 mod device;
+mod parse;
 mod simulate;
 mod snapshot;
 mod stream;

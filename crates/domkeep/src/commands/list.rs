@@ -30,6 +30,8 @@ pub(super) fn run(
     }
     let xenctrl = hypervisor::open(asked.hypervisor, places)?;
     let mut retriever = Retriever::new(&mut client, templates.as_ref()).timeout(places.timeout());
+    // Only the table says what is unsettled.
+    retriever = retriever.attachments(!asked.long);
     if let Some(view) = hypervisor::view(xenctrl.as_ref()) {
         retriever = retriever.hypervisor(view);
     }

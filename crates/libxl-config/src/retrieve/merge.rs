@@ -30,6 +30,8 @@ pub(super) struct Views<'a> {
     pub(super) domain: Option<&'a HypervisorDomain>,
     pub(super) hypervisor: Option<&'a dyn HypervisorView>,
     pub(super) policy: Policy,
+    /// Whether the view has what attachments are judged by.
+    pub(super) attachments: bool,
 }
 
 /// Merges; `template` is `None` if there is none that can be read.
@@ -118,7 +120,7 @@ impl Devices<'_> {
             let in_configuration = note != DeviceNote::LeftOut;
             let attachment = self
                 .leftover_of::<C>(&identity)
-                .map_or(Attachment::Absent, |device| attachment::judge(device, self.is_hvm));
+                .map_or(Attachment::Absent, |device| self.attachment_of(device));
             self.reports.push(DeviceReport {
                 presence: Presence::TemplateOnly,
                 in_configuration,
@@ -205,7 +207,17 @@ impl Devices<'_> {
     }
 
     fn judge<C: Class>(&self, live: &Live<'_>) -> Attachment {
-        C::judge(live, self.is_hvm).unwrap_or_else(|| attachment::judge(live.device, self.is_hvm))
+        if !self.views.attachments {
+            return Attachment::Unknown;
+        }
+        C::judge(live, self.is_hvm).unwrap_or_else(|| self.attachment_of(live.device))
+    }
+
+    fn attachment_of(&self, device: &SeenDevice) -> Attachment {
+        if !self.views.attachments {
+            return Attachment::Unknown;
+        }
+        attachment::judge(device, self.is_hvm)
     }
 
     /// Whether the toolstack has removed the device, and only the ends are left.
@@ -251,7 +263,7 @@ impl Devices<'_> {
                     ..blank(DeviceClass::Console, id.clone(), Attachment::Unknown)
                 });
             } else if self.is_leftover(device) {
-                let attachment = match attachment::judge(device, self.is_hvm) {
+                let attachment = match self.attachment_of(device) {
                     half @ Attachment::HalfDetached { .. } => half,
                     _ => Attachment::HalfDetached {
                         backend_state: attachment::backend_state(device),

@@ -40,6 +40,8 @@ pub(super) struct Trees {
     pub(super) devices: Path,
     /// `/local/domain/0/backend`: where backends are unless a driver domain has them.
     pub(super) backends: Path,
+    /// Whether it is asked how far attaching has come: up to four keys a device, of which no configuration is made.
+    pub(super) progress: bool,
 }
 
 impl Trees {
@@ -53,6 +55,7 @@ impl Trees {
             backends: fixed("/local/domain/0/backend"),
             domain,
             toolstack,
+            progress: true,
         }
     }
 
@@ -285,28 +288,23 @@ fn device_asks(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
     }
 }
 
-/// Where the ends of a device are, and their states.
+/// Where the ends of a device are, and their states if those are asked for.
 fn ends(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
     if let Some(toolstack) = &place.toolstack {
         asks.children(toolstack);
         asks.value(toolstack, "backend");
     }
     if let Some(frontend) = &place.frontend {
-        asks.value(frontend, "state");
+        if trees.progress {
+            asks.value(frontend, "state");
+        }
         if place.toolstack.is_none() {
             asks.value(frontend, "backend");
         }
     }
     if let Some(backend) = &place.backend {
-        for key in BACKEND_PROGRESS {
-            asks.value(backend, key);
-        }
-        // No level is left to read a driver domain's once its status is known.
-        let scripted_far =
-            is_far(trees, place) && place.info.is_some_and(|info| !info.scripted.is_empty());
-        let failed = asks.seen.value(&under(backend, "hotplug-status")) == Some(b"error");
-        if failed || scripted_far {
-            asks.value(backend, "hotplug-error");
+        if trees.progress {
+            progress(trees, place, backend, asks);
         }
         if place.is_read_in_backend() {
             if !is_far(trees, place) {
@@ -315,6 +313,20 @@ fn ends(trees: &Trees, place: &Place, asks: &mut Asks<'_>) {
             // A backend that a guest names must name the guest in return.
             asks.value(backend, "frontend");
         }
+    }
+}
+
+/// How far the backend has come.
+fn progress(trees: &Trees, place: &Place, backend: &Path, asks: &mut Asks<'_>) {
+    for key in BACKEND_PROGRESS {
+        asks.value(backend, key);
+    }
+    // No level is left to read a driver domain's once its status is known.
+    let scripted_far =
+        is_far(trees, place) && place.info.is_some_and(|info| !info.scripted.is_empty());
+    let failed = asks.seen.value(&under(backend, "hotplug-status")) == Some(b"error");
+    if failed || scripted_far {
+        asks.value(backend, "hotplug-error");
     }
 }
 

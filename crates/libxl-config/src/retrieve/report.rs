@@ -278,7 +278,7 @@ pub enum Attachment {
     },
     /// Not in Xenstore.
     Absent,
-    /// There is nothing to tell it by.
+    /// There is nothing to tell it by, or nobody asked ([`Retriever::attachments`](super::Retriever::attachments)).
     Unknown,
 }
 

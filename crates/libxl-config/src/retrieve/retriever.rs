@@ -112,6 +112,7 @@ pub struct Retriever<'a> {
     hypervisor: Option<&'a dyn HypervisorView>,
     policy: Policy,
     means: Means,
+    attachments: bool,
     attempts: u32,
     timeout: Duration,
 }
@@ -125,6 +126,7 @@ impl<'a> Retriever<'a> {
             hypervisor: None,
             policy: Policy::default(),
             means: Means::default(),
+            attachments: true,
             attempts: ATTEMPTS_DEFAULT,
             timeout: TIMEOUT_DEFAULT,
         }
@@ -148,6 +150,14 @@ impl<'a> Retriever<'a> {
     #[must_use]
     pub fn means(mut self, means: Means) -> Self {
         self.means = means;
+        self
+    }
+
+    /// Whether it is asked how far attaching each device has come; otherwise the report has [`Attachment::Unknown`](super::Attachment) for every
+    /// device that Xenstore has, and neither a state's change nor its value touches the revision. The configuration is the same.
+    #[must_use]
+    pub fn attachments(mut self, asked: bool) -> Self {
+        self.attachments = asked;
         self
     }
 
@@ -232,7 +242,7 @@ impl<'a> Retriever<'a> {
         while !open.is_empty() {
             attempt += 1;
             let last = attempt >= self.attempts || Instant::now() >= deadlines.end;
-            let trees: Vec<Trees> = open.iter().map(|at| Trees::of(domids[*at])).collect();
+            let trees: Vec<Trees> = open.iter().map(|at| self.trees(domids[*at])).collect();
             let first = Some(keys).filter(|_| attempt == 1);
             let before: Vec<_> = trees
                 .iter()
@@ -266,6 +276,10 @@ impl<'a> Retriever<'a> {
             open = again;
         }
         answers.into_iter().map(|(at, answer)| (domids[at], answer)).collect()
+    }
+
+    fn trees(&self, domid: DomId) -> Trees {
+        Trees { progress: self.attachments, ..Trees::of(domid) }
     }
 
     /// The keys of all templates, listed once for all domains: a store may have to search a directory for it.
@@ -338,6 +352,7 @@ impl<'a> Retriever<'a> {
             domain: domain.as_ref(),
             hypervisor: self.hypervisor,
             policy: self.policy,
+            attachments: self.attachments,
         };
         let merged = merge::merge(template, views);
         let mut unseen = merged.unseen;

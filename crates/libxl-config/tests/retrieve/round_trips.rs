@@ -1,6 +1,7 @@
-//! The budget: four round trips, whatever the devices.
+//! The budget: four round trips, whatever the devices, and no question of which nothing is made.
 
-use libxl_config::retrieve::{Means, Retriever};
+use libxl_config::Layout;
+use libxl_config::retrieve::{Attachment, DeviceReport, Means, Retriever};
 use libxl_config::template::{DomId, MemoryStore};
 use xenstored::{Embedded, Store};
 use xsclient::Reply;
@@ -28,6 +29,34 @@ fn a_domain_takes_at_most_four_round_trips_whatever_its_devices() {
             let trips = client.statistics().since(&before).round_trips;
             assert!(trips <= 4, "{means:?}, {disks} disks: {trips} round trips");
         }
+    }
+}
+
+#[test]
+fn a_configuration_alone_takes_no_question_about_states() {
+    let xenstore = hosts::xenstore();
+    for (vdev, number, state) in [("xvdb", 51728, "2"), ("xvdc", 51744, "5")] {
+        for request in disk(vdev, number, state) {
+            hosts::apply(&xenstore, request);
+        }
+    }
+    for means in [Means::Fence, Means::Transaction] {
+        let asked = |attachments| {
+            let mut client = client(&xenstore);
+            let templates = templates(&["xvda", "xvdb"]);
+            let retriever = Retriever::new(&mut client, &templates).means(means);
+            let retrieved = retriever.attachments(attachments).retrieve(GUEST).unwrap();
+            (client.statistics().requests, retrieved)
+        };
+        let ((all, told), (few, untold)) = (asked(true), asked(false));
+        // Three of a backend and one of its frontend.
+        let states = 3 * 4;
+        assert_eq!(all - few, states, "{means:?}: {all} requests and {few}");
+        assert_eq!(told.config.to_json(Layout::Yajl), untold.config.to_json(Layout::Yajl));
+        assert_eq!(told.report.devices.len(), 3);
+        assert!(told.report.devices.iter().any(|device| !device.attachment.is_settled()));
+        let unknown = |device: &DeviceReport| device.attachment == Attachment::Unknown;
+        assert!(untold.report.devices.iter().all(unknown), "{:?}", untold.report.devices);
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what cannot go on fails its test")]
 
+mod bursts;
 mod connection;
 mod directories;
 mod hostile;

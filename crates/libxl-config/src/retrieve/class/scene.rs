@@ -228,7 +228,7 @@ impl Nodes {
     ) -> Outcome {
         let trees = Trees::of(domid);
         let view = DomainView::of(&trees, &self.observe(&trees));
-        let views = Views { view: &view, domain: None, hypervisor, policy };
+        let views = Views { view: &view, domain: None, hypervisor, policy, attachments: true };
         let Merged { config, devices, unseen, .. } = merge::merge(Some(template), views);
         Outcome { config, reports: devices, unseen }
     }
