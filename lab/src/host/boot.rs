@@ -133,10 +133,10 @@ fn start(image: &Image, share: &Path) -> Result<Child, LabError> {
     for data in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
         qemu.arg("-L").arg(root.join(data));
     }
-    // iret in ring 3 trips SMAP, MWAIT faults, rdtscp below a hypervisor breaks PVH guests, and AVX, which this QEMU is the first
-    // to have, is an invalid instruction there after some switches between domains: hence the processor.
+    // iret in ring 3 trips SMAP, MWAIT faults, rdtscp below a hypervisor breaks PVH guests, and XSAVE loses registers where there are any:
+    // AVX is an invalid instruction after some switches between domains, and what was in an SSE register is zero. Hence the processor.
     qemu.args(["-accel", "tcg,thread=multi"]);
-    qemu.args(["-cpu", "EPYC,+svm,-smap,-smep,-monitor,-rdtscp,-avx,-avx2,-fma,-f16c"]);
+    qemu.args(["-cpu", "EPYC,+svm,-smap,-smep,-monitor,-rdtscp,-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-fma,-f16c"]);
     qemu.args(["-smp", "2", "-m", "4096"]);
     qemu.args(["-no-reboot", "-display", "none", "-nodefaults"]);
     qemu.arg("-kernel").arg(image.hypervisor()).arg("-append").arg(
