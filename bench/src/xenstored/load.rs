@@ -6,13 +6,12 @@ use std::time::Instant;
 use stock_xenstore::Packages;
 use xenstore_proto::{Path, Request};
 
+use super::Figures;
 use super::daemons::Daemon;
 use super::scale::Scale;
 use super::table::{Budget, Figure, median};
 use super::wire::{Batch, Client, Run};
 use crate::measure::per;
-
-type Figures = Result<Vec<Figure>, Box<dyn Error>>;
 
 const CLIENTS: usize = 8;
 pub(crate) const IN_FLIGHT: usize = 32;

@@ -25,11 +25,17 @@ pub(crate) use wire::{Batch, Client};
 
 use crate::Effort;
 
+/// Measures a case on a daemon that has just been started.
+type Measure = fn(&Daemon, &Packages, &Scale) -> Figures;
+
+/// What was measured once.
+type Figures = Result<Vec<Figure>, Box<dyn Error>>;
+
 /// What is measured: its name after `xenstored:`, what it is called in the output, and what measures it.
 struct Case {
     name: &'static str,
     title: &'static str,
-    measure: fn(&Daemon, &Packages, &Scale) -> Result<Vec<Figure>, Box<dyn Error>>,
+    measure: Measure,
     /// Whether stock C xenstored is so slow that one round of it is enough.
     c_once: bool,
 }
@@ -58,11 +64,7 @@ const CASES: &[Case] = &[
     case("upstream", "upstream's test-xenstore, the average of each test", upstream::measure),
 ];
 
-const fn case(
-    name: &'static str,
-    title: &'static str,
-    measure: fn(&Daemon, &Packages, &Scale) -> Result<Vec<Figure>, Box<dyn Error>>,
-) -> Case {
+const fn case(name: &'static str, title: &'static str, measure: Measure) -> Case {
     Case { name, title, measure, c_once: false }
 }
 

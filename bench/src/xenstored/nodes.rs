@@ -6,6 +6,7 @@ use std::time::Instant;
 use stock_xenstore::Packages;
 use xenstore_proto::Request;
 
+use super::Figures;
 use super::daemons::Daemon;
 use super::load::IN_FLIGHT;
 use super::scale::Scale;
@@ -15,11 +16,7 @@ use crate::measure::{per, resident};
 
 const NODES_EACH: usize = 100;
 
-pub(crate) fn fill(
-    daemon: &Daemon,
-    _: &Packages,
-    scale: &Scale,
-) -> Result<Vec<Figure>, Box<dyn Error>> {
+pub(crate) fn fill(daemon: &Daemon, _: &Packages, scale: &Scale) -> Figures {
     let batch = domains(scale.domains)?;
     let mut client = Client::connect(daemon.socket())?;
     let start = Instant::now();
@@ -28,11 +25,7 @@ pub(crate) fn fill(
     Ok(vec![Figure::new("nodes a second", Budget::AtLeast(2.0), each_second)])
 }
 
-pub(crate) fn memory(
-    daemon: &Daemon,
-    _: &Packages,
-    scale: &Scale,
-) -> Result<Vec<Figure>, Box<dyn Error>> {
+pub(crate) fn memory(daemon: &Daemon, _: &Packages, scale: &Scale) -> Figures {
     let batch = domains(scale.domains)?;
     let mut client = Client::connect(daemon.socket())?;
     let pid = daemon.pid().to_string();

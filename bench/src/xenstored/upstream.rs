@@ -4,15 +4,12 @@ use std::error::Error;
 
 use stock_xenstore::{Client, Packages};
 
+use super::Figures;
 use super::daemons::Daemon;
 use super::scale::Scale;
 use super::table::{Budget, Figure};
 
-pub(crate) fn measure(
-    daemon: &Daemon,
-    packages: &Packages,
-    scale: &Scale,
-) -> Result<Vec<Figure>, Box<dyn Error>> {
+pub(crate) fn measure(daemon: &Daemon, packages: &Packages, scale: &Scale) -> Figures {
     let mut command = packages.client(Client::Test, daemon.socket());
     let output = command.args(["-i", &scale.upstream.to_string()]).output()?;
     let printed = String::from_utf8(output.stdout)?;

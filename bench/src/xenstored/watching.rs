@@ -6,6 +6,7 @@ use std::time::Instant;
 use stock_xenstore::Packages;
 use xenstore_proto::{Path, Request, Token};
 
+use super::Figures;
 use super::daemons::Daemon;
 use super::load::IN_FLIGHT;
 use super::scale::Scale;
@@ -16,11 +17,7 @@ use crate::measure::micros_each;
 /// Children of a directory of the trees here.
 const FANOUT: usize = 100;
 
-pub(crate) fn writes(
-    daemon: &Daemon,
-    _: &Packages,
-    scale: &Scale,
-) -> Result<Vec<Figure>, Box<dyn Error>> {
+pub(crate) fn writes(daemon: &Daemon, _: &Packages, scale: &Scale) -> Figures {
     let mut client = Client::connect(daemon.socket())?;
     let written: Path = "/vm/written".parse()?;
     let write = Request::Write { path: written, value: b"a value of 20 octets".to_vec() };
@@ -42,11 +39,7 @@ pub(crate) fn writes(
     ])
 }
 
-pub(crate) fn removal(
-    daemon: &Daemon,
-    _: &Packages,
-    scale: &Scale,
-) -> Result<Vec<Figure>, Box<dyn Error>> {
+pub(crate) fn removal(daemon: &Daemon, _: &Packages, scale: &Scale) -> Figures {
     const TREE: &str = "/tree";
     /// Milliseconds.
     const BUDGET: f64 = 100.0;
