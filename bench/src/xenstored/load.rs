@@ -50,7 +50,7 @@ pub(crate) fn one_client(daemon: &Daemon, _: &Packages, scale: &Scale) -> Figure
 }
 
 pub(crate) fn many_clients(daemon: &Daemon, _: &Packages, scale: &Scale) -> Figures {
-    throughput(daemon, CLIENTS, scale.requests)
+    throughput(daemon, CLIENTS, scale.requests / CLIENTS)
 }
 
 /// One thread plays all clients: what it does for each is little, so that the daemon has the other processor for itself.

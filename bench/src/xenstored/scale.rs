@@ -1,5 +1,7 @@
 //! How much is done of each case.
 
+use std::time::Duration;
+
 use crate::Effort;
 
 /// Counts of each case, of one round.
@@ -7,14 +9,14 @@ pub(crate) struct Scale {
     pub(crate) rounds: usize,
     /// Requests one after the other.
     pub(crate) round_trips: usize,
-    /// Requests of each of eight clients, and of one client alone.
+    /// Requests of eight clients together, and of one client alone.
     pub(crate) requests: usize,
     /// Domains made by each of eight clients.
     pub(crate) domains_each: u16,
     /// Watches set elsewhere.
     pub(crate) watches: usize,
-    /// Writes with them and without.
-    pub(crate) writes: usize,
+    /// How long writes are made with them, and without.
+    pub(crate) writing: Duration,
     /// Domains of 100 nodes.
     pub(crate) domains: u16,
     /// Connections that do nothing.
@@ -33,10 +35,10 @@ impl Scale {
             Effort::Full => Self {
                 rounds: 5,
                 round_trips: 20_000,
-                requests: 50_000,
+                requests: 100_000,
                 domains_each: 100,
                 watches: 27_000,
-                writes: 20_000,
+                writing: Duration::from_millis(300),
                 domains: 1000,
                 idle: 500,
                 removed: 50_000,
@@ -46,10 +48,10 @@ impl Scale {
             Effort::Quick => Self {
                 rounds: 3,
                 round_trips: 2000,
-                requests: 5000,
+                requests: 10_000,
                 domains_each: 10,
                 watches: 2700,
-                writes: 2000,
+                writing: Duration::from_millis(30),
                 domains: 100,
                 idle: 100,
                 removed: 5000,
