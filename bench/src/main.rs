@@ -1,4 +1,4 @@
-//! Benchmarks side by side with stock servers: `cargo xtask bench [NAME...]`.
+//! Benchmarks side by side with stock servers: `cargo xtask bench [NAME...]`; and `cargo xtask soak`.
 //!
 //! Every figure is measured in the run that prints it, next to what it is compared with, and the ratio is what counts:
 //! the absolute times are those of the machine.
@@ -11,22 +11,35 @@ mod migration_codec;
 mod recording;
 mod retrieve;
 mod snapshot;
+mod soak;
 mod store_memory;
 mod templates;
+mod xenstored;
 
 use std::error::Error;
 use std::process::ExitCode;
 
-/// A benchmark: its name on the command line, and what runs it.
-type Benchmark = (&'static str, fn() -> Result<(), Box<dyn Error>>);
+/// A benchmark: its name on the command line, and what runs it, or those of its cases that are named.
+type Benchmark = (&'static str, fn(Effort, &[&str]) -> Result<(), Box<dyn Error>>);
 
 const ALL: &[Benchmark] = &[
-    ("retrieve", retrieve::run),
-    ("templates", templates::run),
-    ("store-memory", store_memory::run),
-    ("migration", migration::run),
-    ("snapshot", snapshot::run),
+    ("retrieve", |_, _| retrieve::run()),
+    ("templates", |_, _| templates::run()),
+    ("store-memory", |_, _| store_memory::run()),
+    ("migration", |_, _| migration::run()),
+    ("snapshot", |_, _| snapshot::run()),
+    ("xenstored", xenstored::run),
 ];
+
+/// How much of a benchmark is done: all, or so little that it only shows that it works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    Full,
+    Quick,
+}
+
+/// The option for little of it.
+const QUICK: &str = "--quick";
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
@@ -40,18 +53,31 @@ fn main() -> ExitCode {
         [snapshot::CHILD, format] => return outcome(snapshot::CHILD, snapshot::child(format)),
         [snapshot::HOST, directory] => return outcome(snapshot::HOST, snapshot::host(directory)),
         [snapshot::GUARDIAN] => return outcome(snapshot::GUARDIAN, snapshot::guardian()),
+        // No benchmark: it has an outcome.
+        [soak::NAME, seconds] => return outcome(soak::NAME, soak::run(seconds)),
         _ => {}
     }
-    if let Some(unknown) = wanted.iter().find(|name| !ALL.iter().any(|(known, _)| known == name)) {
+    let effort = if words.contains(&QUICK) { Effort::Quick } else { Effort::Full };
+    // `xenstored:fill` is the case `fill` of `xenstored`.
+    let wanted: Vec<(&str, Option<&str>)> = words
+        .iter()
+        .filter(|word| **word != QUICK)
+        .map(|word| word.split_once(':').map_or((*word, None), |(name, case)| (name, Some(case))))
+        .collect();
+    let unknown = wanted.iter().find(|(name, _)| !ALL.iter().any(|(known, _)| known == name));
+    if let Some((unknown, _)) = unknown {
         let known: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
         eprintln!("no benchmark {unknown}; there are {}", known.join(", "));
         return ExitCode::FAILURE;
     }
-    for (name, run) in
-        ALL.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name))
-    {
+    for (name, run) in ALL {
+        let asked: Vec<_> = wanted.iter().filter(|(wanted, _)| wanted == name).collect();
+        if asked.is_empty() && !wanted.is_empty() {
+            continue;
+        }
+        let cases: Vec<&str> = asked.iter().filter_map(|(_, case)| *case).collect();
         println!("== {name}");
-        let outcome = outcome(name, run());
+        let outcome = outcome(name, run(effort, &cases));
         if outcome != ExitCode::SUCCESS {
             return outcome;
         }

@@ -1,5 +1,7 @@
-//! Medians of repeated runs: the machine is shared, so one run says little.
+//! Medians of repeated runs: the machine is shared, so one run says little. And what a process has in memory.
 
+use std::error::Error;
+use std::fs;
 use std::time::{Duration, Instant};
 
 /// The median of several runs; the first, which fills caches, is not counted.
@@ -32,4 +34,15 @@ pub(crate) fn per(total: usize, count: usize) -> f64 {
 /// How many times faster the second is.
 pub(crate) fn ratio(slow: Duration, fast: Duration) -> f64 {
     slow.as_secs_f64() / fast.as_secs_f64()
+}
+
+/// Octets resident of a process.
+pub(crate) fn resident(pid: &str) -> Result<usize, Box<dyn Error>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .ok_or("no VmRSS in the status")?;
+    let kib: usize = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib * 1024)
 }

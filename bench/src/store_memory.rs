@@ -1,7 +1,6 @@
 //! What a node costs in memory: the embedded server's store beside stock C xenstored, filled with the same nodes.
 
 use std::error::Error;
-use std::fs;
 use std::hint::black_box;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -12,7 +11,7 @@ use xenstored::{Embedded, Store};
 use xsclient::{Path, Perms, Reply, Request};
 
 use crate::host;
-use crate::measure::per;
+use crate::measure::{per, resident};
 
 /// What this program is called with to measure one store.
 pub(crate) const CHILD: &str = "store-memory-child";
@@ -89,15 +88,4 @@ fn node(line: &str) -> Result<(Path, &str, Perms), Box<dyn Error>> {
     let (path, rest) = line.split_once(" = \"").ok_or("no value")?;
     let (value, perms) = rest.split_once("\"   (").ok_or("no permissions")?;
     Ok((path.parse()?, value, perms.trim_end_matches(')').parse()?))
-}
-
-/// Octets resident of a process.
-fn resident(pid: &str) -> Result<usize, Box<dyn Error>> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .ok_or("no VmRSS in the status")?;
-    let kib: usize = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib * 1024)
 }

@@ -1,4 +1,4 @@
-//! What the project runs on itself: `cargo xtask test`, `lab`, `bench`, `kills`, `differential` and `fuzz`.
+//! What the project runs on itself: `cargo xtask test`, `lab`, `bench`, `soak`, `kills`, `differential` and `fuzz`.
 
 mod bench;
 mod command;
@@ -32,8 +32,18 @@ enum Task {
     },
     /// Benchmarks side by side with the stock servers, printed as ratios.
     Bench {
-        /// Which: retrieve, templates, store-memory, migration. All, if none is named.
+        /// Which: retrieve, templates, store-memory, migration, snapshot, xenstored, or one case of the last, such as
+        /// xenstored:fill. All, if none is named.
         names: Vec<String>,
+        /// So little of xenstored that it only shows that it works.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The Xenstore daemon under mixed clients that come and go: latencies, and whether anything grows.
+    Soak {
+        /// For how long.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
     },
     /// Savers, restorers and Xenstore servers killed at random moments, more of them than `test` has time for.
     Kills {
@@ -71,7 +81,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test => test::run(),
         Task::Lab { arguments } => lab::run(&arguments),
-        Task::Bench { names } => bench::run(&names),
+        Task::Bench { names, quick } => bench::run(&names, quick),
+        Task::Soak { minutes } => bench::soak(minutes),
         Task::Kills { kills, seed } => kills::run(kills, seed),
         Task::Differential { sequences, seed, seconds } => {
             differential::run(sequences, seed, seconds)

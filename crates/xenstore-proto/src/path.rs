@@ -40,7 +40,7 @@ impl Path {
         if text.len() > 1 && text.ends_with('/') {
             return Err(PathError::TrailingSlash);
         }
-        if text.contains("//") {
+        if octets.windows(2).any(|two| two == b"//") {
             return Err(PathError::DoubledSlash);
         }
         Ok(Self(text.into()))
@@ -73,7 +73,8 @@ impl Path {
 
     /// The names on the way from the root (or the base) to the node; none for the root.
     pub fn components(&self) -> impl DoubleEndedIterator<Item = &str> {
-        self.0.split('/').filter(|name| !name.is_empty())
+        // What was checked has no name that is empty, so that the slashes are all there is to look for.
+        Components { rest: self.0.strip_prefix('/').unwrap_or(&self.0) }
     }
 
     /// The last name; `None` for the root.
@@ -128,6 +129,48 @@ impl Path {
         }
         let rest = self.0.strip_prefix(&*above.0)?;
         if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+    }
+}
+
+/// The names in a path, of which no slash is left at either end.
+struct Components<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Components<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        // Names are short: looking at each octet is faster than what finds a slash in a long text.
+        let name = match self.rest.bytes().position(|c| c == b'/') {
+            Some(at) => {
+                let name = &self.rest[..at];
+                self.rest = &self.rest[at + 1..];
+                name
+            }
+            None => std::mem::take(&mut self.rest),
+        };
+        Some(name)
+    }
+}
+
+impl<'a> DoubleEndedIterator for Components<'a> {
+    fn next_back(&mut self) -> Option<&'a str> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let name = match self.rest.bytes().rposition(|c| c == b'/') {
+            Some(at) => {
+                let name = &self.rest[at + 1..];
+                self.rest = &self.rest[..at];
+                name
+            }
+            None => std::mem::take(&mut self.rest),
+        };
+        Some(name)
     }
 }
 
@@ -458,6 +501,13 @@ mod tests {
             let text = format!("/{}", names.join("/"));
             let built = path(&text);
             prop_assert_eq!(built.components().collect::<Vec<_>>(), names.iter().map(String::as_str).collect::<Vec<_>>());
+            prop_assert_eq!(built.components().rev().collect::<Vec<_>>(), names.iter().rev().map(String::as_str).collect::<Vec<_>>());
+            let (mut ends, mut both) = (built.components(), Vec::new());
+            while let Some(first) = ends.next() {
+                both.push(first);
+                both.extend(ends.next_back());
+            }
+            prop_assert_eq!(both.len(), names.len(), "each name comes from one end only");
             if let (Some(parent), Some(name)) = (built.parent(), built.name()) {
                 prop_assert_eq!(parent.join(name).unwrap(), built.clone());
             }

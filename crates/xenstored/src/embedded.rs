@@ -128,7 +128,19 @@ impl Shared {
 
     /// Wakes whoever has got something since the last time. To be called before the lock is let go.
     pub(crate) fn wake(&mut self) {
+        self.wake_all(None);
+    }
+
+    /// As [`Shared::wake`], but for a connection whose carrier looks by itself at what it has got.
+    pub(crate) fn wake_others(&mut self, own: ConnectionId) {
+        self.wake_all(Some(own));
+    }
+
+    fn wake_all(&mut self, but: Option<ConnectionId>) {
         while let Some(connection) = self.server.poll_ready() {
+            if Some(connection) == but {
+                continue;
+            }
             match self.wakers.get(&connection) {
                 Some(Waker::InProcess(condition)) => condition.notify_all(),
                 Some(Waker::Loop(waker)) => waker.wake_for(connection),

@@ -72,12 +72,12 @@ impl Server {
     ) -> Result<Reply, Errno> {
         match request {
             Request::Read(path) => {
-                let path = self.absolute(subject, &path)?;
+                let path = self.absolute(subject, path)?;
                 let node = self.node(place, subject, &path, Aspects::VALUE)?;
                 Ok(Reply::Value(node.value().to_vec()))
             }
             Request::Directory(path) => {
-                let path = self.absolute(subject, &path)?;
+                let path = self.absolute(subject, path)?;
                 let node = self.node(place, subject, &path, Aspects::CHILDREN)?;
                 if node.child_names_octets() > PAYLOAD_MAX {
                     return Err(Errno::E2BIG);
@@ -89,11 +89,11 @@ impl Server {
                 Ok(Reply::Names(names.collect::<Result<_, _>>().map_err(|_| Errno::EIO)?))
             }
             Request::DirectoryPart { path, offset } => {
-                let path = self.absolute(subject, &path)?;
+                let path = self.absolute(subject, path)?;
                 self.directory_part(place, subject, &path, offset)
             }
             Request::GetPerms(PathOrSpecial::Node(path)) => {
-                let path = self.absolute(subject, &path)?;
+                let path = self.absolute(subject, path)?;
                 let node = self.node(place, subject, &path, Aspects::PERMS)?;
                 Ok(Reply::Perms((**node.perms()).clone()))
             }
@@ -108,22 +108,22 @@ impl Server {
             // From a connection it would not have fitted the request either.
             Request::Write { value, .. } if value.len() > VALUE_MAX => Err(Errno::E2BIG),
             Request::Write { path, value } => {
-                let path = self.absolute(subject, &path)?;
+                let path = self.absolute(subject, path)?;
                 self.change(place, subject, Change::Write { path, value })
             }
             Request::Mkdir(path) => {
-                let path = self.absolute(subject, &path)?;
+                let path = self.absolute(subject, path)?;
                 self.change(place, subject, Change::Mkdir { path })
             }
             Request::Rm(path) => {
-                let path = self.absolute(subject, &path)?;
+                let path = self.absolute(subject, path)?;
                 self.change(place, subject, Change::Remove { path })
             }
             Request::SetPerms { perms, .. } if !self.domains.may_name(subject.domid, &perms) => {
                 Err(Errno::EINVAL)
             }
             Request::SetPerms { path: PathOrSpecial::Node(path), perms } => {
-                let path = self.absolute(subject, &path)?;
+                let path = self.absolute(subject, path)?;
                 let perms = self.interner.intern(perms);
                 self.change(place, subject, Change::SetPerms { path, perms })
             }

@@ -222,6 +222,18 @@ impl Server {
         self.connections.get_mut(&connection)?.output.pop()
     }
 
+    /// Takes messages for a connection as they stand on the wire, as long as there are fewer than `enough` octets.
+    pub(crate) fn take_output(
+        &mut self,
+        connection: ConnectionId,
+        out: &mut Vec<u8>,
+        enough: usize,
+    ) {
+        if let Some(state) = self.connections.get_mut(&connection) {
+            state.output.take_into(out, enough);
+        }
+    }
+
     /// Whether [`Server::poll_output`] has something for the connection.
     pub fn has_output(&self, connection: ConnectionId) -> bool {
         self.connections.get(&connection).is_some_and(|state| state.output.octets() > 0)
@@ -288,7 +300,7 @@ impl Server {
         let mut octets = Vec::new();
         if message.encode(PAYLOAD_MAX, &mut octets).is_ok() {
             self.counters.count_event();
-            self.push_output(connection, |output| output.push_event(octets, may_merge));
+            self.push_output(connection, |output| output.push_event(&octets, may_merge));
         }
     }
 
@@ -314,13 +326,14 @@ impl Server {
     }
 
     fn reply(&mut self, connection: ConnectionId, to: &Message, reply: &Reply) {
-        let mut octets = Vec::new();
-        if reply.encode(to.ty, to.request_id, to.tx_id, PAYLOAD_MAX, &mut octets).is_err() {
-            let error = Reply::Error(Errno::E2BIG);
-            // The name of an error always fits.
-            let _ = error.encode(to.ty, to.request_id, to.tx_id, PAYLOAD_MAX, &mut octets);
-        }
-        self.push_output(connection, |output| output.push_reply(octets));
+        let encode = |octets: &mut Vec<u8>| {
+            if reply.encode(to.ty, to.request_id, to.tx_id, PAYLOAD_MAX, octets).is_err() {
+                let error = Reply::Error(Errno::E2BIG);
+                // The name of an error always fits.
+                let _ = error.encode(to.ty, to.request_id, to.tx_id, PAYLOAD_MAX, octets);
+            }
+        };
+        self.push_output(connection, |output| output.push_reply(encode));
     }
 
     fn push_output(&mut self, connection: ConnectionId, push: impl FnOnce(&mut Output)) {

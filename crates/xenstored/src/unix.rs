@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use xenstore_proto::limits::PAYLOAD_MAX;
@@ -74,6 +74,7 @@ impl UnixServer {
             accept: Accept::Idle,
             looked: Instant::now(),
             work: BTreeSet::new(),
+            share: vec![0; TURN_OCTETS].into(),
         };
         let run = move || event_loop.run();
         let thread =
@@ -166,6 +167,8 @@ struct EventLoop {
     looked: Instant,
     /// Clients for whom something can be done.
     work: BTreeSet<usize>,
+    /// What one client's octets are read into.
+    share: Box<[u8]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -218,6 +221,7 @@ impl EventLoop {
                         if let Some(client) = self.clients.get_mut(&number) {
                             let readable = event.is_readable() || event.is_read_closed();
                             client.readable |= readable && !client.ended;
+                            client.closing |= event.is_read_closed();
                             client.writable |= event.is_writable() || event.is_write_closed();
                             self.work.insert(number);
                         }
@@ -281,8 +285,8 @@ impl EventLoop {
     fn add_client(&mut self, mut stream: UnixStream) {
         let number = self.next_client;
         self.next_client += 1;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(&mut stream, Token(number), interest) {
+        let registry = self.poll.registry();
+        if let Err(error) = registry.register(&mut stream, Token(number), Interest::READABLE) {
             tracing::warn!(%error, "client not accepted");
             return;
         }
@@ -312,7 +316,9 @@ impl EventLoop {
             output: Vec::new(),
             written: 0,
             readable: true,
+            closing: false,
             writable: true,
+            awaits_room: false,
         };
         self.clients.insert(number, client);
         self.by_connection.insert(connection, number);
@@ -322,7 +328,15 @@ impl EventLoop {
     /// Does for one client what can be done without waiting, up to its share.
     fn turn(&mut self, number: usize) {
         let Some(client) = self.clients.get_mut(&number) else { return };
-        match client.turn(&self.embedded) {
+        let turn = client.turn(&self.embedded, &mut self.share);
+        let turn = match client.register(self.poll.registry(), Token(number)) {
+            Ok(()) => turn,
+            Err(error) => {
+                tracing::error!(%error, "client given up: its socket cannot be watched");
+                Turn::Gone
+            }
+        };
+        match turn {
             Turn::Wait => {}
             Turn::More => {
                 self.work.insert(number);
@@ -350,10 +364,15 @@ struct Client {
     ended: bool,
     output: Vec<u8>,
     written: usize,
-    /// Whether the socket may have octets for us; known to have none once a read has said so.
+    /// Whether the socket may have octets for us; known to have none once a read has said so, or has given less than
+    /// there was room for: more that comes is told.
     readable: bool,
+    /// Whether the end of what the client sends has been told, and is to be read as well.
+    closing: bool,
     /// Whether the socket may have room; known to have none once a write has said so.
     writable: bool,
+    /// Whether it is told when there is room. Not otherwise: each reply that a client reads makes some.
+    awaits_room: bool,
 }
 
 enum Turn {
@@ -365,8 +384,9 @@ enum Turn {
 }
 
 impl Client {
-    fn turn(&mut self, embedded: &Embedded) -> Turn {
-        self.receive(embedded)
+    /// `share` is room for what is read.
+    fn turn(&mut self, embedded: &Embedded, share: &mut [u8]) -> Turn {
+        self.receive(embedded, share)
             .and_then(|()| self.handle(embedded))
             .and_then(|()| self.send(embedded))
             .unwrap_or_else(|error| {
@@ -375,13 +395,23 @@ impl Client {
             })
     }
 
+    /// Has the socket say when there is room, if that is waited for.
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        if self.awaits_room != self.writable {
+            return Ok(());
+        }
+        self.awaits_room = !self.writable;
+        let room = self.awaits_room.then_some(Interest::WRITABLE);
+        let interest = room.map_or(Interest::READABLE, |room| Interest::READABLE | room);
+        registry.reregister(&mut self.stream, token, interest)
+    }
+
     /// Reads a share, unless something is left from the last one.
-    fn receive(&mut self, embedded: &Embedded) -> io::Result<()> {
+    fn receive(&mut self, embedded: &Embedded, share: &mut [u8]) -> io::Result<()> {
         if self.undecoded || !self.readable || !embedded.lock().server.has_room(self.connection) {
             return Ok(());
         }
-        let mut share = [0; TURN_OCTETS];
-        match self.stream.read(&mut share) {
+        match self.stream.read(share) {
             Ok(0) => {
                 self.ended = true;
                 self.readable = false;
@@ -390,6 +420,7 @@ impl Client {
             Ok(len) => {
                 self.decoder.push(&share[..len]);
                 self.undecoded = true;
+                self.readable = len == share.len() || self.closing;
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -413,7 +444,8 @@ impl Client {
                 Ok(Decoded::Need(_)) => self.undecoded = false,
                 Err(broken) => return Err(io::Error::new(io::ErrorKind::InvalidData, broken)),
             }
-            shared.wake();
+            // What this client has got is sent at the end of its turn.
+            shared.wake_others(self.connection);
         }
         Ok(())
     }
@@ -425,12 +457,7 @@ impl Client {
                 self.output.clear();
                 self.written = 0;
                 let mut shared = embedded.lock();
-                while self.output.len() < WRITE_OCTETS {
-                    match shared.server.poll_output(self.connection) {
-                        Some(message) => self.output.extend_from_slice(&message),
-                        None => break,
-                    }
-                }
+                shared.server.take_output(self.connection, &mut self.output, WRITE_OCTETS);
                 if self.output.is_empty() {
                     // Nothing is read before all there was is handled, so this is all.
                     if self.ended || !shared.server.is_open(self.connection) {

@@ -1,7 +1,8 @@
 //! Watches, found by the path they are on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use xenstore_proto::{Path, Token};
 
@@ -10,11 +11,13 @@ use crate::server::ConnectionId;
 /// All watches of all connections.
 ///
 /// A change finds those on its path by one look-up for every name in the path, and a removal those below by a
-/// range: how many others there are hardly matters.
+/// range: how many others there are does not matter.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
     /// By absolute path or special name, in the order they were set.
-    by_path: BTreeMap<Box<str>, Vec<Watch>>,
+    by_path: HashMap<Arc<str>, Vec<Watch>>,
+    /// The same paths, sorted.
+    paths: BTreeSet<Arc<str>>,
     of_connection: HashMap<ConnectionId, BTreeSet<(Box<str>, Token)>>,
 }
 
@@ -35,7 +38,14 @@ impl Watches {
         let key = (path.into(), watch.token.clone());
         let new = self.of_connection.entry(watch.connection).or_default().insert(key);
         if new {
-            self.by_path.entry(path.into()).or_default().push(watch);
+            match self.by_path.get_mut(path) {
+                Some(others) => others.push(watch),
+                None => {
+                    let path: Arc<str> = path.into();
+                    self.paths.insert(Arc::clone(&path));
+                    self.by_path.insert(path, vec![watch]);
+                }
+            }
         }
         new
     }
@@ -105,10 +115,7 @@ impl Watches {
         // What is below starts with the path and a slash; '0' is the octet after '/'.
         let (from, to) = (format!("{path}/"), format!("{path}0"));
         let range = (Bound::Included(from.as_str()), Bound::Excluded(to.as_str()));
-        self.by_path
-            .range::<str, _>(range)
-            .rev()
-            .map(|(path, watches)| (&**path, watches.as_slice()))
+        self.paths.range::<str, _>(range).rev().map(|path| (&**path, self.on(path)))
     }
 
     fn forget(&mut self, path: &str, which: impl Fn(&Watch) -> bool) {
@@ -116,6 +123,7 @@ impl Watches {
         watches.retain(|watch| !which(watch));
         if watches.is_empty() {
             self.by_path.remove(path);
+            self.paths.remove(path);
         }
     }
 }

@@ -67,9 +67,12 @@ impl Server {
     }
 
     /// The absolute path that a path of this subject means.
-    pub(crate) fn absolute(&self, subject: &Subject, path: &Path) -> Result<Path, Errno> {
-        let base = Path::of_domain(subject.domid);
-        let path = path.resolve(&base).map_err(|_| Errno::EINVAL)?;
+    pub(crate) fn absolute(&self, subject: &Subject, path: Path) -> Result<Path, Errno> {
+        let path = if path.is_absolute() {
+            path
+        } else {
+            path.resolve(&Path::of_domain(subject.domid)).map_err(|_| Errno::EINVAL)?
+        };
         let quotas = self.accounts.quotas(subject.domid);
         let fits =
             subject.privileged || quotas.allow(Quota::PathMax, own_part(path.as_str()).len());
@@ -81,7 +84,7 @@ impl Server {
         match path {
             PathOrSpecial::Special(name) => Ok((name.as_str().into(), 0)),
             PathOrSpecial::Node(path) => {
-                let key = self.absolute(subject, path)?;
+                let key = self.absolute(subject, path.clone())?;
                 let left_out = key.as_str().len() - path.as_str().len();
                 Ok((key.as_str().into(), left_out))
             }
