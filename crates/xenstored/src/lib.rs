@@ -98,6 +98,7 @@ mod tree;
 mod unix;
 mod walk;
 mod watches;
+mod watchful;
 mod watching;
 
 pub use access::{

@@ -20,6 +20,7 @@ use xenstore_proto::{Decoded, Decoder, DomId};
 use crate::embedded::{Embedded, Waker};
 use crate::listen::{ServeError, listen};
 use crate::server::ConnectionId;
+use crate::watchful::Watchful;
 
 /// Most clients at a time; later ones wait to be accepted. Well below what one process may have open on the hosts
 /// we know.
@@ -75,6 +76,7 @@ impl UnixServer {
             looked: Instant::now(),
             work: BTreeSet::new(),
             share: vec![0; TURN_OCTETS].into(),
+            watchful: Watchful::new(thread::available_parallelism().map_or(1, usize::from)),
         };
         let run = move || event_loop.run();
         let thread =
@@ -169,6 +171,7 @@ struct EventLoop {
     work: BTreeSet<usize>,
     /// What one client's octets are read into.
     share: Box<[u8]>,
+    watchful: Watchful,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -196,12 +199,18 @@ impl EventLoop {
                     ready.iter().filter_map(|connection| self.by_connection.get(connection)),
                 );
                 let idle = self.work.is_empty() && !self.may_accept();
-                state.asleep = idle;
-                match self.accept {
+                let timeout = match self.accept {
                     _ if !idle => Some(Duration::ZERO),
                     Accept::Starved => Some(ACCEPT_AGAIN),
+                    _ if self.watchful.looks_again(Instant::now()) => Some(Duration::ZERO),
                     _ => look,
+                };
+                state.asleep = timeout != Some(Duration::ZERO);
+                if idle && !state.asleep {
+                    drop(state);
+                    thread::yield_now();
                 }
+                timeout
             };
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
@@ -230,6 +239,9 @@ impl EventLoop {
             }
             if self.may_accept() {
                 self.accept_all();
+            }
+            if !self.work.is_empty() {
+                self.watchful.found(Instant::now);
             }
             for number in std::mem::take(&mut self.work) {
                 self.turn(number);
