@@ -188,9 +188,7 @@ fn what_is_no_option_or_no_quota_is_refused() {
 fn a_chinese_wall_stands_where_its_file_says() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("wall.json");
-    let company = |name: &str, path: &str, domain: u32| {
-        serde_json::json!({ "name": name, "paths": [path], "domains": [domain] })
-    };
+    let company = |name: &str, path: &str, domain: u32| serde_json::json!({ "name": name, "paths": [path], "domains": [domain] });
     let banks = |south: &str| {
         let companies = [company("north", "/banks/north", 3), company("south", south, 4)];
         serde_json::json!([{ "name": "banks", "companies": companies }]).to_string()

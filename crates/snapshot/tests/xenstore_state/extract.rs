@@ -92,7 +92,11 @@ fn what_the_protocol_does_not_tell_is_missing_and_not_left_out_silently() {
     let extracted = extract_guest(&xenstore);
     assert_eq!(extracted.state.features, Some(Features(12)));
     let quotas = extracted.state.quotas.iter().map(|(name, limit)| (name.as_str(), *limit));
-    assert!(quotas.clone().any(|quota| quota == ("nodes", 1000)), "{:?}", quotas.collect::<Vec<_>>());
+    assert!(
+        quotas.clone().any(|quota| quota == ("nodes", 1000)),
+        "{:?}",
+        quotas.collect::<Vec<_>>()
+    );
     assert_eq!(parts(&extracted.missing), BTreeSet::from(OF_CONNECTION));
 }
 
