@@ -149,10 +149,10 @@ fn a_hundred_that_read_nothing_cost_what_they_may_have_unread() {
         let mut silent: Vec<_> = (0..CLIENTS).map(|_| daemon.connect()).collect();
         for stream in &mut silent {
             stream.set_nonblocking(true).unwrap();
-            let mut refused = 0;
+            let (mut refused, mut at) = (0, 0);
             while refused < 5 {
-                match stream.write(&batch) {
-                    Ok(_) => refused = 0,
+                match stream.write(&batch[at..]) {
+                    Ok(len) => (refused, at) = (0, (at + len) % batch.len()),
                     Err(error) => {
                         assert_eq!(error.kind(), ErrorKind::WouldBlock);
                         refused += 1;
