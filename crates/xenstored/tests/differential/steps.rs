@@ -275,7 +275,7 @@ fn path_or_special() -> BoxedStrategy<String> {
 }
 
 fn special() -> BoxedStrategy<String> {
-    let names = ["@introduceDomain", "@releaseDomain", "@releaseDomain/5", "@foo", "@"];
+    let names = ["@introduceDomain", "@releaseDomain", "@bar", "@foo", "@"];
     select(names.map(str::to_owned).to_vec()).boxed()
 }
 
