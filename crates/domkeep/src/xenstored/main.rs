@@ -80,23 +80,7 @@ fn serve(options: &Options) -> Result<(), DaemonError> {
     // Before anybody can be told that the daemon runs, so that no signal is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(DaemonError::Signals)?;
     let socket = socket()?;
-    let server = match &options.database {
-        Some(path) => {
-            let backend = SledBackend::open(path, options.sync_mode())?;
-            Server::open(backend, Store::new())?
-        }
-        None => Server::new(Store::new()),
-    };
-    let server = server.with_quotas(&options.limits());
-    let server = match &options.chinese_wall {
-        Some(file) => {
-            let wall = wall::read(file)?;
-            tracing::info!(file = %file.display(), "a Chinese wall stands");
-            server.with_policy(Arc::new(wall))
-        }
-        None => server,
-    };
-    let xenstore = Embedded::from(server);
+    let xenstore = Embedded::from(configured(options)?);
     let served = xenstore.serve_unix(&socket)?;
     let metrics = options.metrics.as_ref().map(|path| xenstore.serve_metrics(path)).transpose()?;
     let pid = std::process::id();
@@ -114,6 +98,22 @@ fn serve(options: &Options) -> Result<(), DaemonError> {
     served.stop();
     drop((metrics, pid_file));
     Ok(())
+}
+
+/// The server that the options describe: where its store is kept, what domains may use, and who may do what.
+fn configured(options: &Options) -> Result<Server, DaemonError> {
+    let server = match &options.database {
+        Some(path) => {
+            let backend = SledBackend::open(path, options.sync_mode())?;
+            Server::open(backend, Store::new())?
+        }
+        None => Server::new(Store::new()),
+    };
+    let server = server.with_quotas(&options.limits());
+    let Some(file) = &options.chinese_wall else { return Ok(server) };
+    let wall = wall::read(file)?;
+    tracing::info!(file = %file.display(), "a Chinese wall stands");
+    Ok(server.with_policy(Arc::new(wall)))
 }
 
 /// Where clients look for the socket; its directory is made.
@@ -170,5 +170,43 @@ impl Drop for PidFile<'_> {
         if let Err(error) = fs::remove_file(self.0) {
             tracing::warn!(path = %self.0.display(), %error, "file not removed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xsclient::{Client, DomId, Errno, Nodes, OperationError, Path};
+
+    use super::*;
+
+    /// No guest reaches the daemon's socket, so what it would get is asked of the server itself.
+    #[test]
+    fn a_wall_that_was_configured_keeps_a_domain_from_its_competitors_data() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("wall.json");
+        let companies =
+            r#"[{"name": "north", "paths": ["/north"]}, {"name": "south", "paths": ["/south"]}]"#;
+        fs::write(&file, format!(r#"[{{"name": "banks", "companies": {companies}}}]"#)).unwrap();
+        let path = |text: &str| text.parse::<Path>().unwrap();
+        let read_both = |options: &Options| {
+            let xenstore = Embedded::from(configured(options).unwrap());
+            let client = |domid| {
+                let options = xsclient::Options::with_timeout(std::time::Duration::from_secs(20));
+                Client::over(Box::new(xenstore.transport(DomId::new(domid))), options)
+            };
+            let mut control = client(0);
+            for company in ["/north", "/south"] {
+                control.write(&path(company), b"plan").unwrap();
+                control.set_perms(&path(company).into(), &"r0".parse().unwrap()).unwrap();
+            }
+            let mut guest = client(7);
+            ["/north", "/south"].map(|company| guest.read(&path(company)))
+        };
+        let wall = Options::parse_from(["xenstored", "--chinese-wall", file.to_str().unwrap()]);
+        let [north, south] = read_both(&wall);
+        assert_eq!(north.unwrap(), b"plan");
+        let denied = south.as_ref().err().and_then(OperationError::errno);
+        assert_eq!(denied, Some(&Errno::EACCES));
+        assert!(read_both(&Options::parse_from(["xenstored"])).iter().all(Result::is_ok));
     }
 }
