@@ -1,7 +1,9 @@
 //! The loop that serves clients: one thread, whoever is slow.
 
 use std::collections::{BTreeSet, HashMap};
+use std::error::Error;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,12 +12,15 @@ use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
+use xenstore_migration::GlobalData;
 use xenstore_proto::DomId;
 
 use crate::client::{Client, TURN_OCTETS, Turn};
 use crate::embedded::{Embedded, Waker};
 use crate::link::Link;
-use crate::server::ConnectionId;
+use crate::live_update::{Capture, Due, LinkState, LiveUpdate, Succession, Successor};
+use crate::server::{ConnectionId, Server};
+use crate::serving::Serving;
 use crate::unix::LoopWaker;
 use crate::watchful::Watchful;
 
@@ -49,6 +54,11 @@ pub(crate) struct EventLoop {
     /// What one client's octets are read into.
     share: Box<[u8]>,
     watchful: Watchful,
+    live_update: Option<LiveUpdate>,
+    /// What the update that is asked for will be.
+    planned: Option<Succession>,
+    /// The event channels that a predecessor has left, where nobody can use them.
+    event_channels: Option<OwnedFd>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,12 +76,19 @@ impl EventLoop {
     pub(crate) fn new(
         embedded: Embedded,
         listener: std::os::unix::net::UnixListener,
+        serving: Serving,
     ) -> io::Result<(Self, Arc<LoopWaker>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(LoopWaker::new(mio::Waker::new(poll.registry(), WAKER)?));
         let mut listener = UnixListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let event_loop = Self {
+        let Serving { live_update, inherited, .. } = serving;
+        if live_update.is_some() {
+            embedded.lock().server.offer_live_update();
+        }
+        let (links, event_channels) =
+            inherited.map_or((Vec::new(), None), |left| (left.links, left.event_channels));
+        let mut event_loop = Self {
             embedded,
             poll,
             listener,
@@ -84,14 +101,21 @@ impl EventLoop {
             work: BTreeSet::new(),
             share: vec![0; TURN_OCTETS].into(),
             watchful: Watchful::new(thread::available_parallelism().map_or(1, usize::from)),
+            live_update,
+            planned: None,
+            event_channels,
         };
+        for (link, state) in links {
+            event_loop.add_restored(link, state)?;
+        }
         Ok((event_loop, waker))
     }
 
     pub(crate) fn run(&mut self) {
         let mut events = Events::with_capacity(256);
         loop {
-            let look = self.look_at_transactions();
+            let look = [self.look_at_transactions(), self.look_at_update()];
+            let look = look.into_iter().flatten().min();
             let timeout = {
                 let mut state = self.waker.lock();
                 if state.stop {
@@ -173,6 +197,71 @@ impl EventLoop {
         Some(pause)
     }
 
+    /// Makes the live update that was asked for, if its time has come. Says in how long to look again.
+    fn look_at_update(&mut self) -> Option<Duration> {
+        let embedded = self.embedded.clone();
+        let mut shared = embedded.lock();
+        let server = &mut shared.server;
+        if !server.has_update() {
+            return None;
+        }
+        let outcome = self.update(server);
+        let why = match outcome {
+            Ok(again) => return Some(again),
+            Err(why) => why,
+        };
+        server.refuse_update(why);
+        self.planned = None;
+        // Transactions may start again.
+        self.work.extend(self.clients.keys());
+        shared.wake();
+        None
+    }
+
+    /// Comes back if it is too early, or with why it is not made.
+    fn update(&mut self, server: &mut Server) -> Result<Duration, String> {
+        let offered = self.live_update.as_ref().ok_or("not offered")?;
+        let update = server.update.as_ref().ok_or("not offered")?;
+        let started = update.started.clone().ok_or("not asked for")?;
+        let succession = match &self.planned {
+            Some(planned) => planned,
+            None => {
+                let plan = offered.plan(update, &started).map_err(|error| whole(&error))?;
+                self.planned.insert(plan)
+            }
+        };
+        let own = succession.successor == Successor::Own;
+        match server.update_due(Instant::now(), own) {
+            Due::Now => {}
+            Due::In(again) => return Ok(again),
+            Due::TooLate => {
+                let open = server.open_transactions;
+                return Err(format!(
+                    "{open} transactions are open: try again, or force it with -F"
+                ));
+            }
+            Due::None => return Err("not asked for".to_owned()),
+        }
+        let states: Vec<_> = self.clients.values().filter_map(Client::state).collect();
+        let (socket_fd, event_channel_fd) =
+            (Some(self.listener.as_raw_fd()), self.event_channels.as_ref().map(AsRawFd::as_raw_fd));
+        let farewell = started.farewell();
+        let capture = Capture {
+            server,
+            links: &states,
+            global: GlobalData { socket_fd, event_channel_fd },
+            successor: succession.successor,
+            forced: started.forced,
+            farewell: Some((started.caller, &farewell)),
+        };
+        let state = capture.write(Vec::new()).map_err(|error| whole(&error))?;
+        let mut descriptors: Vec<_> =
+            self.clients.values().filter_map(Client::descriptor).collect();
+        descriptors.push(self.listener.as_fd());
+        descriptors.extend(self.event_channels.as_ref().map(AsFd::as_fd));
+        Err(whole(&succession.execute(&state, &descriptors)))
+    }
+
     fn may_accept(&self) -> bool {
         self.accept == Accept::Pending && self.clients.len() < CLIENTS_MAX
     }
@@ -228,6 +317,19 @@ impl EventLoop {
         self.work.insert(number);
     }
 
+    fn add_restored(&mut self, link: Link, state: LinkState) -> io::Result<()> {
+        let connection = state.connection;
+        let mut client = Client::restored(link, state);
+        let number = self.next_client;
+        self.next_client += 1;
+        client.watch(self.poll.registry(), Token(number))?;
+        self.embedded.lock().carry(connection, Waker::Loop(Arc::clone(&self.waker)));
+        self.clients.insert(number, client);
+        self.by_connection.insert(connection, number);
+        self.work.insert(number);
+        Ok(())
+    }
+
     /// Does for one client what can be done without waiting, up to its share.
     fn turn(&mut self, number: usize) {
         let Some(client) = self.clients.get_mut(&number) else { return };
@@ -255,4 +357,15 @@ impl EventLoop {
             }
         }
     }
+}
+
+/// An error with its causes, on one line.
+fn whole(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -9,8 +9,9 @@ use std::thread::{self, JoinHandle};
 
 use crate::embedded::Embedded;
 use crate::event_loop::EventLoop;
-use crate::listen::{ServeError, listen};
+use crate::listen::ServeError;
 use crate::server::ConnectionId;
+use crate::serving::Serving;
 
 /// A Unix socket that serves an [`Embedded`] server. Stopping or dropping it closes its clients' connections and
 /// removes the socket.
@@ -24,18 +25,21 @@ pub struct UnixServer {
 }
 
 impl UnixServer {
-    pub(crate) fn start(embedded: Embedded, path: &FsPath) -> Result<Self, ServeError> {
-        let failed =
-            |action| move |source| ServeError::Io { action, path: path.to_owned(), source };
-        let listener = listen(path)?;
-        let metadata = fs::symlink_metadata(path).map_err(failed("examine"))?;
+    pub(crate) fn start(embedded: Embedded, mut serving: Serving) -> Result<Self, ServeError> {
+        let path = serving.socket.clone();
+        let failed = |action| {
+            let path = path.clone();
+            move |source| ServeError::Io { action, path, source }
+        };
+        let listener = serving.listener()?;
+        let metadata = fs::symlink_metadata(&path).map_err(failed("examine"))?;
         let (mut event_loop, waker) =
-            EventLoop::new(embedded, listener).map_err(failed("watch"))?;
+            EventLoop::new(embedded, listener, serving).map_err(failed("watch"))?;
         let run = move || event_loop.run();
         let thread =
             thread::Builder::new().name("xenstored".into()).spawn(run).map_err(failed("serve"))?;
         let identity = (metadata.dev(), metadata.ino());
-        Ok(Self { path: path.to_owned(), waker, thread: Some(thread), identity })
+        Ok(Self { path, waker, thread: Some(thread), identity })
     }
 
     /// Where the socket is.
