@@ -61,7 +61,7 @@
 //!
 //! What each operation does where the stock daemons differ is in `docs/xenstored-behaviour.md`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod limits;
 
@@ -100,6 +100,7 @@ mod walk;
 mod watches;
 mod watchful;
 mod watching;
+pub mod xen;
 
 pub use access::{
     AccessPolicy, Changed, ChineseWall, Company, ConflictClass, Object, Standard, Subject,
