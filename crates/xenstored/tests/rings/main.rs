@@ -1,0 +1,9 @@
+//! Domains' rings on a simulated host: the stream on a page, and a domain that does not behave.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in what it is built of as well"
+)]
+
+mod hostile;
+mod stream;
