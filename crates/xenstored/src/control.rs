@@ -10,8 +10,9 @@ use crate::quota::Quota;
 use crate::server::Server;
 
 /// The commands with their arguments, as `help` lists them.
-const COMMANDS: [(&str, &str); 7] = [
+const COMMANDS: [(&str, &str); 8] = [
     ("check", ""),
+    ("live-update", "[-f <file>|-c <cmdline>|-s [-t <sec>] [-F] [-v <version>]|-a]"),
     ("log", "[on|off]"),
     ("memreport", ""),
     ("print", "<string>"),

@@ -1,6 +1,6 @@
 //! The domains the server knows, and who may hear of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use xenstore_proto::{Access, DomId, Features, Perm, Perms, SpecialName};
@@ -34,6 +34,25 @@ impl Domains {
             restricted: BTreeMap::new(),
             introduce_perms: Arc::new(Perms::owned_by(DomId::DOM0)),
             release_perms: Arc::new(for_all.expect("two entries are more than none")),
+        }
+    }
+
+    /// The introduced domains.
+    pub(crate) fn introduced(&self) -> impl Iterator<Item = DomId> {
+        self.introduced.keys().copied()
+    }
+
+    /// The introduced domains, and those for which features were set.
+    pub(crate) fn known(&self) -> BTreeSet<DomId> {
+        self.introduced.keys().chain(self.restricted.keys()).copied().collect()
+    }
+
+    /// The permissions of a special name that has some.
+    pub(crate) fn perms_of_special(&self, name: &str) -> Option<&Perms> {
+        match name {
+            SpecialName::INTRODUCE_DOMAIN => Some(&self.introduce_perms),
+            SpecialName::RELEASE_DOMAIN => Some(&self.release_perms),
+            _ => None,
         }
     }
 

@@ -25,9 +25,9 @@ pub(crate) struct Listing {
 
 /// Where a request reads and writes.
 #[derive(Clone, Copy)]
-struct Place {
-    connection: ConnectionId,
-    tx: TxId,
+pub(crate) struct Place {
+    pub(crate) connection: ConnectionId,
+    pub(crate) tx: TxId,
 }
 
 impl Server {
@@ -214,7 +214,7 @@ impl Server {
         }
     }
 
-    fn node(
+    pub(crate) fn node(
         &mut self,
         place: Option<Place>,
         subject: &Subject,
@@ -234,7 +234,7 @@ impl Server {
         found
     }
 
-    fn change(
+    pub(crate) fn change(
         &mut self,
         place: Option<Place>,
         subject: &Subject,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use xenstore_migration::ServerQuotas;
 use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, RequestId, Token, TxId};
 
 use crate::access::{AccessPolicy, Actor, Standard, Subject};
@@ -13,6 +14,7 @@ use crate::backend::{Backend, MemoryBackend};
 use crate::domains::Domains;
 use crate::interner::Interner;
 use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX, TRANSACTION_OPEN_MAX};
+use crate::live_update::Update;
 use crate::metrics::Counters;
 use crate::output::Output;
 use crate::quota::{Quota, Quotas};
@@ -63,6 +65,10 @@ pub struct Server {
     /// Whether every request is logged.
     pub(crate) log_requests: bool,
     pub(crate) counters: Counters,
+    /// Quotas that a predecessor has handed on and that mean nothing here: the next one may know them.
+    pub(crate) handed_on: ServerQuotas,
+    /// The live update that is being prepared, where the carrier makes such.
+    pub(crate) update: Option<Update>,
     next_connection: u64,
     ready: BTreeSet<ConnectionId>,
     interceptor: Option<Interceptor>,
@@ -73,6 +79,11 @@ pub struct Server {
 /// A connection to a [`Server`]. The number of a closed one is never given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// No connection has this number.
+    pub(crate) const NONE: Self = Self(0);
+}
 
 /// Called before each well-formed request is handled; see [`Server::set_interceptor`].
 pub type Interceptor = Box<dyn FnMut(&mut Server, ConnectionId, TxId, &Request) + Send>;
@@ -103,6 +114,8 @@ impl Server {
             transaction_limit: TRANSACTION_OPEN_MAX,
             log_requests: false,
             counters: Counters::default(),
+            handed_on: ServerQuotas::default(),
+            update: None,
             next_connection: 1,
             ready: BTreeSet::new(),
             interceptor: None,
@@ -181,6 +194,18 @@ impl Server {
                         return;
                     }
                     Err(errno) => Reply::Error(errno),
+                }
+            }
+            Ok(Request::Control(words))
+                if words.first().is_some_and(|word| word == b"live-update") =>
+            {
+                let words: Result<Vec<_>, _> =
+                    words[1..].iter().map(|word| str::from_utf8(word)).collect();
+                let reply = words.map(|words| self.live_update(connection, message, &words));
+                match reply.unwrap_or(Some(Reply::Error(Errno::EINVAL))) {
+                    Some(reply) => reply,
+                    // Answered when it is made.
+                    None => return,
                 }
             }
             Ok(request) => (self.execute(connection, &subject, message.tx_id, request))
@@ -325,7 +350,7 @@ impl Server {
         );
     }
 
-    fn reply(&mut self, connection: ConnectionId, to: &Message, reply: &Reply) {
+    pub(crate) fn reply(&mut self, connection: ConnectionId, to: &Message, reply: &Reply) {
         let encode = |octets: &mut Vec<u8>| {
             if reply.encode(to.ty, to.request_id, to.tx_id, PAYLOAD_MAX, octets).is_err() {
                 let error = Reply::Error(Errno::E2BIG);

@@ -79,6 +79,9 @@ pub(crate) struct Options {
     /// Accepted, and without a meaning here: no event is given up for its age
     #[arg(short = 'w', long, hide = true, value_name = "WHAT=SECONDS")]
     timeout: Vec<String>,
+    /// Go on from the state that a predecessor has written, with the clients it had
+    #[arg(short = 'U', long)]
+    pub(crate) live_update: bool,
     /// This is the process that a daemon in the background is
     #[arg(long, hide = true)]
     pub(crate) detached: bool,
