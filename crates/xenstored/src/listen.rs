@@ -7,6 +7,7 @@ use std::os::unix::net;
 use std::path::{Path as FsPath, PathBuf};
 
 use rustix::io::Errno as OsError;
+use crate::xen::XenError;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Clients that the kernel keeps waiting until they are accepted.
@@ -78,6 +79,12 @@ pub enum ServeError {
         /// What is there.
         path: PathBuf,
     },
+    /// Domains' rings cannot be served.
+    #[error("cannot serve the rings of domains")]
+    Rings(#[from] XenError),
+    /// The rings' events cannot be waited for.
+    #[error("cannot wait for the events of domains")]
+    RingEvents(#[source] io::Error),
     /// The system refuses.
     #[error("cannot {action} the socket {}", path.display())]
     Io {

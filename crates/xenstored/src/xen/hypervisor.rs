@@ -1,5 +1,6 @@
 //! What the server asks of the hypervisor.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
@@ -174,6 +175,17 @@ pub enum XenError {
 }
 
 impl XenError {
+    /// This with its causes, for a log.
+    pub(crate) fn on_one_line(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = Error::source(self);
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        text
+    }
+
     /// What a client is told whose request failed for this.
     pub fn errno(&self) -> Errno {
         let (Self::Open { source, .. }

@@ -9,11 +9,13 @@
 //! | the stream of octets on it | [`Ring`] |
 
 mod devices;
+mod domains;
 mod guest;
 mod hypervisor;
 mod page;
 mod raw;
 mod ring;
+mod rings;
 mod simulated;
 
 pub use devices::XenDevices;
@@ -24,4 +26,5 @@ pub use hypervisor::{
 };
 pub use page::{Direction, Field, Indices, RingPage};
 pub use ring::{Fault, Ring, RingError};
+pub(crate) use rings::{Rings, SharedRing};
 pub use simulated::{SimulatedHypervisor, SimulatedXen};
