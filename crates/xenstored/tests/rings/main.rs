@@ -5,5 +5,9 @@
     reason = "a test fails by panicking, in what it is built of as well"
 )]
 
+mod clients;
 mod hostile;
+mod host;
+mod misbehaviour;
+mod served;
 mod stream;
