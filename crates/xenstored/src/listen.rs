@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net;
 use std::path::{Path as FsPath, PathBuf};
 
-use rustix::io::Errno as OsError;
 use crate::xen::XenError;
+use rustix::io::Errno as OsError;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Clients that the kernel keeps waiting until they are accepted.

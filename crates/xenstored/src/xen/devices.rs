@@ -161,8 +161,8 @@ impl Hypervisor for XenDevices {
 
     fn map_ring(&mut self, domid: DomId) -> Result<RingPage, XenError> {
         let failed = |source| XenError::Map { domid, source };
-        let index = raw::map_grant(self.gntdev.as_fd(), domid.get(), XENSTORE_GRANT)
-            .map_err(failed)?;
+        let index =
+            raw::map_grant(self.gntdev.as_fd(), domid.get(), XENSTORE_GRANT).map_err(failed)?;
         let grant = Grant { gntdev: Arc::clone(&self.gntdev), domid, index };
         let page = RingPage::map(&self.gntdev, index).map_err(failed)?;
         Ok(page.owned_by(Box::new(grant)))
@@ -183,9 +183,10 @@ impl Hypervisor for XenDevices {
                     move |source| XenError::Open { path, source }
                 };
                 let port = std::fs::read_to_string(XSD_PORT).map_err(cannot_open(XSD_PORT))?;
-                let port = port.trim().parse().map_err(|error| {
-                    failed(io::Error::new(io::ErrorKind::InvalidData, error))
-                })?;
+                let port = port
+                    .trim()
+                    .parse()
+                    .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))?;
                 let page = RingPage::map(&open(XSD_KVA)?, 0).map_err(failed)?;
                 Ok((page, RemotePort(port)))
             }
@@ -335,7 +336,8 @@ mod tests {
     #[test]
     fn the_version_that_is_not_refused_is_taken_and_other_errors_end_the_search() {
         let denied = || Err(io::ErrorKind::PermissionDenied.into());
-        let found = version("domctl", &[3, 2, 1], |asked| if asked == 2 { Ok(()) } else { denied() });
+        let found =
+            version("domctl", &[3, 2, 1], |asked| if asked == 2 { Ok(()) } else { denied() });
         assert_eq!(found.unwrap(), 2);
         assert!(matches!(
             version("domctl", &[3, 2], |_| denied()),

@@ -57,7 +57,8 @@ impl Server {
             return false;
         };
         let (_, port, ring) = taken;
-        tracing::info!(domid = %ring.domid(), "domain connects again");
+        // Not louder: a domain can have this said as often as it likes.
+        tracing::debug!(domid = %ring.domid(), "domain connects again");
         self.disconnect(connection);
         self.serve_ring(ring, port, Beginning::Anew);
         true

@@ -2,7 +2,10 @@
 //!
 //! The interfaces are those of Linux's public headers `xen/evtchn.h`, `xen/gntdev.h` and `xen/privcmd.h`, and of Xen's
 //! public headers `event_channel.h`, `domctl.h` and `sysctl.h`.
-#![expect(unsafe_code, reason = "shared pages are mapped, and the kernel reads and writes what calls point to")]
+#![expect(
+    unsafe_code,
+    reason = "shared pages are mapped, and the kernel reads and writes what calls point to"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -186,11 +189,7 @@ pub(super) fn bind_virq(evtchn: BorrowedFd<'_>, mut virq: u32) -> io::Result<u32
 }
 
 /// Binds another domain's port. Gives the local port.
-pub(super) fn bind_interdomain(
-    evtchn: BorrowedFd<'_>,
-    domid: u16,
-    port: u32,
-) -> io::Result<u32> {
+pub(super) fn bind_interdomain(evtchn: BorrowedFd<'_>, domid: u16, port: u32) -> io::Result<u32> {
     let mut remote: [u32; 2] = [domid.into(), port];
     // SAFETY: `struct ioctl_evtchn_bind_interdomain` is two numbers.
     unsafe { call(evtchn, EVTCHN_BIND_INTERDOMAIN, &mut remote) }
@@ -300,7 +299,11 @@ impl Hypercalls {
 
     /// Asks about the first domain whose number is not below `first`. One at a time: so long as the page is long enough
     /// for one, the size of an entry, which depends on the version, does not matter.
-    pub(super) fn next_domain(&mut self, version: u32, first: u16) -> io::Result<Option<DomainInfo>> {
+    pub(super) fn next_domain(
+        &mut self,
+        version: u32,
+        first: u16,
+    ) -> io::Result<Option<DomainInfo>> {
         self.clear();
         self.buffer.store(0, SYSCTL_GETDOMAININFOLIST);
         self.buffer.store(4, version);

@@ -102,7 +102,10 @@ impl Rings {
     }
 
     /// Maps and binds this domain's own ring.
-    pub(crate) fn connect_own(&mut self, offered: Features) -> Result<(Ring, RemotePort), XenError> {
+    pub(crate) fn connect_own(
+        &mut self,
+        offered: Features,
+    ) -> Result<(Ring, RemotePort), XenError> {
         let (page, port) = self.hypervisor.own_ring()?;
         let channel = self.hypervisor.bind(DomId::DOM0, port)?;
         Ok((Ring::open(page, channel, DomId::DOM0, offered), port))
@@ -157,9 +160,7 @@ impl Rings {
 
     /// Whose ring a connection is.
     pub(crate) fn domain_of(&self, connection: ConnectionId) -> Option<DomId> {
-        self.open
-            .iter()
-            .find_map(|(domid, open)| (open.connection == connection).then_some(*domid))
+        self.open.iter().find_map(|(domid, open)| (open.connection == connection).then_some(*domid))
     }
 
     /// Takes an open ring from the one who carries it, to be served anew through a port. The old port is kept if it is that

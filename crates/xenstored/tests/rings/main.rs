@@ -6,8 +6,8 @@
 )]
 
 mod clients;
-mod hostile;
 mod host;
+mod hostile;
 mod misbehaviour;
 mod served;
 mod stream;

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use xenstore_proto::{DomId, Errno, Reply, Request};
-use xenstored::xen::{Direction, Field, Indices};
 use xenstored::Quota;
+use xenstored::xen::{Direction, Field, Indices};
 
 use crate::served::{Guest, Host, SOON, read, set_perms, watch, wire, wire_in, write};
 
@@ -66,7 +66,8 @@ fn garbage_half_messages_and_zeros_harm_nobody_else() {
     let host = Host::new();
     let (mut bad, good) = (host.domain(7), host.domain(8));
     bad.send(&wire(&read("/a"))[..5]);
-    bad.kernel.page().overwrite(0, &[0xA5; 4096]);
+    let garbage: Vec<u8> = (0..2064_u32).map(|n| u8::try_from(n * 7 % 251).unwrap()).collect();
+    bad.kernel.page().overwrite(0, &garbage);
     bad.kernel.notify();
     assert_eq!(error_of(&bad), 2);
     assert_isolated(&host, good);
@@ -109,10 +110,10 @@ fn a_guest_that_never_reads_is_held_back_and_loses_nothing() {
 fn events_that_nobody_reads_are_error_1_in_the_end() {
     let host = Host::new();
     let (mut lazy, good) = (host.domain(7), host.domain(8));
-    host.xenstore.with(|server| server.set_quota(Some(SEVEN), Quota::Memory, 1));
     host.xenstore.apply(write("/many", ""));
     host.xenstore.apply(set_perms("/many", "r0"));
     assert_eq!(lazy.ask(&watch("/many")), Reply::Ok);
+    host.xenstore.with(|server| server.set_quota(Some(SEVEN), Quota::Memory, 1));
     for number in 0..20_000 {
         host.xenstore.apply(write(&format!("/many/child-of-some-length-{number}"), ""));
     }
@@ -138,7 +139,9 @@ fn a_guest_that_connects_again_has_nothing_of_before() {
     host.xenstore.apply(set_perms("/a", "r0"));
     assert_eq!(guest.ask(&watch("/a")), Reply::Ok);
     assert_eq!(guest.event(), "/a");
-    let Reply::Transaction(tx) = guest.ask(&Request::TransactionStart) else { panic!("no transaction") };
+    let Reply::Transaction(tx) = guest.ask(&Request::TransactionStart) else {
+        panic!("no transaction")
+    };
     for rounds in 0..3 {
         // In the middle of a request.
         guest.send(&wire(&read("/a"))[..17]);

@@ -1,7 +1,7 @@
 //! A server that serves rings beside its socket, as its clients and its host see it.
 
-use std::os::unix::net::UnixStream;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use xenstore_proto::{
