@@ -11,6 +11,7 @@ use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, Request
 use crate::access::{AccessPolicy, Actor, Standard, Subject};
 use crate::accounts::Accounts;
 use crate::backend::{Backend, MemoryBackend};
+use crate::control::LIVE_UPDATE;
 use crate::domains::Domains;
 use crate::interner::Interner;
 use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX, TRANSACTION_OPEN_MAX};
@@ -204,7 +205,7 @@ impl Server {
                 }
             }
             Ok(Request::Control(words))
-                if words.first().is_some_and(|word| word == b"live-update") =>
+                if words.first().is_some_and(|word| word == LIVE_UPDATE.as_bytes()) =>
             {
                 let words: Result<Vec<_>, _> =
                     words[1..].iter().map(|word| str::from_utf8(word)).collect();
