@@ -15,9 +15,6 @@ use crate::server::ConnectionId;
 /// Most octets read from one client before the next one's turn.
 pub(crate) const TURN_OCTETS: usize = 16 << 10;
 
-/// Octets written by one call, if there are so many.
-const WRITE_OCTETS: usize = 64 << 10;
-
 pub(crate) struct Client {
     link: Link,
     pub(crate) connection: ConnectionId,
@@ -50,6 +47,8 @@ pub(crate) enum Turn {
     /// There is more, after the others' turns.
     More,
     Gone,
+    /// The client wants to be served as if it had come just now.
+    Renewed,
 }
 
 impl Client {
@@ -79,6 +78,15 @@ impl Client {
         client.decoder.push(&input);
         (client.output, client.rest) = (output, output_rest);
         client
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The client is reached by another way from now on.
+    pub(crate) fn set_link(&mut self, link: Link) {
+        self.link = link;
     }
 
     /// Has the loop told when something comes.
@@ -120,10 +128,35 @@ impl Client {
         self.receive(embedded, share)
             .and_then(|()| self.handle(embedded))
             .and_then(|()| self.send(embedded))
+            .and_then(|turn| self.link.settle(self.unanswered(embedded)).map(|()| turn))
             .unwrap_or_else(|error| {
                 tracing::debug!(connection = ?self.connection, %error, "client gone");
+                match (error.kind(), &self.link) {
+                    (io::ErrorKind::ConnectionReset, Link::Ring(_)) => return Turn::Renewed,
+                    (io::ErrorKind::InvalidData, _) => self.link.refuse(),
+                    _ => {}
+                }
                 Turn::Gone
             })
+    }
+
+    /// Gives the client's octets up to be handed over with the state.
+    pub(crate) fn settle_all(&mut self) {
+        if let Err(error) = self.link.settle(0) {
+            tracing::debug!(connection = ?self.connection, %error, "client gone");
+        }
+    }
+
+    /// How many of the octets read last belong to requests whose answers the client cannot have yet.
+    fn unanswered(&self, embedded: &Embedded) -> usize {
+        if matches!(self.link, Link::Socket(_)) {
+            return 0;
+        }
+        if self.written < self.output.len() || embedded.lock().server.has_output(self.connection) {
+            return usize::MAX;
+        }
+        let held = self.held.as_ref().map_or(0, |held| HEADER_LEN + held.payload.len());
+        held + self.decoder.undecoded().len()
     }
 
     /// Has the socket say when there is room, if that is waited for.
@@ -200,7 +233,8 @@ impl Client {
                 self.written = 0;
                 self.rest = 0;
                 let mut shared = embedded.lock();
-                shared.server.take_output(self.connection, &mut self.output, WRITE_OCTETS);
+                let portion = self.link.portion();
+                shared.server.take_output(self.connection, &mut self.output, portion);
                 if self.output.is_empty() {
                     // Nothing is read before all there was is handled, so this is all.
                     if (self.ended && !self.undecoded) || !shared.server.is_open(self.connection) {

@@ -22,6 +22,8 @@ pub(crate) struct Domains {
 #[derive(Debug, Default)]
 struct Domain {
     target: Option<DomId>,
+    /// Whether its shutdown has been told.
+    shut_down: bool,
 }
 
 impl Domains {
@@ -80,6 +82,18 @@ impl Domains {
         }
         self.restricted.remove(&domid);
         self.introduced.remove(&domid).is_some()
+    }
+
+    /// Whether a domain's shutdown is news: it is told once, until the domain is resumed.
+    pub(crate) fn note_shutdown(&mut self, domid: DomId) -> bool {
+        let domain = self.introduced.get_mut(&domid);
+        domain.is_some_and(|domain| !std::mem::replace(&mut domain.shut_down, true))
+    }
+
+    /// The next shutdown of a domain will be news. `false` if there is no such domain.
+    pub(crate) fn resume(&mut self, domid: DomId) -> bool {
+        let domain = self.introduced.get_mut(&domid);
+        domain.map(|domain| domain.shut_down = false).is_some()
     }
 
     /// `false` if one of the two is not introduced.

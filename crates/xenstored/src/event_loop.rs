@@ -36,7 +36,10 @@ const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(10), Duration::f
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
-const FIRST_CLIENT: usize = 2;
+const RINGS: Token = Token(2);
+const FIRST_CLIENT: usize = 3;
+
+mod rings;
 
 pub(crate) struct EventLoop {
     embedded: Embedded,
@@ -55,6 +58,10 @@ pub(crate) struct EventLoop {
     share: Box<[u8]>,
     watchful: Watchful,
     live_update: Option<LiveUpdate>,
+    /// Whether this very domain's ring is served.
+    own_ring: bool,
+    /// Whether a predecessor has left what it had.
+    has_inherited: bool,
     /// What the update that is asked for will be.
     planned: Option<Succession>,
     /// The event channels that a predecessor has left, where nobody can use them.
@@ -82,7 +89,8 @@ impl EventLoop {
         let waker = Arc::new(LoopWaker::new(mio::Waker::new(poll.registry(), WAKER)?));
         let mut listener = UnixListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let Serving { live_update, inherited, .. } = serving;
+        let Serving { live_update, inherited, own_ring, .. } = serving;
+        let has_inherited = inherited.is_some();
         if live_update.is_some() {
             embedded.lock().server.offer_live_update();
         }
@@ -102,6 +110,8 @@ impl EventLoop {
             share: vec![0; TURN_OCTETS].into(),
             watchful: Watchful::new(thread::available_parallelism().map_or(1, usize::from)),
             live_update,
+            own_ring,
+            has_inherited,
             planned: None,
             event_channels,
         };
@@ -116,7 +126,7 @@ impl EventLoop {
         loop {
             let look = [self.look_at_transactions(), self.look_at_update()];
             let look = look.into_iter().flatten().min();
-            let timeout = {
+            let (timeout, fresh) = {
                 let mut state = self.waker.lock();
                 if state.stop {
                     break;
@@ -125,7 +135,8 @@ impl EventLoop {
                 self.work.extend(
                     ready.iter().filter_map(|connection| self.by_connection.get(connection)),
                 );
-                let idle = self.work.is_empty() && !self.may_accept();
+                let fresh = std::mem::take(&mut state.rings);
+                let idle = self.work.is_empty() && !self.may_accept() && !fresh;
                 let timeout = match self.accept {
                     _ if !idle => Some(Duration::ZERO),
                     Accept::Starved => Some(ACCEPT_AGAIN),
@@ -137,7 +148,7 @@ impl EventLoop {
                     drop(state);
                     thread::yield_now();
                 }
-                timeout
+                (timeout, fresh)
             };
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
@@ -153,6 +164,7 @@ impl EventLoop {
                 match event.token() {
                     LISTENER => self.accept = Accept::Pending,
                     WAKER => {}
+                    RINGS => self.hear_rings(),
                     Token(number) => {
                         if let Some(client) = self.clients.get_mut(&number) {
                             let readable = event.is_readable() || event.is_read_closed();
@@ -164,6 +176,9 @@ impl EventLoop {
                     }
                 }
             }
+            if fresh {
+                self.carry_rings();
+            }
             if self.may_accept() {
                 self.accept_all();
             }
@@ -174,6 +189,8 @@ impl EventLoop {
                 self.turn(number);
             }
         }
+        // Domains are not told: the next server goes on with them.
+        self.embedded.lock().server.rings = None;
         for (_, client) in self.clients.drain() {
             self.embedded.lock().disconnect(client.connection);
         }
@@ -211,6 +228,7 @@ impl EventLoop {
             Err(why) => why,
         };
         server.refuse_update(why);
+        Self::keep_rings(server);
         self.planned = None;
         // Transactions may start again.
         self.work.extend(self.clients.keys());
@@ -242,9 +260,16 @@ impl EventLoop {
             }
             Due::None => return Err("not asked for".to_owned()),
         }
+        if let Some(rings) = &mut server.rings {
+            self.clients.values_mut().for_each(Client::settle_all);
+            rings.stop_domain_events();
+        }
+        let server = &*server;
         let states: Vec<_> = self.clients.values().filter_map(Client::state).collect();
-        let (socket_fd, event_channel_fd) =
-            (Some(self.listener.as_raw_fd()), self.event_channels.as_ref().map(AsRawFd::as_raw_fd));
+        let rings = server.rings.as_ref().map(AsFd::as_fd);
+        let event_channels = rings.or(self.event_channels.as_ref().map(AsFd::as_fd));
+        let socket_fd = Some(self.listener.as_raw_fd());
+        let event_channel_fd = event_channels.map(|channels| channels.as_raw_fd());
         let farewell = started.farewell();
         let capture = Capture {
             server,
@@ -258,7 +283,7 @@ impl EventLoop {
         let mut descriptors: Vec<_> =
             self.clients.values().filter_map(Client::descriptor).collect();
         descriptors.push(self.listener.as_fd());
-        descriptors.extend(self.event_channels.as_ref().map(AsFd::as_fd));
+        descriptors.extend(event_channels);
         Err(whole(&succession.execute(&state, &descriptors)))
     }
 
@@ -345,6 +370,12 @@ impl EventLoop {
             Turn::Wait => {}
             Turn::More => {
                 self.work.insert(number);
+            }
+            Turn::Renewed => {
+                let connection = client.connection;
+                self.clients.remove(&number);
+                self.by_connection.remove(&connection);
+                self.renew_ring(connection);
             }
             Turn::Gone => {
                 let connection = client.connection;

@@ -103,6 +103,7 @@ mod walk;
 mod watches;
 mod watchful;
 mod watching;
+pub mod xen;
 
 pub use access::{
     AccessPolicy, Changed, ChineseWall, Company, ConflictClass, Object, Standard, Subject,

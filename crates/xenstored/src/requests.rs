@@ -151,6 +151,7 @@ impl Server {
                 if !domid.is_real() || event_channel == 0 {
                     return Err(Errno::EINVAL);
                 }
+                self.introduce_ring(domid, event_channel)?;
                 if self.domains.introduce(domid) {
                     self.accounts.of_domain(domid);
                     self.fire_special(DomainEvent::Introduced, domid);
@@ -176,7 +177,7 @@ impl Server {
                 if domid == DomId::DOM0 {
                     return Err(Errno::EINVAL);
                 }
-                known(self.domains.is_introduced(domid))?;
+                known(self.domains.resume(domid))?;
                 Ok(Reply::Ok)
             }
             Request::SetTarget { domid, target } => {

@@ -23,6 +23,7 @@ use crate::requests::Listing;
 use crate::store::Store;
 use crate::transaction::Transaction;
 use crate::watches::Watches;
+use crate::xen::Rings;
 
 /// A Xenstore server without input, output, threads or a clock: it only changes when it is called. (A
 /// [`Backend`] that it is given may have all of these.)
@@ -70,6 +71,8 @@ pub struct Server {
     pub(crate) handed_on: ServerQuotas,
     /// The live update that is being prepared, where the carrier makes such.
     pub(crate) update: Option<Update>,
+    /// Domains' rings, where they are served.
+    pub(crate) rings: Option<Rings>,
     next_connection: u64,
     ready: BTreeSet<ConnectionId>,
     interceptor: Option<Interceptor>,
@@ -117,6 +120,7 @@ impl Server {
             counters: Counters::default(),
             handed_on: ServerQuotas::default(),
             update: None,
+            rings: None,
             next_connection: 1,
             ready: BTreeSet::new(),
             interceptor: None,
@@ -155,6 +159,9 @@ impl Server {
     pub fn disconnect(&mut self, connection: ConnectionId) {
         self.drop_watches(connection);
         self.drop_transactions(connection);
+        if let Some(rings) = &mut self.rings {
+            rings.closed(connection);
+        }
         if self.connections.remove(&connection).is_some() {
             self.ready.insert(connection);
         }

@@ -13,6 +13,7 @@ use crate::listen::{ServeError, listen};
 use crate::live_update::{Inherited, LinkPlace, LinkState, LiveUpdate, RestoreError, Restored};
 use crate::server::Server;
 use crate::unix::UnixServer;
+use crate::xen::Hypervisor;
 
 /// How clients reach a server: a Unix socket, and what goes with it.
 ///
@@ -27,6 +28,8 @@ pub struct Serving {
     pub(crate) socket: PathBuf,
     pub(crate) live_update: Option<LiveUpdate>,
     pub(crate) inherited: Option<Inheritance>,
+    pub(crate) hypervisor: Option<Box<dyn Hypervisor>>,
+    pub(crate) own_ring: bool,
 }
 
 /// What a predecessor has left: to be served from the moment on at which it stopped.
@@ -41,7 +44,13 @@ impl Serving {
     /// Clients on a Unix socket at `path`, which can be reached by this user only. One that a dead server left there is
     /// replaced.
     pub fn new(path: impl AsRef<FsPath>) -> Self {
-        Self { socket: path.as_ref().to_owned(), live_update: None, inherited: None }
+        Self {
+            socket: path.as_ref().to_owned(),
+            live_update: None,
+            inherited: None,
+            hypervisor: None,
+            own_ring: true,
+        }
     }
 
     /// Makes live updates when CONTROL `live-update` asks for one: the process then executes its successor.
@@ -58,11 +67,37 @@ impl Serving {
         self
     }
 
+    /// Serves domains on their rings as well: INTRODUCE opens a domain's ring, and the hypervisor tells of its end.
+    ///
+    /// If nothing is inherited, domains that wait for a server since theirs has died are gone on with as they are found.
+    ///
+    /// ```
+    /// use xenstored::xen::SimulatedXen;
+    /// use xenstored::{Embedded, Serving};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let socket = dir.path().join("socket");
+    /// let xen = SimulatedXen::new();
+    /// let served = Serving::new(&socket).rings(xen.hypervisor()).start(&Embedded::default())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn rings(mut self, hypervisor: impl Hypervisor + 'static) -> Self {
+        self.hypervisor = Some(Box::new(hypervisor));
+        self
+    }
+
+    /// Does not serve the ring of this very domain: its kernel is somebody else's client.
+    #[must_use]
+    pub fn without_own_ring(mut self) -> Self {
+        self.own_ring = false;
+        self
+    }
+
     /// Serves, on a thread of its own, until the answer is dropped.
     ///
     /// # Errors
     ///
-    /// If the socket cannot be served, or a client of a predecessor not be watched.
+    /// If the socket or the rings cannot be served, or a client of a predecessor not be watched.
     pub fn start(self, server: &Embedded) -> Result<UnixServer, ServeError> {
         UnixServer::start(server.clone(), self)
     }
@@ -82,6 +117,12 @@ impl Serving {
 }
 
 impl Inheritance {
+    /// The event channels that the predecessor had: for the hypervisor that is given to [`Serving::rings`]. Without one,
+    /// they are kept for another successor.
+    pub fn take_event_channels(&mut self) -> Option<OwnedFd> {
+        self.event_channels.take()
+    }
+
     /// Reads the state that a predecessor has written, and takes over the descriptors that it has left open. `server` is new;
     /// see [`Server::new`].
     ///

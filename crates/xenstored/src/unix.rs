@@ -12,6 +12,7 @@ use crate::event_loop::EventLoop;
 use crate::listen::ServeError;
 use crate::server::ConnectionId;
 use crate::serving::Serving;
+use crate::xen::Rings;
 
 /// A Unix socket that serves an [`Embedded`] server. Stopping or dropping it closes its clients' connections and
 /// removes the socket.
@@ -31,10 +32,14 @@ impl UnixServer {
             let path = path.clone();
             move |source| ServeError::Io { action, path, source }
         };
+        let rings = serving.hypervisor.take().map(Rings::new).transpose()?;
         let listener = serving.listener()?;
         let metadata = fs::symlink_metadata(&path).map_err(failed("examine"))?;
         let (mut event_loop, waker) =
             EventLoop::new(embedded, listener, serving).map_err(failed("watch"))?;
+        if let Some(rings) = rings {
+            event_loop.serve_rings(rings)?;
+        }
         let run = move || event_loop.run();
         let thread =
             thread::Builder::new().name("xenstored".into()).spawn(run).map_err(failed("serve"))?;
@@ -78,6 +83,8 @@ pub(crate) struct LoopWaker {
 #[derive(Default)]
 pub(crate) struct Wakeup {
     pub(crate) ready: Vec<ConnectionId>,
+    /// Whether there are rings that nobody carries yet.
+    pub(crate) rings: bool,
     pub(crate) stop: bool,
     /// Whether the loop waits, and has to be woken.
     pub(crate) asleep: bool,
@@ -90,6 +97,10 @@ impl LoopWaker {
 
     pub(crate) fn wake_for(&self, connection: ConnectionId) {
         self.wake(|state| state.ready.push(connection));
+    }
+
+    pub(crate) fn wake_for_rings(&self) {
+        self.wake(|state| state.rings = true);
     }
 
     fn stop(&self) {

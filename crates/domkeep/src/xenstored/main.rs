@@ -7,6 +7,7 @@ mod wall;
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::LevelFilter;
+use xenstored::xen::{XenDevices, XenError};
 use xenstored::{
     BackendError, Embedded, Inheritance, LiveUpdate, RestoreError, ServeError, Server, Serving,
     SledBackend, Store,
@@ -48,6 +50,9 @@ enum DaemonError {
     /// A predecessor's state cannot be gone on from.
     #[error("cannot go on from the predecessor's state")]
     TakeOver(#[from] RestoreError),
+    /// This is a Xen host, and its devices cannot be used.
+    #[error("cannot serve domains: --no-rings serves the socket only")]
+    Xen(#[from] XenError),
     /// Which program this is cannot be told.
     #[error("cannot find this program")]
     Program(#[source] io::Error),
@@ -98,9 +103,12 @@ fn serve(options: &Options) -> Result<(), DaemonError> {
     let mut server = configured(options)?;
     let mut serving = Serving::new(&socket).live_update(succession(&state)?);
     if options.live_update {
-        let inheritance;
+        let mut inheritance;
         (server, inheritance) = take_over(&state, server)?;
+        serving = with_rings(serving, options, || inheritance.take_event_channels())?;
         serving = serving.inherited(inheritance);
+    } else {
+        serving = with_rings(serving, options, || None)?;
     }
     let xenstore = Embedded::from(server);
     let served = serving.start(&xenstore)?;
@@ -166,6 +174,24 @@ fn take_over(state: &Path, server: Server) -> Result<(Server, Inheritance), Daem
     let taken = Inheritance::take(BufReader::new(file), server, stamp)?;
     tracing::info!(state = %state.display(), "taken over");
     Ok(taken)
+}
+
+/// Serves domains as well, if this is a Xen host; `event_channels` are what a predecessor has left.
+fn with_rings(
+    serving: Serving,
+    options: &Options,
+    event_channels: impl FnOnce() -> Option<OwnedFd>,
+) -> Result<Serving, DaemonError> {
+    if options.no_rings {
+        return Ok(serving);
+    }
+    if !XenDevices::are_here() {
+        tracing::info!("no Xen host: only the socket is served");
+        return Ok(serving);
+    }
+    let xen = event_channels().map_or_else(XenDevices::open, XenDevices::adopt)?;
+    let serving = serving.rings(xen);
+    Ok(if options.no_domain_init { serving.without_own_ring() } else { serving })
 }
 
 /// Where clients look for the socket; its directory is made.
