@@ -82,7 +82,7 @@ impl Scene {
             &self.own,
         )?;
         let before = Instant::now();
-        block(host, &self.good, "raw")?;
+        block(host, &self.good)?;
         host.figure(&format!("{when}: a disk came and went, s"), before.elapsed().as_secs_f64());
         self.good.ticks_on().map(drop)
     }

@@ -1,6 +1,6 @@
 //! Domkeep's daemon as the only Xenstore of a host that is used as hosts are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use xsclient::Nodes;
@@ -64,9 +64,12 @@ fn life(host: &mut Host, kind: GuestConfig, mac: &str) -> Result<(), Failure> {
 }
 
 /// Devices by xl that the guest uses.
-pub(super) fn attach_and_detach(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
+fn attach_and_detach(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
     for format in ["raw", "qcow2"] {
-        block(host, guest, format)?;
+        let image = attach(host, guest, format)?;
+        check_like_xl(host, guest, &format!("with a {format} disk that xl attached"))?;
+        detach(host, guest, &image)?;
+        check_like_xl(host, guest, &format!("without the {format} disk"))?;
     }
     let mac = format!("00:16:3e:00:08:{:02x}", guest.domid().get());
     host.xl(&["network-attach", guest.name(), "bridge=xenbr0", &format!("mac={mac}")])?;
@@ -77,8 +80,14 @@ pub(super) fn attach_and_detach(host: &mut Host, guest: &Guest) -> Result<(), Fa
     check_like_xl(host, guest, "without it")
 }
 
+/// A disk by xl comes, is used and goes.
+pub(super) fn block(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
+    let image = attach(host, guest, "raw")?;
+    detach(host, guest, &image)
+}
+
 /// A disk by xl that the guest writes to and reads from. For one in qcow2 the guest must have a QEMU already.
-pub(super) fn block(host: &mut Host, guest: &Guest, format: &str) -> Result<(), Failure> {
+fn attach(host: &mut Host, guest: &Guest, format: &str) -> Result<PathBuf, Failure> {
     let name = format!("{}-{}-attached", guest.name(), guest.domid());
     let made =
         if format == "raw" { host.raw_image(&name, 16) } else { host.qcow2_image(&name, 16) };
@@ -88,11 +97,13 @@ pub(super) fn block(host: &mut Host, guest: &Guest, format: &str) -> Result<(), 
     guest.wait_for_devices("the disk", |devices| devices.contains("disk xvdc 32768"))?;
     guest.ask("fill xvdc 7 0 64")?;
     guest.ask("verify xvdc 7 0 64")?;
-    check_like_xl(host, guest, &format!("with a {format} disk that xl attached"))?;
+    Ok(image)
+}
+
+fn detach(host: &mut Host, guest: &Guest, image: &Path) -> Result<(), Failure> {
     host.xl(&["block-detach", guest.name(), "xvdc"])?;
     guest.wait_for_devices("the disk to go", |devices| !devices.contains("xvdc"))?;
-    std::fs::remove_file(image)?;
-    check_like_xl(host, guest, &format!("without the {format} disk"))
+    Ok(std::fs::remove_file(image)?)
 }
 
 /// Every node with its permissions, in an order that does not depend on the daemon.
@@ -113,7 +124,7 @@ pub(super) fn goes_on(host: &mut Host, guest: &Guest, when: &str) -> Result<(), 
     let listed = host.xl(&["list"])?.stdout;
     host.check(&format!("after {when} xl lists {name}"), listed.contains(name))?;
     check_like_xl(host, guest, &format!("after {when}"))?;
-    block(host, guest, "raw")?;
+    block(host, guest)?;
     host.check(&format!("after {when} {name} used a new disk"), true)?;
     guest.ticks_on().map(drop)
 }
