@@ -94,6 +94,14 @@ impl Server {
         count
     }
 
+    /// The domain begins anew, and has none of the watches that one of its number had.
+    pub(crate) fn forget_kept_watches(&mut self, domid: DomId) {
+        if self.backend.is_durable() {
+            // What is not forgotten is a watch too many after a crash, no more.
+            let _ = self.keep_watch_change(&WatchChange::RemoveAll(domid));
+        }
+    }
+
     /// Forgets the watches of domains that are not gone on with, and keeps those that there are.
     pub(crate) fn settle_remembered(&mut self) {
         if !self.backend.is_durable() {

@@ -173,7 +173,9 @@ impl Server {
             let ring = rings.serve(connection, ring, port);
             rings.hand_over(connection, ring);
         }
-        if beginning == Beginning::AsFound {
+        if beginning == Beginning::Anew {
+            self.forget_kept_watches(domid);
+        } else {
             let watches = self.watch_as_remembered(connection, domid);
             if watches > 0 {
                 tracing::info!(%domid, watches, "watches of before set again");
