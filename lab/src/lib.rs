@@ -18,3 +18,4 @@ pub mod guest;
 pub mod host;
 pub mod report;
 pub mod scenarios;
+pub mod xenstored;

@@ -10,7 +10,7 @@ pub const FILE: &str = "result.json";
 /// One scenario's run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The scenario's name.
+    /// The scenario's name, with the daemon's if that was not the scenario's own.
     pub scenario: String,
     /// How it ended.
     pub outcome: Outcome,
@@ -37,10 +37,10 @@ pub enum Outcome {
 
 impl Report {
     /// Of a scenario that left no report.
-    pub fn failed(scenario: &str, reason: String, seconds: f64) -> Report {
+    pub fn of(scenario: &str, outcome: Outcome, seconds: f64) -> Report {
         Report {
             scenario: scenario.to_owned(),
-            outcome: Outcome::Failed(reason),
+            outcome,
             seconds,
             checks: Vec::new(),
             figures: BTreeMap::new(),

@@ -111,7 +111,9 @@ pub use access::{
     WallError,
 };
 pub use accounts::Usage;
-pub use backend::{Backend, BackendError, KeptNode, MemoryBackend, NodeChange};
+pub use backend::{
+    Backend, BackendError, KeptNode, KeptWatch, MemoryBackend, NodeChange, WatchChange,
+};
 #[cfg(feature = "sled")]
 pub use backend::{SledBackend, SyncMode};
 pub use embedded::Embedded;

@@ -57,7 +57,7 @@ pub(crate) struct Transaction {
     given_up: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Entry {
     Reads(Reads),
     Change(Change, Result<Outcome, Errno>),

@@ -11,6 +11,7 @@ use clap::Parser;
 use domkeep_lab::host::{Lab, LabError};
 use domkeep_lab::report::Outcome;
 use domkeep_lab::scenarios::{ALL, Scenario};
+use domkeep_lab::xenstored::Xenstored;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 #[derive(Parser)]
@@ -27,6 +28,9 @@ struct Arguments {
     /// Runs what is built for release. Times should be compared with that.
     #[arg(long)]
     release: bool,
+    /// The Xenstore daemon of the hosts, instead of the scenarios' own.
+    #[arg(long, value_enum)]
+    xenstored: Option<Xenstored>,
     /// Seconds that the command of `run` may take.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
@@ -55,7 +59,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode, LabError> {
     if arguments.names == ["list"] {
         for scenario in ALL {
-            println!("{:12} {}", scenario.name, scenario.about);
+            println!("{:14} {}", scenario.name, scenario.about);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -83,7 +87,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, LabError> {
         };
         passed += u32::from(word == "passed");
         failed += u32::from(word == "failed");
-        println!("{:12} {word:8} {:6.1} s  {reason}", report.scenario, report.seconds);
+        println!("{:20} {word:8} {:6.1} s  {reason}", report.scenario, report.seconds);
     }
     let figures: Vec<_> = reports.iter().flat_map(|report| &report.figures).collect();
     for (name, figure) in &figures {
@@ -113,5 +117,6 @@ fn lab(arguments: &Arguments) -> Result<Lab, LabError> {
         .map_err(|source| LabError::File { path: PathBuf::from("/proc/self/exe"), source })?;
     let programs = program.parent().unwrap_or(Path::new("."));
     let target = programs.parent().unwrap_or(programs);
-    Lab::open(&target.join("lab"), programs, arguments.patience.max(1))
+    let lab = Lab::open(&target.join("lab"), programs, arguments.patience.max(1))?;
+    Ok(lab.with_xenstored(arguments.xenstored))
 }

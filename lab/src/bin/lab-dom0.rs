@@ -1,4 +1,4 @@
-//! Runs one scenario on the host, and leaves its report on the share.
+//! Runs one scenario on the host, and leaves its report on the share. `--start DAEMON` starts one of the host's daemons.
 
 #![forbid(unsafe_code)]
 
@@ -6,12 +6,18 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use domkeep_lab::dom0::{Failure, Host};
+use domkeep_lab::dom0::{Failure, Host, daemons};
 use domkeep_lab::report::{FILE, Outcome};
 use domkeep_lab::scenarios::ALL;
 
 fn main() -> ExitCode {
-    let name = std::env::args().nth(1).unwrap_or_default();
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    if let [option, daemon] = words.as_slice()
+        && option == "--start"
+    {
+        return start(daemon);
+    }
+    let name = words.first().cloned().unwrap_or_default();
     let Some(scenario) = ALL.iter().find(|scenario| scenario.name == name) else {
         eprintln!("lab-dom0: there is no scenario {name}");
         return ExitCode::from(2);
@@ -33,4 +39,18 @@ fn main() -> ExitCode {
         Outcome::Failed(_) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// At the host's start.
+fn start(daemon: &str) -> ExitCode {
+    let started = match daemon {
+        "xenstored" => daemons::start_xenstored(daemons::xenstored()),
+        "xenconsoled" => daemons::start_xenconsoled(),
+        _ => Err(Failure::because("there is no such daemon")),
+    };
+    if let Err(failure) = started {
+        eprintln!("lab-dom0: {daemon}: {failure:?}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }

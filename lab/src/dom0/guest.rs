@@ -190,6 +190,17 @@ impl Guest {
         Ok(())
     }
 
+    /// Waits until the guest has printed a line that begins so, and gives the rest of that line.
+    pub fn wait_for_line(&self, beginning: &str, limit: Duration) -> Result<String, Failure> {
+        let whole = |text: &str| {
+            let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            lines.filter_map(|line| line.trim().strip_prefix(beginning)).next().map(str::to_owned)
+        };
+        let what = format!("`{beginning}` of {}", self.name);
+        let text = self.console.wait(limit, &what, |text| whole(text).is_some())?;
+        Ok(whole(&text).unwrap_or_default())
+    }
+
     /// Has the guest do something and gives its answer. The commands are those of [`crate::guest`]. An answer that says
     /// `error` is a failure.
     pub fn ask(&self, words: &str) -> Result<String, Failure> {

@@ -4,6 +4,7 @@
 //! [`Host::check`] and its kin, whose texts are in the report.
 
 mod console;
+pub mod daemons;
 mod guest;
 mod host;
 mod json;
@@ -14,6 +15,9 @@ pub use guest::{Guest, GuestConfig};
 pub use host::Host;
 pub use json::differences;
 pub use program::{Ran, Running, run, start};
+
+/// The share's file with the name of the Xenstore daemon that the host starts.
+pub const XENSTORED: &str = "xenstored";
 
 /// Why a scenario ended early.
 #[derive(Debug)]

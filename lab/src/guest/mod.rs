@@ -5,6 +5,9 @@
 
 mod devices;
 mod disks;
+mod flood;
+mod ring;
+mod wire;
 
 use std::ffi::CStr;
 use std::fs;
@@ -17,16 +20,20 @@ use rustix::system::init_module;
 use xsclient::{Client, Endpoint, Nodes, OperationError, Options, Path};
 
 use disks::Disks;
+use flood::Floods;
 
 /// Where the host writes commands, relative to the guest's home.
 pub const COMMAND: &str = "data/lab/command";
 /// Where the guest answers.
 pub const REPLY: &str = "data/lab/reply";
+/// The module by which a hostile guest reaches its ring, if it has one.
+pub const RING_MODULE: &str = "/lab_ring.ko";
 
 /// Between two ticks.
 const TICK: Duration = Duration::from_secs(1);
 /// A suspended guest's requests wait; this is not for them, but for a server that is gone.
 const XENSTORE_TIMEOUT: Duration = Duration::from_mins(2);
+const XENBUS: &str = "/dev/xen/xenbus";
 /// Without an event for so long, the guest looks whether it missed one.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -60,25 +67,32 @@ fn prepare() -> io::Result<()> {
     Ok(())
 }
 
+/// What goes on behind the commands.
+#[derive(Default)]
+struct Work {
+    disks: Disks,
+    floods: Floods,
+}
+
 fn obey_for_ever() {
-    let mut disks = Disks::default();
+    let mut work = Work::default();
     let mut last = String::new();
     loop {
-        let lost = obey(&mut disks, &mut last);
+        let lost = obey(&mut work, &mut last);
         println!("lab-guest: Xenstore is lost, connecting again: {lost}");
         thread::sleep(TICK);
     }
 }
 
 /// Obeys until the connection fails.
-fn obey(disks: &mut Disks, last: &mut String) -> Box<dyn std::error::Error> {
+fn obey(work: &mut Work, last: &mut String) -> Box<dyn std::error::Error> {
     let options = Options::with_timeout(XENSTORE_TIMEOUT);
-    let opened = Client::open(Endpoint::Xenbus("/dev/xen/xenbus".into()), options);
+    let opened = Client::open(Endpoint::Xenbus(XENBUS.into()), options);
     let mut client = match opened {
         Ok(client) => client,
         Err(error) => return error.into(),
     };
-    match obey_with(&mut client, disks, last) {
+    match obey_with(&mut client, work, last) {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -86,7 +100,7 @@ fn obey(disks: &mut Disks, last: &mut String) -> Box<dyn std::error::Error> {
 
 fn obey_with(
     client: &mut Client,
-    disks: &mut Disks,
+    work: &mut Work,
     last: &mut String,
 ) -> Result<std::convert::Infallible, Box<dyn std::error::Error>> {
     let command: Path = COMMAND.parse()?;
@@ -102,7 +116,7 @@ fn obey_with(
             continue;
         }
         number.clone_into(last);
-        let answer = match execute(client, disks, words) {
+        let answer = match execute(client, work, words) {
             Ok(text) => format!("{number} ok {text}"),
             Err(error) => format!("{number} error {error}"),
         };
@@ -113,7 +127,7 @@ fn obey_with(
 
 /// Every command. What is not said in a word is a path of Linux, a path of Xenstore relative to the guest's home, a number,
 /// or the rest of the line.
-fn execute(client: &mut Client, disks: &mut Disks, words: &str) -> Answer {
+fn execute(client: &mut Client, work: &mut Work, words: &str) -> Answer {
     let (command, rest) = words.split_once(' ').unwrap_or((words, ""));
     let list: Vec<_> = rest.split(' ').collect();
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
@@ -126,9 +140,9 @@ fn execute(client: &mut Client, disks: &mut Disks, words: &str) -> Answer {
         ("verify", [device, seed, start, count]) => {
             disks::verify(device, number(seed)?, number(start)?, number(count)?)
         }
-        ("stream-start", [device, slots]) => disks.start(device, number(slots)?),
-        ("stream-last", [device]) => disks.last(device),
-        ("stream-stop", [device]) => disks.stop(device),
+        ("stream-start", [device, slots]) => work.disks.start(device, number(slots)?),
+        ("stream-last", [device]) => work.disks.last(device),
+        ("stream-stop", [device]) => work.disks.stop(device),
         ("mount-9p", [tag]) => devices::mount_9p(tag),
         ("unmount", [at]) => devices::unmount(at),
         ("file-read", [file]) => Ok(fs::read_to_string(file)?),
@@ -143,12 +157,35 @@ fn execute(client: &mut Client, disks: &mut Disks, words: &str) -> Answer {
             Ok(String::new())
         }
         ("node-list", [path]) => list_nodes(client, path),
+        ("power-off", _) => {
+            fs::write("/proc/sysrq-trigger", "o")?;
+            Ok(String::new())
+        }
         ("crash", _) => {
             // For the lab's own test that a crash is noticed.
             fs::write("/proc/sysrq-trigger", "c")?;
             Ok(String::new())
         }
-        _ => Err(format!("no such command: {words}").into()),
+        _ => misbehave(work, command, &list),
+    }
+}
+
+/// The commands of a hostile guest.
+fn misbehave(work: &mut Work, command: &str, list: &[&str]) -> Answer {
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
+    match (command, list) {
+        ("flood-start", [threads]) => work.floods.start(number(threads)?),
+        ("flood-stop", _) => Ok(work.floods.stop()),
+        ("watches", [count]) => work.floods.watches(number(count)?),
+        ("transactions", [count]) => work.floods.transactions(number(count)?),
+        ("request", [kind]) => wire::ask(kind.parse()?, ""),
+        ("request", [kind, payload]) => wire::ask(kind.parse()?, payload),
+        ("ring-load", _) => ring::load(),
+        ("ring-read", [offset, length]) => ring::read(number(offset)?, number(length)?),
+        ("ring-write", [offset, octets]) => ring::write(number(offset)?, octets),
+        ("ring-notify", _) => ring::notify(),
+        ("ring-spoil", [how]) => ring::spoil(how),
+        _ => Err(format!("no such command: {command} {}", list.join(" ")).into()),
     }
 }
 

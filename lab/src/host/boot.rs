@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use stock_xenstore::{spawn_bound, wait};
 
 use super::{Image, LabError, initramfs};
+use crate::dom0;
+use crate::xenstored::Xenstored;
 
 /// What one boot is asked to do.
 pub(super) struct Job<'a> {
@@ -18,6 +20,10 @@ pub(super) struct Job<'a> {
     pub(super) programs: &'a [PathBuf],
     /// The program of the guests.
     pub(super) guest: &'a Path,
+    /// The module by which the guests can spoil their rings, for scenarios that have them do so.
+    pub(super) ring_module: Option<&'a Path>,
+    /// The Xenstore daemon that the host starts.
+    pub(super) xenstored: Xenstored,
     /// For all of it, from the start of QEMU.
     pub(super) limit: Duration,
 }
@@ -88,6 +94,7 @@ fn prepare(image: &Image, share: &Path, job: &Job<'_>) -> Result<(), LabError> {
         fs::write(&file, contents).map_err(LabError::file(&file))
     };
     write("job", job.script.as_bytes())?;
+    write(dom0::XENSTORED, job.xenstored.name().as_bytes())?;
     write("dom0.initrd", &initramfs::of_dom0(image)?)?;
     for program in job.programs {
         let name = program.file_name().unwrap_or_default();
@@ -96,7 +103,7 @@ fn prepare(image: &Image, share: &Path, job: &Job<'_>) -> Result<(), LabError> {
     }
     let guest = share.join("bin/guest-program");
     strip(job.guest, &guest)?;
-    write("guest/initrd", &initramfs::of_guest(image, &guest)?)?;
+    write("guest/initrd", &initramfs::of_guest(image, &guest, job.ring_module)?)?;
     fs::remove_file(&guest).map_err(LabError::file(&guest))?;
     let kernel = share.join("guest/vmlinuz");
     fs::copy(image.kernel(), &kernel).map(drop).map_err(LabError::file(&kernel))

@@ -44,7 +44,8 @@ const LINKS: &[(&str, &str)] = &[
 const IMAGE_SIZE: &str = "4G";
 /// Changes when the code below makes something else of the same lists.
 const FORMAT: &str = "1";
-const UNFINISHED: &str = "unfinished-";
+/// What a directory of the cache is called before it is finished.
+pub(super) const UNFINISHED: &str = "unfinished-";
 /// For depmod, mkfs and gunzip; mkfs copies 400 MB.
 const LOCAL_LIMIT: Duration = Duration::from_mins(5);
 
@@ -78,6 +79,11 @@ impl Image {
     /// The hypervisor, as a multiboot file.
     pub(super) fn hypervisor(&self) -> PathBuf {
         self.directory.join("xen.elf")
+    }
+
+    /// Such as `6.1.0-56-amd64`.
+    pub(super) fn kernel_version(&self) -> &str {
+        &self.kernel
     }
 
     /// The kernel of dom0 and of the guests.

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::archive::Archive;
 use super::modules::Modules;
 use super::{Image, LabError};
+use crate::guest::RING_MODULE;
 
 /// What dom0 needs to reach its root file system. The rest it loads from there.
 const DOM0_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"];
@@ -26,8 +27,12 @@ pub(super) fn of_dom0(image: &Image) -> Result<Vec<u8>, LabError> {
     Ok(archive.finish())
 }
 
-/// A guest's: `program` is its first and only one.
-pub(super) fn of_guest(image: &Image, program: &Path) -> Result<Vec<u8>, LabError> {
+/// A guest's: `program` is its first and only one, which loads `ring_module` when it is told to.
+pub(super) fn of_guest(
+    image: &Image,
+    program: &Path,
+    ring_module: Option<&Path>,
+) -> Result<Vec<u8>, LabError> {
     let mut archive = Archive::default();
     archive.directory("dev");
     archive.directory("proc");
@@ -45,6 +50,9 @@ pub(super) fn of_guest(image: &Image, program: &Path) -> Result<Vec<u8>, LabErro
     }
     archive.file("init", &read(program)?);
     add_modules(&mut archive, image, GUEST_MODULES)?;
+    if let Some(module) = ring_module {
+        archive.file(RING_MODULE.trim_start_matches('/'), &read(module)?);
+    }
     Ok(archive.finish())
 }
 

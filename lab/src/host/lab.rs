@@ -5,21 +5,25 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::boot::{self, Ended, Job};
-use super::{Image, LabError};
+use super::{Image, LabError, ring_module};
 use crate::report::{self, Outcome, Report};
 use crate::scenarios::Scenario;
+use crate::xenstored::Xenstored;
 
 /// The lab of a workspace.
 #[derive(Clone, Debug)]
 pub struct Lab {
     image: Image,
+    cache: PathBuf,
     results: PathBuf,
     programs: PathBuf,
     patience: u32,
+    /// Instead of what scenarios say.
+    xenstored: Option<Xenstored>,
 }
 
 /// The programs that the host has beside Debian's.
-const PROGRAMS: &[&str] = &["domkeep", "lab-dom0"];
+const PROGRAMS: &[&str] = &["domkeep", "xenstored", "lab-dom0"];
 const GUEST: &str = "lab-guest";
 /// For a boot until the script starts: ten seconds on an idle machine, three minutes where six compilers run beside it.
 const BOOT_LIMIT: Duration = Duration::from_mins(5);
@@ -30,16 +34,24 @@ impl Lab {
     /// In the directory `lab`, which is made if it is not there. `programs` is where cargo put the workspace's own. Limits
     /// are multiplied by `patience`.
     pub fn open(lab: &Path, programs: &Path, patience: u32) -> Result<Lab, LabError> {
-        let image = Image::build(&lab.join("cache"))?;
+        let cache = lab.join("cache");
+        let image = Image::build(&cache)?;
         let results = std::path::absolute(lab.join("results")).map_err(LabError::file(lab))?;
         fs::create_dir_all(&results).map_err(LabError::file(&results))?;
-        Ok(Lab { image, results, programs: programs.to_owned(), patience })
+        Ok(Lab { image, cache, results, programs: programs.to_owned(), patience, xenstored: None })
+    }
+
+    /// The same lab, whose hosts all have this daemon.
+    #[must_use]
+    pub fn with_xenstored(self, xenstored: Option<Xenstored>) -> Lab {
+        Lab { xenstored, ..self }
     }
 
     /// Runs a script on the host, whose output is passed on, and gives its exit status: `None` if it did not end.
     pub fn script(&self, script: &str, limit: Duration) -> Result<Option<i32>, LabError> {
         let (share, _claim) = self.claim("run")?;
-        let ended = self.boot(&share, script, limit)?;
+        let xenstored = self.xenstored.unwrap_or_default();
+        let ended = self.boot(&share, script, limit, None, xenstored)?;
         match &ended {
             Ended::Script(status) => return Ok(Some(*status)),
             Ended::NoStatus(reason) => println!("lab: {reason}"),
@@ -49,30 +61,71 @@ impl Lab {
         Ok(None)
     }
 
-    /// Runs a scenario. Its report, the logs and the consoles stay in the results' directory under its name.
+    /// Runs a scenario. Its report, the logs and the consoles stay in the results' directory under its name; with another
+    /// daemon than its own, that is added to the name.
     pub fn scenario(&self, scenario: &Scenario) -> Result<Report, LabError> {
-        let (share, _claim) = self.claim(scenario.name)?;
+        let xenstored = self.xenstored.unwrap_or(scenario.xenstored);
+        let name = if xenstored == scenario.xenstored {
+            scenario.name.to_owned()
+        } else {
+            format!("{}-{}", scenario.name, xenstored.name())
+        };
+        let (share, _claim) = self.claim(&name)?;
         let before = Instant::now();
-        let script = format!("exec /lab/bin/lab-dom0 {}", scenario.name);
-        let ended = self.boot(&share, &script, scenario.limit)?;
-        let report = judge(scenario.name, &share, &ended, before.elapsed());
+        let report = match self.ring_module(scenario)? {
+            Ok(module) => {
+                let script = format!("exec /lab/bin/lab-dom0 {}", scenario.name);
+                let ended =
+                    self.boot(&share, &script, scenario.limit, module.as_deref(), xenstored)?;
+                judge(&name, &share, &ended, before.elapsed())
+            }
+            Err(reason) => Report::of(&name, Outcome::Skipped(reason), 0.0),
+        };
         let file = share.join(report::FILE);
         let text =
             serde_json::to_string_pretty(&report).expect("a report holds strings and numbers");
         fs::write(&file, text + "\n").map_err(LabError::file(&file))?;
         if let Outcome::Failed(reason) = &report.outcome {
-            println!("lab: {} failed: {reason}", scenario.name);
+            println!("lab: {name} failed: {reason}");
             show_consoles(&share.join("logs/console"));
             println!("lab: logs and consoles are in {}", share.join("logs").display());
         }
         Ok(report)
     }
 
-    fn boot(&self, share: &Path, script: &str, limit: Duration) -> Result<Ended, LabError> {
+    /// The module for the scenario's guests, if they need it; or why this machine cannot build it.
+    fn ring_module(
+        &self,
+        scenario: &Scenario,
+    ) -> Result<Result<Option<PathBuf>, String>, LabError> {
+        if !scenario.spoils_rings {
+            return Ok(Ok(None));
+        }
+        match ring_module::build(&self.image, &self.cache) {
+            Ok(module) => Ok(Ok(Some(module))),
+            Err(LabError::Unavailable(reason)) => {
+                let cause = std::error::Error::source(&reason);
+                let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+                Ok(Err(format!("no module for its guests: {reason}{cause}")))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn boot(
+        &self,
+        share: &Path,
+        script: &str,
+        limit: Duration,
+        ring_module: Option<&Path>,
+        xenstored: Xenstored,
+    ) -> Result<Ended, LabError> {
         let programs: Vec<_> = PROGRAMS.iter().map(|name| self.programs.join(name)).collect();
         let guest = self.programs.join(GUEST);
         let limit = (BOOT_LIMIT + limit) * self.patience;
-        boot::run(&self.image, share, &Job { script, programs: &programs, guest: &guest, limit })
+        let (programs, guest) = (programs.as_slice(), guest.as_path());
+        let job = Job { script, programs, guest, ring_module, xenstored, limit };
+        boot::run(&self.image, share, &job)
     }
 
     /// A new and empty directory for the results of `name`, and what keeps it from other labs: if one is at it right now,
@@ -98,7 +151,7 @@ impl Lab {
 
 /// What the host told, or what became of it.
 fn judge(name: &str, share: &Path, ended: &Ended, took: Duration) -> Report {
-    let failed = |reason: String| Report::failed(name, reason, took.as_secs_f64());
+    let failed = |reason| Report::of(name, Outcome::Failed(reason), took.as_secs_f64());
     let told = fs::read_to_string(share.join(report::FILE)).ok();
     let told = told.and_then(|text| serde_json::from_str::<Report>(&text).ok());
     match (ended, told) {
@@ -112,7 +165,9 @@ fn judge(name: &str, share: &Path, ended: &Ended, took: Duration) -> Report {
             failed(format!("the scenario's program ended with status {status}"))
         }
         // By this machine's clock, which no emulation slows down, and with the boot.
-        (Ended::Script(_), Some(report)) => Report { seconds: took.as_secs_f64(), ..report },
+        (Ended::Script(_), Some(report)) => {
+            Report { scenario: name.to_owned(), seconds: took.as_secs_f64(), ..report }
+        }
     }
 }
 

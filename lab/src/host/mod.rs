@@ -7,6 +7,7 @@ mod initramfs;
 mod lab;
 mod modules;
 mod packages;
+mod ring_module;
 
 use std::io;
 use std::path::{Path, PathBuf};

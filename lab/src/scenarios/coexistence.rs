@@ -14,6 +14,7 @@ pub(super) const COEXISTENCE: Scenario = Scenario {
     about: "xl and domkeep attach, detach, list and save one guest at the same time for a minute",
     limit: Duration::from_mins(20),
     run,
+    ..Scenario::PLAIN
 };
 
 const LIMIT: Duration = Duration::from_mins(3);

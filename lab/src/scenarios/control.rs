@@ -26,6 +26,7 @@ pub(super) const PV: Scenario = Scenario {
     about: "what DomainControl promises, by libxl with PV guests",
     limit: Duration::from_mins(20),
     run: |host| conformance(host, GuestConfig::pv),
+    ..Scenario::PLAIN
 };
 
 pub(super) const PVH: Scenario = Scenario {
@@ -33,6 +34,7 @@ pub(super) const PVH: Scenario = Scenario {
     about: "what DomainControl promises, by libxl with PVH guests",
     limit: Duration::from_mins(20),
     run: |host| conformance(host, GuestConfig::pvh),
+    ..Scenario::PLAIN
 };
 
 pub(super) const TRAPS: Scenario = Scenario {
@@ -40,6 +42,7 @@ pub(super) const TRAPS: Scenario = Scenario {
     about: "what libxl gets wrong is not passed on: deaf guests, live suspend, children, pauses, helpers",
     limit: Duration::from_mins(12),
     run: traps,
+    ..Scenario::PLAIN
 };
 
 /// For a call that succeeds, where two cores have other work too.

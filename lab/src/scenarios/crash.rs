@@ -10,6 +10,7 @@ pub(super) const CRASH: Scenario = Scenario {
     about: "a guest whose kernel panics fails the wait for its next tick, and is seen in state c",
     limit: Duration::from_mins(5),
     run,
+    ..Scenario::PLAIN
 };
 
 fn run(host: &mut Host) -> Result<(), Failure> {

@@ -17,6 +17,7 @@ pub(super) const CRASHES: Scenario = Scenario {
     about: "domkeep is killed in every phase of an attach and a detach; retrieve tells it, repair mends it",
     limit: Duration::from_mins(20),
     run,
+    ..Scenario::PLAIN
 };
 
 const XVDC: &str = "51744";

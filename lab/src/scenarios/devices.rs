@@ -15,6 +15,7 @@ pub(super) const DEVICES: Scenario = Scenario {
     about: "disks, nics and a 9p share come and go by domkeep, the guest uses them, xl agrees",
     limit: Duration::from_mins(15),
     run,
+    ..Scenario::PLAIN
 };
 
 const MAC: &str = "00:16:3e:00:02:01";

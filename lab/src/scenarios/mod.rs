@@ -5,15 +5,21 @@ mod control;
 mod crash;
 mod crashes;
 mod devices;
+mod hostile;
+mod live_update;
 mod retrieve;
 mod smoke;
 mod snapshot;
 mod snapshot_kill;
 mod speed;
+mod test_xenstore;
+mod xenstored;
+mod xenstored_kill;
 
 use std::time::Duration;
 
 use crate::dom0::{Failure, Host};
+use crate::xenstored::Xenstored;
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +33,22 @@ pub struct Scenario {
     pub limit: Duration,
     /// Its steps.
     pub run: fn(&mut Host) -> Result<(), Failure>,
+    /// The daemon that its host starts with, if the command does not say another.
+    pub xenstored: Xenstored,
+    /// Whether its guests have the module by which they reach their own ring.
+    pub spoils_rings: bool,
+}
+
+impl Scenario {
+    /// What most of them are like: on the stock daemon, with guests that mean no harm.
+    const PLAIN: Scenario = Scenario {
+        name: "",
+        about: "",
+        limit: Duration::ZERO,
+        run: |_| Ok(()),
+        xenstored: Xenstored::Stock,
+        spoils_rings: false,
+    };
 }
 
 /// All of them, in the order in which the whole lab runs them.
@@ -45,6 +67,11 @@ pub const ALL: &[Scenario] = &[
     devices::DEVICES,
     crashes::CRASHES,
     coexistence::COEXISTENCE,
+    xenstored::XENSTORED,
+    test_xenstore::TEST_XENSTORE,
+    live_update::LIVE_UPDATE,
+    xenstored_kill::KILL,
+    hostile::HOSTILE,
 ];
 
 #[cfg(test)]

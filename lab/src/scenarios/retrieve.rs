@@ -15,6 +15,7 @@ pub(super) const RETRIEVE: Scenario = Scenario {
     about: "a guest's configuration, equal to xl's at every step of its life",
     limit: Duration::from_mins(15),
     run,
+    ..Scenario::PLAIN
 };
 
 const MAC: &str = "00:16:3e:00:01:01";

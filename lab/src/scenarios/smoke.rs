@@ -16,6 +16,7 @@ pub(super) const SMOKE: Scenario = Scenario {
     about: "the main job of each crate in one boot",
     limit: Duration::from_mins(8),
     run,
+    ..Scenario::PLAIN
 };
 
 /// For a server of domkeep's to be reached.

@@ -21,6 +21,7 @@ pub(super) const PV: Scenario = Scenario {
     about: "a running PV guest with disks is saved, restored beside itself, and reverted",
     limit: Duration::from_mins(15),
     run: |host| run(host, GuestConfig::pv("web")),
+    ..Scenario::PLAIN
 };
 
 pub(super) const PVH: Scenario = Scenario {
@@ -28,6 +29,7 @@ pub(super) const PVH: Scenario = Scenario {
     about: "a running PVH guest with disks is saved, restored beside itself, and reverted",
     limit: Duration::from_mins(15),
     run: |host| run(host, GuestConfig::pvh("web")),
+    ..Scenario::PLAIN
 };
 
 pub(super) const XL: Scenario = Scenario {
@@ -35,6 +37,7 @@ pub(super) const XL: Scenario = Scenario {
     about: "what xl has saved Domkeep restores, and the other way round",
     limit: Duration::from_mins(10),
     run: xl_files,
+    ..Scenario::PLAIN
 };
 
 const MAC: &str = "00:16:3e:00:02:01";

@@ -14,6 +14,7 @@ pub(super) const KILL: Scenario = Scenario {
     about: "a save is killed at each of its steps, and the guest runs on",
     limit: Duration::from_mins(20),
     run,
+    ..Scenario::PLAIN
 };
 
 /// Until a moment of a save has come.

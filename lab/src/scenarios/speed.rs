@@ -11,6 +11,7 @@ pub(super) const SPEED: Scenario = Scenario {
     about: "the time of `domkeep list -l` and of `xl list -l` for the same domains, few and many",
     limit: Duration::from_mins(10),
     run,
+    ..Scenario::PLAIN
 };
 
 /// Of each program, in turns.

@@ -35,7 +35,7 @@ impl Successor {
         Preamble::new(version, ByteOrder::NATIVE)
     }
 
-    fn peer(self) -> Peer {
+    pub(super) fn peer(self) -> Peer {
         match self {
             Self::Own => Peer::Specification,
             Self::Stock(Version::V1) => Peer::C417,
@@ -65,6 +65,9 @@ pub(crate) enum LinkPlace {
     /// The domain's ring; this process's port of its event channel.
     Ring(u32),
 }
+
+/// The place of a domain that is introduced and that nobody serves: no port has this number.
+pub(super) const NO_RING: LinkPlace = LinkPlace::Ring(0);
 
 /// Why a state cannot be handed over. The server goes on as before.
 #[derive(Debug, thiserror::Error)]
@@ -179,7 +182,8 @@ impl Capture<'_> {
         // Known, and served by nobody: without a record they would not be introduced any more.
         for domid in ringless.into_iter().filter(|domid| *domid != DomId::DOM0) {
             let target = server.domains.subject(domid).target;
-            let spec = ConnectionSpec::Ring { domid, target, port: 0 };
+            let LinkPlace::Ring(port) = NO_RING else { continue };
+            let spec = ConnectionSpec::Ring { domid, target, port };
             let (id, input, output, unique_id) = (next()?, &[][..], &[][..], None);
             let data = ConnectionData { id, spec, input, output_rest: 0, output, unique_id };
             stream.put(&Record::Connection(data))?;
@@ -215,12 +219,17 @@ impl Capture<'_> {
             return Ok(());
         }
         let server = self.server;
-        for domid in server.domains.known() {
+        let mut known = server.domains.known();
+        known.extend(server.accounts.iter().map(|(domid, _)| domid));
+        for domid in known {
             if self.successor != Successor::Own && !server.domains.is_introduced(domid) {
                 continue;
             }
-            let mut quotas = server.accounts.quotas(domid).by_name();
-            server.handed_on.complete(&mut quotas);
+            let mut quotas = BTreeMap::new();
+            if let Some(account) = server.accounts.get(domid) {
+                quotas = account.quotas.by_name();
+                server.handed_on.complete(&mut quotas);
+            }
             let table = QuotaTable::of_domain(&quotas);
             let features = Some(server.domains.features(domid));
             let data = DomainData { domid, features, quotas: table.quotas() };

@@ -11,6 +11,8 @@ mod descriptors;
 mod pending;
 mod restore;
 mod succession;
+#[cfg(test)]
+mod tests;
 mod tree_builder;
 
 pub(crate) use capture::{Capture, LinkPlace, LinkState};

@@ -21,6 +21,8 @@ pub(crate) fn write<E>(
     put: &mut impl FnMut(&Record<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let Some(state) = server.connections.get(&connection) else { return Ok(()) };
+    let subject = server.domains.subject(state.domid);
+    let actor = server.actor(&subject);
     for (tx, transaction) in &state.transactions {
         put(&Record::Transaction(TransactionData { connection: id, transaction: *tx }))?;
         let mut node = |path: &str, access, perms: Option<&Perms>, value: &[u8]| {
@@ -28,7 +30,7 @@ pub(crate) fn write<E>(
             let scope = NodeScope::Pending { connection: id, transaction: *tx, access };
             put(&Record::Node(NodeData { scope, perms: &perms, path: path.as_bytes(), value }))
         };
-        let Some(Footprint { reads, changes }) = transaction.footprint(&server.store) else {
+        let Some(Footprint { reads, changes }) = transaction.footprint(&server.store, actor) else {
             node("/", NodeAccess::READ, None, b"")?;
             continue;
         };

@@ -10,7 +10,7 @@ use xenstore_migration::{
 };
 use xenstore_proto::{DomId, Features, PathOrSpecial, Perms, QuotaName, SpecialName, Token, TxId};
 
-use super::capture::{LinkPlace, LinkState};
+use super::capture::{LinkPlace, LinkState, NO_RING};
 use super::pending::{PendingNode, PendingTransaction};
 use super::tree_builder::{TreeBuilder, path_of, perms_of};
 use crate::charges::Charges;
@@ -287,6 +287,10 @@ impl Picture {
                 connection;
             if let Some(target) = target {
                 server.domains.set_target(domid, target);
+            }
+            if place == NO_RING {
+                numbers.push(ConnectionId::NONE);
+                continue;
             }
             let number = server.connect(domid);
             for (path, token, depth) in watches {

@@ -1,75 +1,81 @@
 //! What a transaction depends on and has done, without the store that it started from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashSet};
 
 use xenstore_proto::Path;
 
-use super::{Aspects, Change, Entry, Transaction};
+use super::{Change, Entry, Transaction, replay};
+use crate::access::Actor;
 use crate::store::Store;
 use crate::tree::Node;
 
 /// An open transaction as it can go on from the current store.
 #[derive(Debug)]
 pub(crate) struct Footprint {
-    /// What it has read, and what of it only: the current store has the same.
-    pub(crate) reads: Vec<Path>,
-    /// What it has changed, in the order of the first changes, and how the node is in its view; none if removed.
+    /// What it has read, or found missing: in the current store it would find the same.
+    pub(crate) reads: BTreeSet<Path>,
+    /// What it has changed, in the order of the first changes, and how the node would be if it was committed now; none if
+    /// removed.
     pub(crate) changes: Vec<(Path, Option<Node>)>,
 }
 
 impl Transaction {
     /// `None` if it can only be answered with EAGAIN: it was given up, somebody has changed what it depends on, or what it has
-    /// done is not said by what the nodes are now.
-    pub(crate) fn footprint(&self, current: &Store) -> Option<Footprint> {
+    /// done is not said by what the nodes are then.
+    pub(crate) fn footprint(&self, current: &Store, actor: Actor<'_>) -> Option<Footprint> {
         if self.given_up || self.parent.is_some() {
             return None;
         }
-        let reads = self.read_nodes();
-        let unchanged =
-            |(path, aspects): (&Path, &Aspects)| match (self.base.get(path), current.get(path)) {
-                (Some(then), Some(now)) => aspects.agree(then, now),
-                (None, None) => true,
-                _ => false,
-            };
-        if !reads.iter().all(unchanged) {
-            return None;
+        let mut log = self.log.clone();
+        if !self.reads.is_empty() {
+            log.push(Entry::Reads(self.reads.clone()));
         }
+        let (view, _) = replay(&mut log, current, actor).ok()?;
+        let mut reads = BTreeSet::new();
         let mut changes: Vec<(Path, Option<Node>)> = Vec::new();
-        let mut known: HashMap<&Path, ()> = HashMap::new();
-        for entry in self.log.iter().filter(|entry| entry.is_effective()) {
-            let Entry::Change(change, _) = entry else { continue };
+        let mut known: HashSet<&Path> = HashSet::new();
+        let mut before = self.log.iter();
+        for entry in &log {
+            let (change, outcome) = match entry {
+                Entry::Reads(read) => {
+                    reads.extend(read.keys().cloned());
+                    before.next();
+                    continue;
+                }
+                Entry::Change(change, outcome) => (change, outcome),
+            };
+            // What comes out otherwise now might come out as before later.
+            let Some(Entry::Change(_, then)) = before.next() else { return None };
+            if then != outcome {
+                return None;
+            }
             let path = change.path();
-            let (now, before) = (self.view.get(path), self.base.get(path));
-            if matches!(change, Change::Remove { .. }) && now.is_some() && before.is_some() {
+            let (now, was) = (view.get(path), current.get(path));
+            // What did nothing, or was refused, depends on what was there.
+            if !entry.is_effective() {
+                reads.insert(path.clone());
+                if matches!(change, Change::Remove { .. }) {
+                    reads.extend(path.parent());
+                }
+                continue;
+            }
+            if matches!(change, Change::Remove { .. }) && now.is_some() && was.is_some() {
                 return None;
             }
-            // What it wrote to, or what was above what it created, must not be gone.
-            if current.nearest(path).1 > self.base.nearest(path).1 {
+            // A node that came and went has left those made above it.
+            if now.is_none() && was.is_none() && view.nearest(path).1 < current.nearest(path).1 {
                 return None;
             }
-            if known.insert(path, ()).is_none() && (now.is_some() || before.is_some()) {
+            // MKDIR lets others create the node first, and WRITE of no value does not: that nobody has is a condition then.
+            if was.is_none() && now.is_some_and(|now| now.value().is_empty()) {
+                reads.insert(path.clone());
+            }
+            if known.insert(path) && (now.is_some() || was.is_some()) {
                 changes.push((path.clone(), now.map(Node::without_children)));
             }
         }
-        Some(Footprint { reads: reads.into_keys().collect(), changes })
-    }
-
-    /// Each node read, and all that was ever read of it. What could not be changed counts as read.
-    fn read_nodes(&self) -> BTreeMap<Path, Aspects> {
-        let mut nodes: BTreeMap<Path, Aspects> = BTreeMap::new();
-        let mut read = |path: &Path, aspects| {
-            nodes.entry(path.clone()).or_default().add(aspects);
-        };
-        for entry in &self.log {
-            match entry {
-                Entry::Reads(reads) => {
-                    reads.iter().for_each(|(path, (aspects, _))| read(path, *aspects));
-                }
-                Entry::Change(change, Err(_)) => read(change.path(), Aspects::ALL),
-                Entry::Change(_, Ok(_)) => {}
-            }
-        }
-        self.reads.iter().for_each(|(path, (aspects, _))| read(path, *aspects));
-        nodes
+        // The record of a removed node has no room for what was read of it.
+        let removed = |(path, now): &(Path, Option<Node>)| now.is_none() && reads.contains(path);
+        if changes.iter().any(removed) { None } else { Some(Footprint { reads, changes }) }
     }
 }
