@@ -9,6 +9,7 @@ mod nodes;
 mod scale;
 mod table;
 mod transactions;
+mod updating;
 mod upstream;
 mod watching;
 mod wire;
@@ -61,6 +62,11 @@ const CASES: &[Case] = &[
         ..case("removal", "a tree is removed in which watches are set", watching::removal)
     },
     case("memory", "resident memory of the nodes of `fill`", nodes::memory),
+    case(
+        "live-update",
+        "an update of the nodes of `fill` and 300 watches into the same program",
+        updating::measure,
+    ),
     case("upstream", "upstream's test-xenstore, the average of each test", upstream::measure),
 ];
 

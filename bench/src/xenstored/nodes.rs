@@ -36,7 +36,7 @@ pub(crate) fn memory(daemon: &Daemon, _: &Packages, scale: &Scale) -> Figures {
 }
 
 /// Ten devices of ten keys each for every domain.
-fn domains(count: u16) -> Result<Batch, Box<dyn Error>> {
+pub(super) fn domains(count: u16) -> Result<Batch, Box<dyn Error>> {
     let mut batch = Batch::default();
     for domid in 1..=count {
         for node in 0..NODES_EACH {

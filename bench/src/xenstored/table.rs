@@ -138,6 +138,9 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 fn shown(value: f64) -> String {
+    if value.is_nan() {
+        return "-".to_owned();
+    }
     let digits = if value >= 100.0 { 0 } else { 2 };
     format!("{value:.digits$}")
 }

@@ -140,6 +140,11 @@ impl Decoder {
         Ok(Decoded::Message(Message { ty, request_id, tx_id, payload }))
     }
 
+    /// Those octets: whole messages that were not asked for yet, then at most a part of one.
+    pub fn undecoded(&self) -> &[u8] {
+        &self.buffer[self.taken..]
+    }
+
     /// Octets taken in that no message given out covers: more than 0 when the stream ends means it was cut.
     pub fn pending(&self) -> usize {
         self.buffer.len() - self.taken

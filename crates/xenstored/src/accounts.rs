@@ -101,6 +101,12 @@ impl Accounts {
         self.accounts.remove(&domid);
     }
 
+    /// The accounts of the owners of a store, by the limits of new domains.
+    pub(crate) fn start_over(&mut self, charges: &Charges) {
+        self.accounts.clear();
+        self.settle(charges);
+    }
+
     /// Whether all owners may have what they would be charged. Who gives something back may always do so.
     pub(crate) fn allow(&self, charges: &Charges) -> Result<(), Errno> {
         let fits = |(owner, grown): (DomId, Held)| {

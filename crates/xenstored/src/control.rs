@@ -9,9 +9,13 @@ use crate::accounts::{Accounts, Usage};
 use crate::quota::Quota;
 use crate::server::Server;
 
+/// The command that its carrier has to make possible.
+pub(crate) const LIVE_UPDATE: &str = "live-update";
+
 /// The commands with their arguments, as `help` lists them.
-const COMMANDS: [(&str, &str); 7] = [
+const COMMANDS: [(&str, &str); 8] = [
     ("check", ""),
+    (LIVE_UPDATE, "[-f <file>|-c <cmdline>|-s [-t <sec>] [-F] [-v <version>]|-a]"),
     ("log", "[on|off]"),
     ("memreport", ""),
     ("print", "<string>"),
@@ -25,7 +29,7 @@ impl Server {
     pub(crate) fn control(&mut self, words: &[Vec<u8>]) -> Result<Reply, Errno> {
         let words: Result<Vec<_>, _> = words.iter().map(|word| str::from_utf8(word)).collect();
         match *words.map_err(|_| Errno::EINVAL)? {
-            ["help"] => Ok(text(help())),
+            ["help"] => Ok(text(self.help())),
             ["check"] => self.check().map(|()| Reply::Ok),
             ["log"] => Ok(text(if self.log_requests { "on\n" } else { "off\n" }.to_owned())),
             ["log", "on"] => {
@@ -86,6 +90,13 @@ impl Server {
         Ok(())
     }
 
+    fn help(&self) -> String {
+        let offered =
+            |(command, _): &&(&str, &str)| *command != LIVE_UPDATE || self.update.is_some();
+        let line = |(command, arguments): &(&str, &str)| format!("{command}\t{arguments}\n");
+        COMMANDS.iter().filter(offered).map(line).collect()
+    }
+
     fn memory_report(&self) -> String {
         let mut total = Usage::default();
         for (_, usage) in self.usage() {
@@ -131,10 +142,6 @@ fn rows(report: &mut String, usage: &Usage) {
 fn row(report: &mut String, name: &str, value: impl std::fmt::Display) {
     // Writing to a String cannot fail.
     let _ = writeln!(report, "{name:<17}: {value:>8}");
-}
-
-fn help() -> String {
-    COMMANDS.iter().map(|(command, arguments)| format!("{command}\t{arguments}\n")).collect()
 }
 
 fn text(text: String) -> Reply {

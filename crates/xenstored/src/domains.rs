@@ -1,6 +1,6 @@
 //! The domains the server knows, and who may hear of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use xenstore_proto::{Access, DomId, Features, Perm, Perms, SpecialName};
@@ -22,6 +22,8 @@ pub(crate) struct Domains {
 #[derive(Debug, Default)]
 struct Domain {
     target: Option<DomId>,
+    /// Whether its shutdown has been told.
+    shut_down: bool,
 }
 
 impl Domains {
@@ -34,6 +36,25 @@ impl Domains {
             restricted: BTreeMap::new(),
             introduce_perms: Arc::new(Perms::owned_by(DomId::DOM0)),
             release_perms: Arc::new(for_all.expect("two entries are more than none")),
+        }
+    }
+
+    /// The introduced domains.
+    pub(crate) fn introduced(&self) -> impl Iterator<Item = DomId> {
+        self.introduced.keys().copied()
+    }
+
+    /// The introduced domains, and those for which features were set.
+    pub(crate) fn known(&self) -> BTreeSet<DomId> {
+        self.introduced.keys().chain(self.restricted.keys()).copied().collect()
+    }
+
+    /// The permissions of a special name that has some.
+    pub(crate) fn perms_of_special(&self, name: &str) -> Option<&Perms> {
+        match name {
+            SpecialName::INTRODUCE_DOMAIN => Some(&self.introduce_perms),
+            SpecialName::RELEASE_DOMAIN => Some(&self.release_perms),
+            _ => None,
         }
     }
 
@@ -61,6 +82,18 @@ impl Domains {
         }
         self.restricted.remove(&domid);
         self.introduced.remove(&domid).is_some()
+    }
+
+    /// Whether a domain's shutdown is news: it is told once, until the domain is resumed.
+    pub(crate) fn note_shutdown(&mut self, domid: DomId) -> bool {
+        let domain = self.introduced.get_mut(&domid);
+        domain.is_some_and(|domain| !std::mem::replace(&mut domain.shut_down, true))
+    }
+
+    /// The next shutdown of a domain will be news. `false` if there is no such domain.
+    pub(crate) fn resume(&mut self, domid: DomId) -> bool {
+        let domain = self.introduced.get_mut(&domid);
+        domain.map(|domain| domain.shut_down = false).is_some()
     }
 
     /// `false` if one of the two is not introduced.

@@ -12,6 +12,7 @@ use crate::listen::ServeError;
 use crate::metrics_socket::MetricsServer;
 use crate::open_transaction::{OpenTransaction, RefusedError};
 use crate::server::{ConnectionId, Interceptor, Server};
+use crate::serving::Serving;
 use crate::store::Store;
 use crate::unix::{LoopWaker, UnixServer};
 
@@ -97,7 +98,7 @@ impl Embedded {
     ///
     /// The socket can be reached by this user only. One that a dead server left there is replaced.
     pub fn serve_unix(&self, path: impl AsRef<FsPath>) -> Result<UnixServer, ServeError> {
-        UnixServer::start(self.clone(), path.as_ref())
+        Serving::new(path).start(self)
     }
 
     /// Serves [`Server::metrics`] on a Unix socket at `path`, on a thread of its own, until the answer is dropped.
@@ -118,6 +119,11 @@ impl Shared {
         let connection = self.server.connect(domid);
         self.wakers.insert(connection, waker);
         connection
+    }
+
+    /// A connection that is there already is carried by somebody.
+    pub(crate) fn carry(&mut self, connection: ConnectionId, waker: Waker) {
+        self.wakers.insert(connection, waker);
     }
 
     pub(crate) fn disconnect(&mut self, connection: ConnectionId) {

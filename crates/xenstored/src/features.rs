@@ -35,6 +35,14 @@ impl Domains {
         Ok(())
     }
 
+    /// What a predecessor has offered a domain; what it had not to offer is not held back.
+    pub(crate) fn restrict(&mut self, domid: DomId, features: Features) {
+        let offered = Features(features.0 & OFFERED.0);
+        if offered != OFFERED {
+            self.restricted.insert(domid, offered);
+        }
+    }
+
     /// Whether a domain may set such permissions: any domain at once is named only by who is offered that.
     pub(crate) fn may_name(&self, domid: DomId, perms: &Perms) -> bool {
         self.features(domid).contains(Features::ANY_DOMAIN)

@@ -49,6 +49,14 @@ impl Server {
         Ok(server)
     }
 
+    /// Puts another store in the place of the one there is. Nobody is told.
+    pub(crate) fn replace_store(&mut self, store: Store) -> Result<(), Errno> {
+        let before = self.before_change();
+        self.stamp = store.stamp;
+        self.store = store;
+        self.keep_since(before)
+    }
+
     /// The store before a change, if the backend will have to be told what has changed.
     pub(crate) fn before_change(&self) -> Option<Store> {
         self.backend.is_durable().then(|| self.store.clone())

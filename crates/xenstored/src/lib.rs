@@ -61,8 +61,6 @@
 //!
 //! What each operation does where the stock daemons differ is in `docs/xenstored-behaviour.md`.
 
-#![forbid(unsafe_code)]
-
 pub mod limits;
 
 mod access;
@@ -70,9 +68,11 @@ mod accounts;
 mod backend;
 mod change;
 mod charges;
+mod client;
 mod control;
 mod domains;
 mod embedded;
+mod event_loop;
 mod events;
 mod features;
 #[doc(hidden)]
@@ -80,7 +80,9 @@ pub mod fuzzing;
 mod in_process;
 mod interner;
 mod keeping;
+mod link;
 mod listen;
+mod live_update;
 mod metrics;
 mod metrics_socket;
 mod open_transaction;
@@ -90,6 +92,7 @@ mod quotas;
 mod release;
 mod requests;
 mod server;
+mod serving;
 mod store;
 mod text;
 mod transaction;
@@ -100,6 +103,7 @@ mod walk;
 mod watches;
 mod watchful;
 mod watching;
+pub mod xen;
 
 pub use access::{
     AccessPolicy, Changed, ChineseWall, Company, ConflictClass, Object, Standard, Subject,
@@ -112,10 +116,12 @@ pub use backend::{SledBackend, SyncMode};
 pub use embedded::Embedded;
 pub use in_process::InProcess;
 pub use listen::ServeError;
+pub use live_update::{CaptureError, LiveUpdate, RestoreError, Successor};
 pub use metrics_socket::MetricsServer;
 pub use open_transaction::{OpenTransaction, RefusedError};
 pub use quota::{Quota, Quotas};
 pub use server::{ConnectionId, Interceptor, Server};
+pub use serving::{Inheritance, Serving};
 pub use store::{Store, StoreError};
 pub use text::{LineError, LoadError, escape_value};
 pub use unix::UnixServer;

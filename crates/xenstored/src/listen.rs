@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net;
 use std::path::{Path as FsPath, PathBuf};
 
+use crate::xen::XenError;
 use rustix::io::Errno as OsError;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -78,6 +79,12 @@ pub enum ServeError {
         /// What is there.
         path: PathBuf,
     },
+    /// Domains' rings cannot be served.
+    #[error("cannot serve the rings of domains")]
+    Rings(#[from] XenError),
+    /// The rings' events cannot be waited for.
+    #[error("cannot wait for the events of domains")]
+    RingEvents(#[source] io::Error),
     /// The system refuses.
     #[error("cannot {action} the socket {}", path.display())]
     Io {

@@ -73,6 +73,11 @@ impl Output {
         self.tidy();
     }
 
+    /// What waits, as it stands on the wire.
+    pub(crate) fn waiting(&self) -> &[u8] {
+        &self.octets[self.taken..]
+    }
+
     /// Octets waiting.
     pub(crate) fn octets(&self) -> usize {
         self.octets.len() - self.taken

@@ -35,6 +35,9 @@ impl Server {
     /// EIO, and nothing has happened, if what is left of the store cannot be kept.
     pub(crate) fn release(&mut self, domid: DomId) -> Result<(), Errno> {
         let removed = self.bury(domid)?;
+        if let Some(rings) = &mut self.rings {
+            rings.close(domid);
+        }
         self.domains.release(domid, &mut self.interner);
         for connection in self.connections_of(domid) {
             self.disconnect(connection);

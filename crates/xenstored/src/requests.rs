@@ -25,9 +25,9 @@ pub(crate) struct Listing {
 
 /// Where a request reads and writes.
 #[derive(Clone, Copy)]
-struct Place {
-    connection: ConnectionId,
-    tx: TxId,
+pub(crate) struct Place {
+    pub(crate) connection: ConnectionId,
+    pub(crate) tx: TxId,
 }
 
 impl Server {
@@ -151,6 +151,7 @@ impl Server {
                 if !domid.is_real() || event_channel == 0 {
                     return Err(Errno::EINVAL);
                 }
+                self.introduce_ring(domid, event_channel)?;
                 if self.domains.introduce(domid) {
                     self.accounts.of_domain(domid);
                     self.fire_special(DomainEvent::Introduced, domid);
@@ -176,7 +177,7 @@ impl Server {
                 if domid == DomId::DOM0 {
                     return Err(Errno::EINVAL);
                 }
-                known(self.domains.is_introduced(domid))?;
+                known(self.domains.resume(domid))?;
                 Ok(Reply::Ok)
             }
             Request::SetTarget { domid, target } => {
@@ -214,7 +215,7 @@ impl Server {
         }
     }
 
-    fn node(
+    pub(crate) fn node(
         &mut self,
         place: Option<Place>,
         subject: &Subject,
@@ -234,7 +235,7 @@ impl Server {
         found
     }
 
-    fn change(
+    pub(crate) fn change(
         &mut self,
         place: Option<Place>,
         subject: &Subject,

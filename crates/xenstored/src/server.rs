@@ -5,14 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use xenstore_migration::ServerQuotas;
 use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, RequestId, Token, TxId};
 
 use crate::access::{AccessPolicy, Actor, Standard, Subject};
 use crate::accounts::Accounts;
 use crate::backend::{Backend, MemoryBackend};
+use crate::control::LIVE_UPDATE;
 use crate::domains::Domains;
 use crate::interner::Interner;
 use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX, TRANSACTION_OPEN_MAX};
+use crate::live_update::Update;
 use crate::metrics::Counters;
 use crate::output::Output;
 use crate::quota::{Quota, Quotas};
@@ -20,6 +23,7 @@ use crate::requests::Listing;
 use crate::store::Store;
 use crate::transaction::Transaction;
 use crate::watches::Watches;
+use crate::xen::Rings;
 
 /// A Xenstore server without input, output, threads or a clock: it only changes when it is called. (A
 /// [`Backend`] that it is given may have all of these.)
@@ -63,6 +67,12 @@ pub struct Server {
     /// Whether every request is logged.
     pub(crate) log_requests: bool,
     pub(crate) counters: Counters,
+    /// Quotas that a predecessor has handed on and that mean nothing here: the next one may know them.
+    pub(crate) handed_on: ServerQuotas,
+    /// The live update that is being prepared, where the carrier makes such.
+    pub(crate) update: Option<Update>,
+    /// Domains' rings, where they are served.
+    pub(crate) rings: Option<Rings>,
     next_connection: u64,
     ready: BTreeSet<ConnectionId>,
     interceptor: Option<Interceptor>,
@@ -73,6 +83,11 @@ pub struct Server {
 /// A connection to a [`Server`]. The number of a closed one is never given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// No connection has this number.
+    pub(crate) const NONE: Self = Self(0);
+}
 
 /// Called before each well-formed request is handled; see [`Server::set_interceptor`].
 pub type Interceptor = Box<dyn FnMut(&mut Server, ConnectionId, TxId, &Request) + Send>;
@@ -103,6 +118,9 @@ impl Server {
             transaction_limit: TRANSACTION_OPEN_MAX,
             log_requests: false,
             counters: Counters::default(),
+            handed_on: ServerQuotas::default(),
+            update: None,
+            rings: None,
             next_connection: 1,
             ready: BTreeSet::new(),
             interceptor: None,
@@ -141,6 +159,9 @@ impl Server {
     pub fn disconnect(&mut self, connection: ConnectionId) {
         self.drop_watches(connection);
         self.drop_transactions(connection);
+        if let Some(rings) = &mut self.rings {
+            rings.closed(connection);
+        }
         if self.connections.remove(&connection).is_some() {
             self.ready.insert(connection);
         }
@@ -181,6 +202,18 @@ impl Server {
                         return;
                     }
                     Err(errno) => Reply::Error(errno),
+                }
+            }
+            Ok(Request::Control(words))
+                if words.first().is_some_and(|word| word == LIVE_UPDATE.as_bytes()) =>
+            {
+                let words: Result<Vec<_>, _> =
+                    words[1..].iter().map(|word| str::from_utf8(word)).collect();
+                let reply = words.map(|words| self.live_update(connection, message, &words));
+                match reply.unwrap_or(Some(Reply::Error(Errno::EINVAL))) {
+                    Some(reply) => reply,
+                    // Answered when it is made.
+                    None => return,
                 }
             }
             Ok(request) => (self.execute(connection, &subject, message.tx_id, request))
@@ -325,7 +358,7 @@ impl Server {
         );
     }
 
-    fn reply(&mut self, connection: ConnectionId, to: &Message, reply: &Reply) {
+    pub(crate) fn reply(&mut self, connection: ConnectionId, to: &Message, reply: &Reply) {
         let encode = |octets: &mut Vec<u8>| {
             if reply.encode(to.ty, to.request_id, to.tx_id, PAYLOAD_MAX, octets).is_err() {
                 let error = Reply::Error(Errno::E2BIG);

@@ -1,5 +1,7 @@
 //! Transactions: a snapshot, what was read of it, and what was changed.
 
+mod footprint;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
@@ -11,6 +13,8 @@ use crate::charges::Charges;
 use crate::quota::Quota;
 use crate::store::Store;
 use crate::tree::Node;
+
+pub(crate) use footprint::Footprint;
 
 /// An open transaction.
 ///
@@ -53,7 +57,7 @@ pub(crate) struct Transaction {
     given_up: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Entry {
     Reads(Reads),
     Change(Change, Result<Outcome, Errno>),
@@ -74,6 +78,7 @@ impl Aspects {
     pub(crate) const VALUE: Self = Self { value: true, children: false, perms: false };
     pub(crate) const CHILDREN: Self = Self { value: false, children: true, perms: false };
     pub(crate) const PERMS: Self = Self { value: false, children: false, perms: true };
+    pub(crate) const ALL: Self = Self { value: true, children: true, perms: true };
 }
 
 /// What a commit makes of the store.
@@ -117,6 +122,11 @@ impl Transaction {
     pub(crate) fn start_nested(&self, own: TxId) -> Result<Self, Errno> {
         self.check_going_on()?;
         Ok(Self { parent: Some(own), ..Self::start(&self.view) })
+    }
+
+    /// The store as the transaction sees it.
+    pub(crate) fn view(&self) -> &Store {
+        &self.view
     }
 
     /// The store as the transaction sees it. Reading from it directly is not remembered.

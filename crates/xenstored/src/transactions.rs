@@ -7,7 +7,9 @@ use xenstore_proto::{Errno, Reply, TxId};
 use crate::access::{Actor, Subject};
 use crate::limits::TRANSACTIONS_MAX_PRIVILEGED;
 use crate::quota::Quota;
+use crate::requests::Place;
 use crate::server::{ConnectionId, Server};
+use crate::store::Store;
 use crate::transaction::Transaction;
 
 impl Server {
@@ -100,6 +102,34 @@ impl Server {
         }
         let transaction = Transaction::start(&self.store);
         self.add_transaction(connection, subject, transaction).map(Reply::Transaction)
+    }
+
+    /// Starts a transaction that a predecessor had, with the number after this one. `false` if there is one already.
+    pub(crate) fn start_transaction_again(
+        &mut self,
+        connection: ConnectionId,
+        previous: TxId,
+    ) -> bool {
+        let Some(state) = self.connections.get_mut(&connection) else { return false };
+        state.last_transaction = previous;
+        let subject = Subject { privileged: true, ..self.domains.subject(state.domid) };
+        let transaction = Transaction::start(&self.store);
+        let started = self.add_transaction(connection, &subject, transaction);
+        started.is_ok_and(|tx| tx.0 == previous.0 + 1)
+    }
+
+    /// The transaction can only be ended.
+    pub(crate) fn give_up_transaction(&mut self, connection: ConnectionId, tx: TxId) {
+        let Some(state) = self.connections.get_mut(&connection) else { return };
+        let Some(transaction) = state.transactions.get_mut(&tx) else { return };
+        self.accounts.of_domain(state.domid).transactions.octets -= transaction.octets();
+        transaction.give_up();
+    }
+
+    /// The store as a transaction sees it.
+    pub(crate) fn transaction_view(&self, place: Place) -> Option<&Store> {
+        let state = self.connections.get(&place.connection)?;
+        Some(state.transactions.get(&place.tx)?.view())
     }
 
     fn add_transaction(

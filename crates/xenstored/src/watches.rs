@@ -77,6 +77,14 @@ impl Watches {
         self.of_connection.get(&connection).into_iter().flatten()
     }
 
+    /// The watches of a connection, each with its path or special name.
+    pub(crate) fn all_of(&self, connection: ConnectionId) -> impl Iterator<Item = (&str, &Watch)> {
+        self.of(connection).filter_map(move |(path, token)| {
+            let this = |watch: &&Watch| watch.connection == connection && watch.token == *token;
+            Some((&**path, self.on(path).iter().find(this)?))
+        })
+    }
+
     /// How many watches a connection has.
     pub(crate) fn count_of(&self, connection: ConnectionId) -> usize {
         self.of_connection.get(&connection).map_or(0, BTreeSet::len)

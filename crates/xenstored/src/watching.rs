@@ -42,6 +42,24 @@ impl Server {
         Ok(())
     }
 
+    /// Sets a watch that a predecessor had: its event has been told, and its limits were looked at, by that one.
+    pub(crate) fn watch_again(
+        &mut self,
+        connection: ConnectionId,
+        path: &PathOrSpecial,
+        token: Token,
+        depth: Option<u32>,
+    ) {
+        let Some(state) = self.connections.get(&connection) else { return };
+        // A path that is too long by now was not when it was watched.
+        let subject = Subject { privileged: true, ..self.domains.subject(state.domid) };
+        let Ok((key, left_out)) = self.watched(&subject, path) else { return };
+        let octets = octets(&key, &token);
+        if self.watches.add(&key, Watch { connection, token, depth, left_out }) {
+            self.accounts.of_domain(subject.domid).watches.add(octets);
+        }
+    }
+
     pub(crate) fn unwatch(
         &mut self,
         connection: ConnectionId,

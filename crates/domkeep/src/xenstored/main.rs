@@ -6,22 +6,31 @@ mod wall;
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::LevelFilter;
-use xenstored::{BackendError, Embedded, ServeError, Server, SledBackend, Store};
+use xenstored::xen::{XenDevices, XenError};
+use xenstored::{
+    BackendError, Embedded, Inheritance, LiveUpdate, RestoreError, ServeError, Server, Serving,
+    SledBackend, Store,
+};
 
 use crate::options::Options;
 use crate::wall::WallFileError;
 
 /// Where clients look when nothing else is said.
 const RUN_DIRECTORY: &str = "/run/xenstored";
+
+/// The file beside the socket by which a server's state goes to its successor.
+const STATE: &str = "state_dump";
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +47,15 @@ enum DaemonError {
     /// A file or directory cannot be made.
     #[error("cannot {action} {}", path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
+    /// A predecessor's state cannot be gone on from.
+    #[error("cannot go on from the predecessor's state")]
+    TakeOver(#[from] RestoreError),
+    /// This is a Xen host, and its devices cannot be used.
+    #[error("cannot serve domains: --no-rings serves the socket only")]
+    Xen(#[from] XenError),
+    /// Which program this is cannot be told.
+    #[error("cannot find this program")]
+    Program(#[source] io::Error),
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -54,7 +72,8 @@ enum DaemonError {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let outcome = if options.no_fork || options.detached {
+    // A predecessor's process is in the background already, if it was to be.
+    let outcome = if options.no_fork || options.detached || options.live_update {
         serve(&options)
     } else {
         background::start(&options)
@@ -80,8 +99,26 @@ fn serve(options: &Options) -> Result<(), DaemonError> {
     // Before anybody can be told that the daemon runs, so that no signal is missed.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(DaemonError::Signals)?;
     let socket = socket()?;
-    let xenstore = Embedded::from(configured(options)?);
-    let served = xenstore.serve_unix(&socket)?;
+    let state = socket.with_file_name(STATE);
+    let mut server = configured(options)?;
+    let mut serving = Serving::new(&socket).live_update(succession(&state)?);
+    if options.live_update {
+        let mut inheritance;
+        (server, inheritance) = take_over(&state, server)?;
+        serving = with_rings(serving, options, || inheritance.take_event_channels())?;
+        serving = serving.inherited(inheritance);
+    } else {
+        serving = with_rings(serving, options, || None)?;
+    }
+    let xenstore = Embedded::from(server);
+    let served = serving.start(&xenstore)?;
+    if options.live_update {
+        fs::remove_file(&state).map_err(|source| DaemonError::File {
+            action: "remove the state",
+            path: state.clone(),
+            source,
+        })?;
+    }
     let metrics = options.metrics.as_ref().map(|path| xenstore.serve_metrics(path)).transpose()?;
     let pid = std::process::id();
     let pid_file = options.pid_file.as_deref().map(|path| PidFile::write(path, pid)).transpose()?;
@@ -114,6 +151,47 @@ fn configured(options: &Options) -> Result<Server, DaemonError> {
     let wall = wall::read(file)?;
     tracing::info!(file = %file.display(), "a Chinese wall stands");
     Ok(server.with_policy(Arc::new(wall)))
+}
+
+/// What a live update executes unless it is told otherwise: this program, with the same options.
+fn succession(state: &Path) -> Result<LiveUpdate, DaemonError> {
+    let program = env::current_exe().map_err(DaemonError::Program)?;
+    let arguments = env::args_os().skip(1).collect();
+    Ok(LiveUpdate { state: state.to_owned(), program, arguments })
+}
+
+/// Goes on from what a predecessor has left. The file stays until clients are served, so that nothing is lost if that fails.
+fn take_over(state: &Path, server: Server) -> Result<(Server, Inheritance), DaemonError> {
+    let failed = |source: io::Error| DaemonError::File {
+        action: "read the predecessor's state",
+        path: state.to_owned(),
+        source,
+    };
+    let file = File::open(state).map_err(failed)?;
+    // Beyond whatever a predecessor has counted: no server makes a change a nanosecond.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let stamp = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX / 2);
+    let taken = Inheritance::take(BufReader::new(file), server, stamp)?;
+    tracing::info!(state = %state.display(), "taken over");
+    Ok(taken)
+}
+
+/// Serves domains as well, if this is a Xen host; `event_channels` are what a predecessor has left.
+fn with_rings(
+    serving: Serving,
+    options: &Options,
+    event_channels: impl FnOnce() -> Option<OwnedFd>,
+) -> Result<Serving, DaemonError> {
+    if options.no_rings {
+        return Ok(serving);
+    }
+    if !XenDevices::are_here() {
+        tracing::info!("no Xen host: only the socket is served");
+        return Ok(serving);
+    }
+    let xen = event_channels().map_or_else(XenDevices::open, XenDevices::adopt)?;
+    let serving = serving.rings(xen);
+    Ok(if options.no_domain_init { serving.without_own_ring() } else { serving })
 }
 
 /// Where clients look for the socket; its directory is made.

@@ -42,6 +42,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(crate) chinese_wall: Option<PathBuf>,
 
+    /// Do not serve the ring of the domain in which this runs
+    #[arg(short = 'D', long)]
+    pub(crate) no_domain_init: bool,
+    /// Serve no domains on their rings, on a Xen host neither
+    #[arg(long)]
+    pub(crate) no_rings: bool,
+
     /// Nodes a domain may own
     #[arg(short = 'E', long, value_name = "NB")]
     pub(crate) entry_nb: Option<u32>,
@@ -67,9 +74,6 @@ pub(crate) struct Options {
     #[arg(short = 'q', long = "quota-soft", value_name = "memory=NB")]
     pub(crate) soft_quotas: Vec<SoftLimit>,
 
-    /// Accepted, and without a meaning here: no ring of dom0 is served
-    #[arg(short = 'D', long, hide = true)]
-    no_domain_init: bool,
     /// Accepted, and without a meaning here: there is nothing to recover
     #[arg(short = 'R', long, hide = true)]
     no_recovery: bool,
@@ -79,6 +83,9 @@ pub(crate) struct Options {
     /// Accepted, and without a meaning here: no event is given up for its age
     #[arg(short = 'w', long, hide = true, value_name = "WHAT=SECONDS")]
     timeout: Vec<String>,
+    /// Go on from the state that a predecessor has written, with the clients it had
+    #[arg(short = 'U', long)]
+    pub(crate) live_update: bool,
     /// This is the process that a daemon in the background is
     #[arg(long, hide = true)]
     pub(crate) detached: bool,

@@ -5,6 +5,7 @@
 )]
 
 mod floods;
+mod live_update;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

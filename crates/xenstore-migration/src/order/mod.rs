@@ -203,7 +203,9 @@ impl OrderChecker {
             found.push(Violation::UnknownTransaction { connection, transaction });
         }
         let removed = access == NodeAccess::REMOVED;
-        if removed != node.perms.is_empty() || (removed && !node.value.is_empty()) {
+        let absent = node.perms.is_empty();
+        let may_be_absent = removed || access == NodeAccess::READ;
+        if (removed && !absent) || (absent && (!may_be_absent || !node.value.is_empty())) {
             found.push(Violation::HalfRemoved { path: path.into() });
         }
         if !self.pending.insert((connection, transaction, path.into())) {
