@@ -83,7 +83,8 @@ impl Ring {
         page.set_field(Field::Features, offered.0);
         page.set_field(Field::Error, 0);
         let base = page.indices(Requests).taken;
-        let (ahead, owes_event, fault) = (0, false, None);
+        // The kernel of domain 0 begins to ask only when it has got an event: that somebody serves is the first it hears.
+        let (ahead, owes_event, fault) = (0, true, None);
         Self { page, channel, domid, offered, base, ahead, owes_event, fault }
     }
 
