@@ -10,6 +10,10 @@ use super::page::{Direction, Field, Indices, RING, RingPage};
 
 use Direction::{Requests, Responses};
 
+/// A header that no longer fits is how we know that the domain has no room.
+const HEADER: u32 = 16;
+const _: () = assert!(HEADER as usize == HEADER_LEN);
+
 /// The value of the connection field with which a domain asks for a new start.
 const RECONNECT: u32 = 1;
 
@@ -83,8 +87,7 @@ impl Ring {
         page.set_field(Field::Features, offered.0);
         page.set_field(Field::Error, 0);
         let base = page.indices(Requests).taken;
-        // The kernel of domain 0 begins to ask only when it has got an event: that somebody serves is the first it hears.
-        let (ahead, owes_event, fault) = (0, true, None);
+        let (ahead, owes_event, fault) = (0, false, None);
         Self { page, channel, domid, offered, base, ahead, owes_event, fault }
     }
 
@@ -156,7 +159,7 @@ impl Ring {
         // A domain that waits for a new start has given up what it had sent.
         if self.ahead > 0 && !self.wants_reset() {
             let waiting = self.look()?;
-            let full = RING - waiting < HEADER_LEN as u32;
+            let full = RING - waiting < HEADER;
             let done = self.ahead - if full { 0 } else { at_most(held, self.ahead) };
             let taken = self.base.wrapping_add(done);
             if done > 0 && self.page.replace_taken(Requests, self.base, taken) {

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
 
 use proptest::prelude::*;
 use xenstore_proto::{DomId, Errno, MessageType, Reply, Request, TxId};
@@ -63,14 +62,6 @@ fn the_control_domains_own_ring_is_served_and_privileged() {
     assert_eq!(kernel.ask(&introduce), Reply::Ok);
     let mut guest = Guest::new(host.xen.guest(DomId::new(7)));
     assert_eq!(guest.value("/tool").unwrap_err(), Errno::EACCES);
-}
-
-#[test]
-fn the_control_domains_kernel_is_told_that_somebody_serves() {
-    // Until then it does not ask.
-    let host = Host::new();
-    let kernel = host.xen.guest(DomId::DOM0);
-    assert!(kernel.wait_for_event(Instant::now() + SOON).unwrap());
 }
 
 #[test]
