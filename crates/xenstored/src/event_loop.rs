@@ -216,12 +216,14 @@ impl EventLoop {
 
     /// Makes the live update that was asked for, if its time has come. Says in how long to look again.
     fn look_at_update(&mut self) -> Option<Duration> {
+        if !self.embedded.lock().server.has_update() {
+            return None;
+        }
+        // What nobody carries would not be handed over.
+        self.carry_rings();
         let embedded = self.embedded.clone();
         let mut shared = embedded.lock();
         let server = &mut shared.server;
-        if !server.has_update() {
-            return None;
-        }
         let outcome = self.update(server);
         let why = match outcome {
             Ok(again) => return Some(again),

@@ -1,10 +1,18 @@
 //! The server and its backend: nothing has happened that is not kept.
 
-use xenstore_proto::Errno;
+use xenstore_proto::{DomId, Errno};
 
-use crate::backend::{Backend, BackendError, NodeChange, difference, kept};
-use crate::server::Server;
+use crate::backend::{Backend, BackendError, KeptWatch, NodeChange, WatchChange, difference, kept};
+use crate::server::{ConnectionId, Server};
 use crate::store::Store;
+use crate::watches::Watch;
+use crate::xen::Rings;
+
+/// A watch as it is kept.
+fn kept_watch(domid: DomId, key: &str, watch: &Watch) -> Option<KeptWatch> {
+    let path = key[watch.left_out..].parse().ok()?;
+    Some(KeptWatch { domid, path, token: watch.token.clone(), depth: watch.depth })
+}
 
 impl Server {
     /// A server on the store that a backend keeps; on `first` if it keeps none yet, which it keeps from then on.
@@ -45,8 +53,81 @@ impl Server {
             Store::from_kept(nodes)?
         };
         let mut server = Self::new(store);
+        for watch in backend.load_watches()? {
+            server.remembered.entry(watch.domid).or_default().push(watch);
+        }
         server.backend = Box::new(backend);
         Ok(server)
+    }
+
+    /// Has the backend keep what becomes of the watches of a domain's ring: of nobody else's, who notices that the server
+    /// died.
+    pub(crate) fn keep_watch(
+        &mut self,
+        connection: ConnectionId,
+        change: impl FnOnce(DomId) -> WatchChange,
+    ) -> Result<(), Errno> {
+        let of_ring = self.rings.as_ref().and_then(|rings| rings.domain_of(connection));
+        match of_ring.filter(|_| self.backend.is_durable()) {
+            Some(domid) => self.keep_watch_change(&change(domid)),
+            None => Ok(()),
+        }
+    }
+
+    fn keep_watch_change(&mut self, change: &WatchChange) -> Result<(), Errno> {
+        self.backend.keep_watch(change).map_err(|error| {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(%error, source, "a watch is not kept");
+            Errno::EIO
+        })
+    }
+
+    /// Gives a domain that is gone on with the watches back that it had when the last server died. Each is told once: something
+    /// may have changed that was not told. Says how many these are.
+    pub(crate) fn watch_as_remembered(&mut self, connection: ConnectionId, domid: DomId) -> usize {
+        let watches = self.remembered.remove(&domid).unwrap_or_default();
+        let count = watches.len();
+        for KeptWatch { path, token, depth, .. } in watches {
+            self.watch_again(connection, &path, token.clone(), depth);
+            self.push_event(connection, path.as_str(), &token, false);
+        }
+        count
+    }
+
+    /// The domain begins anew, and has none of the watches that one of its number had.
+    pub(crate) fn forget_kept_watches(&mut self, domid: DomId) {
+        if self.backend.is_durable() {
+            // What is not forgotten is a watch too many after a crash, no more.
+            let _ = self.keep_watch_change(&WatchChange::RemoveAll(domid));
+        }
+    }
+
+    /// Forgets the watches of domains that are not gone on with, and keeps those that there are.
+    pub(crate) fn settle_remembered(&mut self) {
+        if !self.backend.is_durable() {
+            return;
+        }
+        for domid in std::mem::take(&mut self.remembered).into_keys() {
+            // What is not forgotten is forgotten the next time.
+            let _ = self.keep_watch_change(&WatchChange::RemoveAll(domid));
+        }
+    }
+
+    /// Has the backend keep the watches of the rings that a predecessor has handed over, and no others.
+    pub(crate) fn keep_inherited_watches(&mut self) {
+        self.settle_remembered();
+        if !self.backend.is_durable() {
+            return;
+        }
+        let rings = self.rings.as_ref().map(Rings::connections).unwrap_or_default();
+        for (domid, connection) in rings {
+            let watches: Vec<_> = (self.watches.all_of(connection))
+                .filter_map(|(key, watch)| kept_watch(domid, key, watch))
+                .collect();
+            for watch in watches {
+                let _ = self.keep_watch_change(&WatchChange::Put(watch));
+            }
+        }
     }
 
     /// Puts another store in the place of the one there is. Nobody is told.

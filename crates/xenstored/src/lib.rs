@@ -1,7 +1,7 @@
 //! An embeddable Xenstore server: a store as a value, the server as one step, and transports for clients in this
-//! process and on a Unix socket.
+//! process, on a Unix socket and, on a Xen host, on domains' rings.
 //!
-//! It serves no domains' rings and does not watch the hypervisor: a domain exists from INTRODUCE to RELEASE.
+//! With rings, the hypervisor tells of a domain's end ([`xen`]); without, a domain exists from INTRODUCE to RELEASE.
 //!
 //! ```
 //! use xenstore_proto::{DomId, Path, Reply, Request};
@@ -36,6 +36,7 @@
 //! | a transaction of the program itself, and others inside it | [`OpenTransaction`] |
 //! | a client's end inside the process | [`InProcess`] |
 //! | the Unix socket | [`UnixServer`] |
+//! | domains' rings | [`Serving::rings`], [`xen`] |
 //! | what is counted | [`Server::metrics`], [`MetricsServer`] |
 //!
 //! # Where it goes its own way
@@ -110,7 +111,9 @@ pub use access::{
     WallError,
 };
 pub use accounts::Usage;
-pub use backend::{Backend, BackendError, KeptNode, MemoryBackend, NodeChange};
+pub use backend::{
+    Backend, BackendError, KeptNode, KeptWatch, MemoryBackend, NodeChange, WatchChange,
+};
 #[cfg(feature = "sled")]
 pub use backend::{SledBackend, SyncMode};
 pub use embedded::Embedded;

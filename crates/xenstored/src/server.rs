@@ -10,7 +10,7 @@ use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, Request
 
 use crate::access::{AccessPolicy, Actor, Standard, Subject};
 use crate::accounts::Accounts;
-use crate::backend::{Backend, MemoryBackend};
+use crate::backend::{Backend, KeptWatch, MemoryBackend};
 use crate::control::LIVE_UPDATE;
 use crate::domains::Domains;
 use crate::interner::Interner;
@@ -69,6 +69,8 @@ pub struct Server {
     pub(crate) counters: Counters,
     /// Quotas that a predecessor has handed on and that mean nothing here: the next one may know them.
     pub(crate) handed_on: ServerQuotas,
+    /// The watches that domains had when the last server died, until they are gone on with.
+    pub(crate) remembered: BTreeMap<DomId, Vec<KeptWatch>>,
     /// The live update that is being prepared, where the carrier makes such.
     pub(crate) update: Option<Update>,
     /// Domains' rings, where they are served.
@@ -119,6 +121,7 @@ impl Server {
             log_requests: false,
             counters: Counters::default(),
             handed_on: ServerQuotas::default(),
+            remembered: BTreeMap::new(),
             update: None,
             rings: None,
             next_connection: 1,

@@ -85,6 +85,12 @@ impl Watches {
         })
     }
 
+    /// Whether a connection has this watch.
+    pub(crate) fn has(&self, connection: ConnectionId, path: &str, token: &Token) -> bool {
+        let own = self.of_connection.get(&connection);
+        own.is_some_and(|own| own.contains(&(path.into(), token.clone())))
+    }
+
     /// How many watches a connection has.
     pub(crate) fn count_of(&self, connection: ConnectionId) -> usize {
         self.of_connection.get(&connection).map_or(0, BTreeSet::len)

@@ -3,6 +3,7 @@
 use xenstore_proto::{Errno, Features, Path, PathOrSpecial, Reply, Token};
 
 use crate::access::Subject;
+use crate::backend::{KeptWatch, WatchChange};
 use crate::limits::WATCHES_MAX_PRIVILEGED;
 use crate::quota::Quota;
 use crate::server::{ConnectionId, Server};
@@ -35,10 +36,16 @@ impl Server {
         if !within {
             return Err(Errno::ENOSPC);
         }
-        if !self.watches.add(&key, Watch { connection, token, depth, left_out }) {
+        if self.watches.has(connection, &key, &token) {
             return Err(Errno::EEXIST);
         }
-        account.watches.add(octets);
+        let kept = |domid| {
+            let (path, token) = (path.clone(), token.clone());
+            WatchChange::Put(KeptWatch { domid, path, token, depth })
+        };
+        self.keep_watch(connection, kept)?;
+        self.watches.add(&key, Watch { connection, token, depth, left_out });
+        self.accounts.of_domain(subject.domid).watches.add(octets);
         Ok(())
     }
 
@@ -68,14 +75,22 @@ impl Server {
         token: &Token,
     ) -> Result<Reply, Errno> {
         let (key, _) = self.watched(subject, path)?;
-        if !self.watches.remove(connection, &key, token) {
+        if !self.watches.has(connection, &key, token) {
             return Err(Errno::ENOENT);
         }
+        let gone = |domid| {
+            let (path, token) = (path.clone(), token.clone());
+            WatchChange::Remove(KeptWatch { domid, path, token, depth: None })
+        };
+        self.keep_watch(connection, gone)?;
+        self.watches.remove(connection, &key, token);
         self.accounts.of_domain(subject.domid).watches.remove(octets(&key, token));
         Ok(Reply::Ok)
     }
 
     pub(crate) fn drop_watches(&mut self, connection: ConnectionId) {
+        // What is not forgotten is a watch too many after a crash, no more.
+        let _ = self.keep_watch(connection, WatchChange::RemoveAll);
         let gone = self.watches.remove_connection(connection);
         let Some(state) = self.connections.get(&connection) else { return };
         let tally = &mut self.accounts.of_domain(state.domid).watches;

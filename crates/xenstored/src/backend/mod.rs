@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 
-use xenstore_proto::{Name, Path, Perms};
+use xenstore_proto::{DomId, Name, Path, PathOrSpecial, Perms, Token};
 
 pub(crate) use difference::difference;
 #[cfg(feature = "sled")]
@@ -36,6 +36,20 @@ pub trait Backend: Send + fmt::Debug {
     /// None of them may be visible to a later call of [`Backend::load`] unless the backend refuses all further changes:
     /// the server goes on without them.
     fn keep(&mut self, changes: &[NodeChange]) -> Result<(), BackendError>;
+
+    /// The watches of domains that are kept, in any order.
+    fn load_watches(&mut self) -> Result<Vec<KeptWatch>, BackendError> {
+        Ok(Vec::new())
+    }
+
+    /// Keeps what becomes of a domain's watches, for a server that goes on after this one has died.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backend::keep`].
+    fn keep_watch(&mut self, _change: &WatchChange) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// Whether there is any use in calling [`Backend::keep`].
     fn is_durable(&self) -> bool {
@@ -84,6 +98,30 @@ pub enum NodeChange {
     Put(KeptNode),
     /// It is gone. What was below it is named as well.
     Remove(u64),
+}
+
+/// A watch of a domain, as backends keep it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeptWatch {
+    /// Whose.
+    pub domid: DomId,
+    /// As it was given: absolute, relative or special.
+    pub path: PathOrSpecial,
+    /// What comes with each event.
+    pub token: Token,
+    /// How many levels below the path; all if not told.
+    pub depth: Option<u32>,
+}
+
+/// What becomes of the watches of a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchChange {
+    /// There is another.
+    Put(KeptWatch),
+    /// This one is gone.
+    Remove(KeptWatch),
+    /// All are gone.
+    RemoveAll(DomId),
 }
 
 /// What is kept cannot be had, or something cannot be kept.

@@ -13,10 +13,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Backend, BackendError, KeptNode, NodeChange, records};
+use xenstore_proto::{DomId, PathOrSpecial, Token};
+
+use super::{Backend, BackendError, KeptNode, KeptWatch, NodeChange, WatchChange, records};
 
 /// Name of the tree; another layout gets another name.
 const TREE: &[u8] = b"nodes/1";
+
+/// Name of the tree of domains' watches: the key is domid (2, big-endian), path, NUL, token; the value the depth (4), if there
+/// is one.
+const WATCHES: &[u8] = b"watches/1";
 
 /// Memory for the database's page cache, in octets: the server reads nothing from it but at the start. The database's
 /// own default is a gigabyte.
@@ -79,6 +85,7 @@ struct State {
 struct Database {
     db: ::sled::Db,
     tree: ::sled::Tree,
+    watches: ::sled::Tree,
     /// The file that everything is in.
     file: File,
     /// The number of the last change.
@@ -147,6 +154,48 @@ impl Backend for SledBackend {
         loaded.map_err(|failure| failed("read", &self.shared.path, failure))?
     }
 
+    fn load_watches(&mut self) -> Result<Vec<KeptWatch>, BackendError> {
+        let mut state = self.shared.lock();
+        let loaded = state.with(|database| {
+            let mut watches = Vec::new();
+            for entry in &database.watches {
+                let (key, value) = entry?;
+                match watch_of(&key, &value) {
+                    Some(watch) => watches.push(watch),
+                    None => tracing::warn!(key = %key.escape_ascii(), "kept watch is damaged"),
+                }
+            }
+            Ok(watches)
+        });
+        loaded.map_err(|failure| failed("read", &self.shared.path, failure))
+    }
+
+    fn keep_watch(&mut self, change: &WatchChange) -> Result<(), BackendError> {
+        let mut state = self.shared.lock();
+        let kept = state.with(|database| {
+            match change {
+                WatchChange::Put(watch) => {
+                    let depth = watch.depth.map(u32::to_be_bytes);
+                    let value = depth.as_ref().map_or(&[][..], |depth| &depth[..]);
+                    database.watches.insert(watch_key(watch), value)?;
+                }
+                WatchChange::Remove(watch) => {
+                    database.watches.remove(watch_key(watch))?;
+                }
+                WatchChange::RemoveAll(domid) => {
+                    let mut batch = ::sled::Batch::default();
+                    for key in database.watches.scan_prefix(domid.get().to_be_bytes()).keys() {
+                        batch.remove(key?);
+                    }
+                    database.watches.apply_batch(batch)?;
+                }
+            }
+            if self.mode == SyncMode::Always { database.sync() } else { Ok(()) }
+        });
+        state.unsynced = self.mode != SyncMode::Always;
+        kept.map_err(|failure| failed("write to", &self.shared.path, failure))
+    }
+
     fn keep(&mut self, changes: &[NodeChange]) -> Result<(), BackendError> {
         let mut state = self.shared.lock();
         let kept = state.with(|database| {
@@ -156,6 +205,26 @@ impl Backend for SledBackend {
         state.unsynced = self.mode != SyncMode::Always;
         kept.map_err(|failure| failed("write to", &self.shared.path, failure))
     }
+}
+
+fn watch_key(watch: &KeptWatch) -> Vec<u8> {
+    let domid = watch.domid.get().to_be_bytes();
+    [&domid[..], watch.path.as_str().as_bytes(), b"\0", watch.token.as_octets()].concat()
+}
+
+fn watch_of(key: &[u8], value: &[u8]) -> Option<KeptWatch> {
+    let (domid, rest) = key.split_first_chunk()?;
+    let nul = rest.iter().position(|octet| *octet == 0)?;
+    let depth = match value {
+        [] => None,
+        value => Some(u32::from_be_bytes(value.try_into().ok()?)),
+    };
+    Some(KeptWatch {
+        domid: DomId::new(u16::from_be_bytes(*domid)),
+        path: PathOrSpecial::from_octets(&rest[..nul]).ok()?,
+        token: Token::from_octets(&rest[nul + 1..]).ok()?,
+        depth,
+    })
 }
 
 /// Whatever was kept is on the disk afterwards.
@@ -231,6 +300,7 @@ impl Database {
             .flush_every_ms(None)
             .open()?;
         let tree = db.open_tree(TREE)?;
+        let watches = db.open_tree(WATCHES)?;
         db.flush()?;
         // What else the database wrote on opening, of which it syncs only some; and the names of all that.
         for entry in directory.read_dir()? {
@@ -255,7 +325,7 @@ impl Database {
         };
         match read_count(&count)? {
             known if known > last => Err(Failure::ChangesLost { found: last, known }),
-            _ => Ok(Self { db, tree, file, last: Cell::new(last), count }),
+            _ => Ok(Self { db, tree, watches, file, last: Cell::new(last), count }),
         }
     }
 

@@ -46,8 +46,11 @@ impl EventLoop {
             shared.server.rings = None;
             return Err(error.into());
         }
-        if !self.has_inherited {
+        if self.has_inherited {
+            shared.server.keep_inherited_watches();
+        } else {
             shared.server.pick_up();
+            shared.server.settle_remembered();
         }
         shared.server.look_at_domains();
         shared.wake();

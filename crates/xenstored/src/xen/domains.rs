@@ -91,7 +91,7 @@ impl Server {
             match self.pick_up_domain(domid) {
                 Ok(true) => tracing::warn!(
                     %domid,
-                    "domain found: what it watched and its transactions are lost"
+                    "domain found: its transactions are lost, and watches that were not kept"
                 ),
                 Ok(false) => tracing::info!(%domid, "domain found that waits for no Xenstore"),
                 Err(error) => {
@@ -167,10 +167,19 @@ impl Server {
         if beginning == Beginning::Anew {
             ring.reset();
         }
-        let connection = self.connect(ring.domid());
+        let domid = ring.domid();
+        let connection = self.connect(domid);
         if let Some(rings) = &mut self.rings {
             let ring = rings.serve(connection, ring, port);
             rings.hand_over(connection, ring);
+        }
+        if beginning == Beginning::Anew {
+            self.forget_kept_watches(domid);
+        } else {
+            let watches = self.watch_as_remembered(connection, domid);
+            if watches > 0 {
+                tracing::info!(%domid, watches, "watches of before set again");
+            }
         }
     }
 

@@ -366,7 +366,7 @@ mod tests {
         for at in (0..40).chain([1000, PAGE - 33]) {
             for len in 0..33 {
                 page.copy_in(0, &[0xEE; PAGE]);
-                let octets: Vec<u8> = (0..len).map(|n| n as u8 + 1).collect();
+                let octets: Vec<u8> = (1..=200).take(len).collect();
                 page.copy_in(at, &octets);
                 let mut all = [0; PAGE];
                 page.copy_out(0, &mut all);

@@ -76,7 +76,7 @@ impl Fault {
 
 impl Ring {
     /// Goes on where a ring is: at the indices found. Tells the domain what it is offered, of which `offered` is what
-    /// the server offers on every connection.
+    /// the server offers on every connection; the first [`Ring::settle`] sends it an event in any case.
     pub fn open(
         page: RingPage,
         channel: Box<dyn EventChannel>,
@@ -87,7 +87,8 @@ impl Ring {
         page.set_field(Field::Features, offered.0);
         page.set_field(Field::Error, 0);
         let base = page.indices(Requests).taken;
-        let (ahead, owes_event, fault) = (0, false, None);
+        // Dom0's kernel looks for no Xenstore before its first event, and a dead predecessor may have owed one.
+        let (ahead, owes_event, fault) = (0, true, None);
         Self { page, channel, domid, offered, base, ahead, owes_event, fault }
     }
 

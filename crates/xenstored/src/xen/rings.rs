@@ -158,6 +158,11 @@ impl Rings {
         self.open.contains_key(&domid)
     }
 
+    /// The connections of the open rings.
+    pub(crate) fn connections(&self) -> Vec<(DomId, ConnectionId)> {
+        self.open.iter().map(|(domid, open)| (*domid, open.connection)).collect()
+    }
+
     /// Whose ring a connection is.
     pub(crate) fn domain_of(&self, connection: ConnectionId) -> Option<DomId> {
         self.open.iter().find_map(|(domid, open)| (open.connection == connection).then_some(*domid))

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use proptest::prelude::*;
 use xenstore_proto::{DomId, Errno, MessageType, Reply, Request, TxId};
@@ -55,6 +56,8 @@ fn a_guest_hears_of_what_it_watches_and_of_nothing_that_it_may_not_read() {
 fn the_control_domains_own_ring_is_served_and_privileged() {
     let host = Host::new();
     let mut kernel = Guest::new(host.xen.guest(DomId::DOM0));
+    // It looks for no Xenstore before that.
+    assert!(kernel.kernel.wait_for_event(Instant::now() + SOON).unwrap());
     assert_eq!(kernel.ask(&write("/tool", "dom0's")), Reply::Ok);
     host.xen.create(DomId::new(7));
     let event_channel = host.xen.store_port().0;

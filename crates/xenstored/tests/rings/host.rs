@@ -2,7 +2,7 @@
 
 use xenstore_proto::{DomId, Errno, Reply, Request};
 use xenstored::xen::{Field, ShutdownReason, SimulatedXen};
-use xenstored::{Embedded, ServeError, Serving, Store};
+use xenstored::{Embedded, ServeError, Server, Serving, SledBackend, Store, SyncMode};
 
 use crate::served::{Guest, Host, read, set_perms, watch, wire, write};
 
@@ -162,6 +162,55 @@ fn a_restart_keeps_serving_guests_and_forgets_their_watches() {
     // Watching again is what a guest has to do.
     assert_eq!(guest.ask(&watch("/a")), Reply::Ok);
     assert_eq!(guest.event(), "/a");
+}
+
+#[test]
+fn with_a_database_a_restart_keeps_the_watches_of_guests_and_tells_each_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || {
+        let backend = SledBackend::open(directory.path(), SyncMode::Always).unwrap();
+        Embedded::from(Server::open(backend, Store::new()).unwrap())
+    };
+    let mut host = Host::new();
+    let replace = |host: &mut Host| {
+        host.served.take().unwrap().stop();
+        // The database has one owner.
+        host.xenstore = Embedded::default();
+        host.xenstore = open();
+        host.start();
+    };
+    replace(&mut host);
+    let mut guest = host.domain(7);
+    for path in ["/a", "/b", "/c"] {
+        host.xenstore.apply(write(path, ""));
+        host.xenstore.apply(set_perms(path, "r0"));
+        assert_eq!(guest.ask(&watch(path)), Reply::Ok);
+        assert_eq!(guest.event(), path);
+    }
+    let Request::Watch { path, token, .. } = watch("/b") else { unreachable!() };
+    assert_eq!(guest.ask(&Request::Unwatch { path, token }), Reply::Ok);
+    for _ in 0..2 {
+        replace(&mut host);
+        let mut told = [guest.event(), guest.event()];
+        told.sort();
+        assert_eq!(told, ["/a", "/c"], "what was missed is not known");
+        for path in ["/b", "/a"] {
+            host.xenstore.apply(write(path, "later"));
+        }
+        assert_eq!(guest.event(), "/a");
+        let Request::Watch { path, token, .. } = watch("/a") else { unreachable!() };
+        let again = Request::Watch { path, token, depth: None };
+        assert_eq!(guest.ask(&again), Reply::Error(Errno::EEXIST));
+    }
+    // A domain that has died meanwhile leaves none to the next of its number.
+    host.served.take().unwrap().stop();
+    host.xen.destroy(SEVEN);
+    host.start();
+    let mut next = host.domain(7);
+    replace(&mut host);
+    host.xenstore.apply(write("/a", "more"));
+    assert_eq!(next.value("/").unwrap_err(), Errno::EACCES);
+    assert!(next.events.is_empty(), "{:?}", next.events);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod clients;
 mod host;
 mod hostile;
+mod live_update;
 mod misbehaviour;
 mod served;
 mod stream;

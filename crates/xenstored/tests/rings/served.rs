@@ -26,7 +26,7 @@ pub(crate) struct Host {
 pub(crate) struct Guest {
     pub(crate) kernel: SimulatedGuest,
     decoder: Decoder,
-    events: Vec<Message>,
+    pub(crate) events: Vec<Message>,
 }
 
 impl Host {

@@ -23,7 +23,9 @@ pub(crate) fn open(xen: &SimulatedXen, domid: DomId) -> Ring {
 fn pair() -> (SimulatedXen, SimulatedGuest, Ring) {
     let xen = SimulatedXen::new();
     let guest = xen.create(GUEST);
-    let ring = open(&xen, GUEST);
+    let mut ring = open(&xen, GUEST);
+    ring.settle(0).unwrap();
+    assert!(told(&guest), "a domain is told that it is served");
     (xen, guest, ring)
 }
 

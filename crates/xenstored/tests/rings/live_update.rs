@@ -1,0 +1,110 @@
+//! A successor goes on with the rings that its predecessor had bound.
+
+use xenstore_migration::{
+    ByteOrder, ConnectionData, ConnectionId, ConnectionSpec, GlobalData, NodeData, NodePerm,
+    NodeScope, Peer, Preamble, Record, StreamWriter, Version, WatchData,
+};
+use xenstore_proto::{Access, DomId, Message, MessageType, Reply, Request, RequestId, TxId};
+use xenstored::xen::{Hypervisor, LocalPort, SimulatedXen};
+use xenstored::{Embedded, Inheritance, Server, Serving, Store};
+
+use crate::served::{Guest, read, wire, write};
+
+const SEVEN: DomId = DomId::new(7);
+
+/// The state of a server with one guest on a ring, which has sent the beginning of a request and is owed an answer.
+fn state(port: LocalPort, input: &[u8], output: &[u8]) -> Vec<u8> {
+    let preamble = Preamble::new(Version::V2, ByteOrder::NATIVE);
+    let mut writer = StreamWriter::create(Vec::new(), preamble, Peer::Specification).unwrap();
+    let connection = ConnectionId::new(1).unwrap();
+    let spec = ConnectionSpec::Ring { domid: SEVEN, target: None, port: port.0 };
+    let root = [NodePerm::new(Access::None, DomId::DOM0)];
+    let open = [NodePerm::new(Access::Read, DomId::DOM0)];
+    let node = |path, perms, value| {
+        Record::Node(NodeData { scope: NodeScope::Committed, perms, path, value })
+    };
+    let records = [
+        Record::Global(GlobalData { socket_fd: None, event_channel_fd: None }),
+        Record::Connection(ConnectionData {
+            id: connection,
+            spec,
+            input,
+            output_rest: 0,
+            output,
+            unique_id: None,
+        }),
+        Record::Watch(WatchData { connection, path: b"/a", token: b"token" }),
+        node(b"/", &root, b""),
+        node(b"/a", &open, b"old"),
+    ];
+    for record in &records {
+        writer.write(record).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+#[test]
+fn ports_stay_bound_watches_stay_set_and_no_octet_is_lost() {
+    let xen = SimulatedXen::new();
+    let mut guest = Guest::new(xen.create(SEVEN));
+    let channel = xen.hypervisor().bind(SEVEN, xen.store_port()).unwrap();
+    let port = channel.port();
+    // Executing a successor drops nothing.
+    std::mem::forget(channel);
+    let request = wire(&read("/a"));
+    let mut event = Vec::new();
+    let payload = b"/a\0token\0".to_vec();
+    let owed = Message {
+        ty: MessageType::WATCH_EVENT,
+        request_id: RequestId(0),
+        tx_id: TxId::NONE,
+        payload,
+    };
+    owed.encode(4096, &mut event).unwrap();
+    let state = state(port, &request[..9], &event);
+    // The rest of the request is in the ring, and its event was the predecessor's.
+    guest.kernel.put(&request[9..]);
+
+    let server = Server::new(Store::new());
+    let (server, inheritance) = Inheritance::take(&state[..], server, 1000).unwrap();
+    let xenstore = Embedded::from(server);
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::new(dir.path().join("socket"));
+    let serving = serving.inherited(inheritance).rings(xen.hypervisor());
+    let _served = serving.start(&xenstore).unwrap();
+    assert_eq!(guest.event(), "/a");
+    assert_eq!(guest.answer().payload, b"old");
+    xenstore.apply(write("/a", "new"));
+    assert_eq!(guest.event(), "/a");
+    assert_eq!(guest.value("/a").unwrap(), b"new");
+    // Its own ring was not among what was left, and is opened.
+    assert!(xen.is_bound(DomId::DOM0));
+
+    // The port that it has is the one that a toolstack names: INTRODUCE keeps it.
+    let introduce = Request::Introduce { domid: SEVEN, gfn: 0, event_channel: xen.store_port().0 };
+    assert_eq!(xenstore.apply(introduce), Reply::Ok);
+    let mut guest = Guest::new(xen.guest(SEVEN));
+    assert_eq!(guest.value("/a").unwrap(), b"new");
+}
+
+#[test]
+fn a_ring_that_cannot_be_taken_over_leaves_its_domain_introduced() {
+    let xen = SimulatedXen::new();
+    let _guest = xen.create(SEVEN);
+    xen.set_mappable(SEVEN, false);
+    let state = state(LocalPort(77), b"", b"");
+    let server = Server::new(Store::new());
+    let (server, inheritance) = Inheritance::take(&state[..], server, 1000).unwrap();
+    let xenstore = Embedded::from(server);
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::new(dir.path().join("socket"));
+    let serving = serving.inherited(inheritance).rings(xen.hypervisor());
+    let _served = serving.start(&xenstore).unwrap();
+    let introduced = xenstore.apply(Request::IsDomainIntroduced(SEVEN));
+    assert_eq!(introduced, Reply::Introduced(true));
+    xen.set_mappable(SEVEN, true);
+    let introduce = Request::Introduce { domid: SEVEN, gfn: 0, event_channel: xen.store_port().0 };
+    assert_eq!(xenstore.apply(introduce), Reply::Ok);
+    let mut guest = Guest::new(xen.guest(SEVEN));
+    assert_eq!(guest.value("/a").unwrap(), b"old");
+}
