@@ -129,6 +129,9 @@ fn serve(options: &Options) -> Result<(), DaemonError> {
     if options.detached {
         background::tell_ready();
     }
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "systemd is not told that the daemon serves");
+    }
     // A terminal that goes away is no reason to end.
     let signal = signals.forever().find(|signal| *signal != SIGHUP);
     tracing::info!(signal, "stopping");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -437,6 +437,42 @@ fn depths_features_quotas_and_permissions_of_special_names_are_the_successors_to
     }
     assert_eq!(wire.ask(9, 0, b"8\0").0, 9);
     assert_eq!(wire.event(), b"@releaseDomain/8\0token\0");
+}
+
+#[test]
+fn a_successor_keeps_the_database_up_and_systemd_is_told_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let notified = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+    notified.set_read_timeout(Some(SOON)).unwrap();
+    let arguments = ["--database", "store", "--sync-interval", "3600000", "--pid-file", "pid"];
+    let start = || {
+        Foreground::start_with(directory.path(), &arguments, |command| {
+            command.env("NOTIFY_SOCKET", directory.path().join("notify"));
+        })
+    };
+    let daemon = start();
+    let ready = || {
+        let mut told = [0; 64];
+        let len = notified.recv(&mut told).unwrap();
+        assert_eq!(told[..len].trim_ascii(), b"READY=1");
+    };
+    ready();
+    let mut wire = Wire::to(&daemon.path("socket"));
+    // Not on the disk yet when the process becomes its successor.
+    assert_eq!(wire.ask(WRITE, 0, b"/before\0kept").0, WRITE);
+    assert_eq!(daemon.control(&["live-update", "-s"]).1, b"OK\0");
+    ready();
+    assert_eq!(fs::read_to_string(daemon.path("pid")).unwrap(), format!("{}\n", daemon.pid));
+    assert_eq!(wire.ask(READ, 0, b"/before\0").1, b"kept");
+    assert_eq!(wire.ask(WRITE, 0, b"/after\0kept").0, WRITE);
+    let output = daemon.stop(Signal::TERM);
+    assert!(output.status.success(), "{output:?}");
+    let daemon = start();
+    ready();
+    let mut wire = Wire::to(&daemon.path("socket"));
+    for node in ["/before", "/after"] {
+        assert_eq!(wire.ask(READ, 0, format!("{node}\0").as_bytes()).1, b"kept");
+    }
 }
 
 /// `xenstore-watch`, and what it has printed.

@@ -51,7 +51,12 @@ impl Drop for Foreground {
 
 impl Foreground {
     fn start(directory: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(directory, arguments, |_| {})
+    }
+
+    fn start_with(directory: &Path, arguments: &[&str], set: impl FnOnce(&mut Command)) -> Self {
         let mut command = daemon(directory);
+        set(&mut command);
         command.args(["--no-fork", "--output-pid"]).args(arguments).current_dir(directory);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
