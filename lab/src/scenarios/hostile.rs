@@ -120,20 +120,22 @@ fn odd_requests(host: &mut Host, bad: &Guest) -> Result<(), Failure> {
     const READ: u32 = MessageType::READ.0;
     const WRITE: u32 = MessageType::WRITE.0;
     const ERROR: u32 = MessageType::ERROR.0;
-    for (what, kind, payload, expected) in [
-        ("an operation that there is not", 200, &b"\0"[..], "ENOSYS\\x00"),
-        ("the largest number of an operation", u32::MAX, b"\0", "ENOSYS\\x00"),
-        ("a reply", ERROR, b"EINVAL\0", "ENOSYS\\x00"),
-        ("a read of nothing", READ, b"", "EINVAL\\x00"),
-        ("a path that does not end", READ, b"data", "EINVAL\\x00"),
-        ("a path with a format string", READ, b"data/%n%n%s\0", "EINVAL\\x00"),
-        ("a path that is no text", READ, b"data/\xff\xfe\0", "EINVAL\\x00"),
-        ("a path above its home", WRITE, b"/local/domain/0/name\0%n", "EACCES\\x00"),
-        ("a write without a value's path", WRITE, b"", "EINVAL\\x00"),
+    // Which error may differ between daemons.
+    let refused = format!("{ERROR} E");
+    for (what, kind, payload) in [
+        ("an operation that there is not", 200, &b"\0"[..]),
+        ("the largest number of an operation", u32::MAX, b"\0"),
+        ("a reply", ERROR, b"EINVAL\0"),
+        ("a read of nothing", READ, b""),
+        ("a path that does not end", READ, b"data"),
+        ("a path with a format string", READ, b"data/%n%n%s\0"),
+        ("a path that is no text", READ, b"data/\xff\xfe\0"),
+        ("a path above its home", WRITE, b"/local/domain/0/name\0%n"),
+        ("a write without a value's path", WRITE, b""),
     ] {
         let words: String = payload.iter().map(|octet| format!("{octet:02x}")).collect();
         let answer = bad.ask(format!("request {kind} {words}").trim_end())?;
-        host.check_equal(&format!("refused: {what}"), &answer, &format!("{ERROR} {expected}"))?;
+        host.check(&format!("{what} gets an error: {answer}"), answer.starts_with(&refused))?;
     }
     Ok(())
 }
