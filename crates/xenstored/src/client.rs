@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 use xenstore_proto::limits::{HEADER_LEN, PAYLOAD_MAX};
@@ -14,6 +15,10 @@ use crate::server::ConnectionId;
 
 /// Most octets read from one client before the next one's turn.
 pub(crate) const TURN_OCTETS: usize = 16 << 10;
+
+/// Most time between two looks for the rest of a message on a ring. Linux puts its two parts there within a microsecond; only
+/// a domain that is paused in between, or means harm, takes longer.
+const HALF_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
 
 pub(crate) struct Client {
     link: Link,
@@ -38,6 +43,17 @@ pub(crate) struct Client {
     pub(crate) writable: bool,
     /// Whether it is told when there is room. Not otherwise: each reply that a client reads makes some.
     awaits_room: bool,
+    /// A message on a ring of which the rest has not come.
+    half: Option<Half>,
+}
+
+/// The rest of what is held on a ring comes without an event, so it is looked for: again after as long as it has been
+/// waited for already.
+struct Half {
+    /// When its last octet was read.
+    since: Instant,
+    octets: usize,
+    look: Instant,
 }
 
 /// What is to be done after a client's turn.
@@ -67,6 +83,7 @@ impl Client {
             closing: false,
             writable: true,
             awaits_room: false,
+            half: None,
         }
     }
 
@@ -128,7 +145,7 @@ impl Client {
         self.receive(embedded, share)
             .and_then(|()| self.handle(embedded))
             .and_then(|()| self.send(embedded))
-            .and_then(|turn| self.link.settle(self.unanswered(embedded)).map(|()| turn))
+            .and_then(|turn| self.settle(embedded, turn))
             .unwrap_or_else(|error| {
                 tracing::debug!(connection = ?self.connection, %error, "client gone");
                 match (error.kind(), &self.link) {
@@ -138,6 +155,30 @@ impl Client {
                 }
                 Turn::Gone
             })
+    }
+
+    /// Has the client go on with what is answered, and sees what it has sent meanwhile.
+    fn settle(&mut self, embedded: &Embedded, turn: Turn) -> io::Result<Turn> {
+        self.link.settle(self.unanswered(embedded))?;
+        self.readable |= self.link.has_more();
+        let is_half = matches!(self.link, Link::Ring(_)) && !self.readable && !self.undecoded;
+        let octets = if is_half { self.decoder.undecoded().len() } else { 0 };
+        let half = self.half.take().filter(|half| half.octets == octets);
+        if octets > 0 {
+            let now = Instant::now();
+            let since = half.map_or(now, |half| half.since);
+            let look = now + (now - since).min(HALF_LOOKED_FOR_EVERY);
+            self.half = Some(Half { since, octets, look });
+        }
+        Ok(match turn {
+            Turn::Wait if self.can_receive(embedded) => Turn::More,
+            turn => turn,
+        })
+    }
+
+    /// When to look for the rest of a half message.
+    pub(crate) fn looks_for_rest(&self) -> Option<Instant> {
+        self.half.as_ref().map(|half| half.look)
     }
 
     /// Gives the client's octets up to be handed over with the state.
@@ -251,13 +292,15 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        let shared = embedded.lock();
-        if !shared.server.is_open(self.connection) {
+        if !embedded.lock().server.is_open(self.connection) {
             return Ok(Turn::Gone);
         }
-        let can_read = (self.readable || self.undecoded)
+        Ok(if self.can_receive(embedded) { Turn::More } else { Turn::Wait })
+    }
+
+    fn can_receive(&self, embedded: &Embedded) -> bool {
+        (self.readable || self.undecoded)
             && self.held.is_none()
-            && shared.server.has_room(self.connection);
-        Ok(if can_read { Turn::More } else { Turn::Wait })
+            && embedded.lock().server.has_room(self.connection)
     }
 }

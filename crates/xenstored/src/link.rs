@@ -102,6 +102,14 @@ impl Link {
         }
     }
 
+    /// Whether something has come that will not be told.
+    pub(crate) fn has_more(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.with(|ring| Ok(ring.has_more())).unwrap_or(false),
+            Self::Socket(_) | Self::Parked { .. } => false,
+        }
+    }
+
     /// The client has sent what is no message.
     pub(crate) fn refuse(&mut self) {
         if let Self::Ring(ring) = self {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use xenstore_proto::limits::PAYLOAD_MAX;
+use xenstore_proto::limits::{HEADER_LEN, PAYLOAD_MAX};
 use xenstore_proto::{DomId, EventOrder, Framing, Interest, Manner, Readiness, Transport};
 
 use super::page::{Direction, Field, Indices, RING, RingPage};
@@ -120,20 +120,36 @@ impl Transport for SimulatedGuest {
     }
 
     fn send(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let len = self.put(octets);
+        // As Linux: a header, then its payload, and an event only for what nothing is before that is not taken.
+        let (header, payload) = octets.split_at(octets.len().min(HEADER_LEN));
+        let mut len = 0;
+        for part in [header, payload] {
+            let before = self.page.indices(Requests).put;
+            let put = self.put(part);
+            if put > 0 && self.page.indices(Requests).taken == before {
+                self.notify();
+            }
+            len += put;
+            if put < part.len() {
+                break;
+            }
+        }
         if len == 0 && !octets.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.notify();
         Ok(len)
     }
 
     fn receive(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        let before = self.page.indices(Responses).taken;
         let len = self.take(octets);
         if len == 0 && !octets.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.notify();
+        // As Linux: only if the server may wait for room.
+        if self.page.indices(Responses).put.wrapping_sub(before) >= RING {
+            self.notify();
+        }
         Ok(len)
     }
 }

@@ -175,6 +175,13 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether there is something to read. Linux sends an event only for what it puts behind octets that are all taken, so
+    /// this is to be asked after [`Ring::settle`]; and as long as some are held, again and again.
+    pub fn has_more(&self) -> bool {
+        let indices = self.page.indices(Requests);
+        indices.taken != self.base || indices.put != self.base.wrapping_add(self.ahead)
+    }
+
     /// Whether the domain asks for a new start: it waits until [`Ring::reset`].
     pub fn wants_reset(&self) -> bool {
         self.page.field(Field::Connection) == RECONNECT
