@@ -214,6 +214,28 @@ proptest! {
     }
 
     #[test]
+    fn a_damaged_state_is_refused_or_read_as_another_and_harms_nobody(
+        before in history(0..40),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut host = Host::new();
+        before.iter().for_each(|step| drop(host.step(step)));
+        let mut state = host.capture(Successor::Own);
+        for (at, octet) in damage {
+            let at = at.index(state.len());
+            state[at] = octet;
+        }
+        state.truncate(cut.map_or(state.len(), |at| at.index(state.len())));
+        let restored = Restored::read(&state[..], Server::new(Store::new()), 1 << 40);
+        if let Ok(Restored { mut server, .. }) = restored {
+            // What was read is a server like any other.
+            server.apply(Request::Mkdir("/a".parse().unwrap()));
+            prop_assert_eq!(server.apply(Request::Control(vec![b"check".to_vec()])), Reply::Ok);
+        }
+    }
+
+    #[test]
     fn what_is_written_for_anybody_keeps_the_rules_of_the_stream(before in history(0..60)) {
         let mut host = Host::new();
         before.iter().for_each(|step| drop(host.step(step)));

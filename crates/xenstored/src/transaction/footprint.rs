@@ -62,15 +62,15 @@ impl Transaction {
             if matches!(change, Change::Remove { .. }) && now.is_some() && was.is_some() {
                 return None;
             }
-            // A node that came and went has left those made above it.
-            if now.is_none() && was.is_none() && view.nearest(path).1 < current.nearest(path).1 {
+            // A node that came and went may have left others above it, and goes again if somebody else makes it.
+            if now.is_none() && was.is_none() {
                 return None;
             }
             // MKDIR lets others create the node first, and WRITE of no value does not: that nobody has is a condition then.
             if was.is_none() && now.is_some_and(|now| now.value().is_empty()) {
                 reads.insert(path.clone());
             }
-            if known.insert(path) && (now.is_some() || was.is_some()) {
+            if known.insert(path) {
                 changes.push((path.clone(), now.map(Node::without_children)));
             }
         }
