@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 use xenstore_proto::limits::{HEADER_LEN, PAYLOAD_MAX};
@@ -15,10 +14,6 @@ use crate::server::ConnectionId;
 
 /// Most octets read from one client before the next one's turn.
 pub(crate) const TURN_OCTETS: usize = 16 << 10;
-
-/// Most time between two looks for the rest of a message on a ring. Linux puts its two parts there within a microsecond; only
-/// a domain that is paused in between, or means harm, takes longer.
-const HALF_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
 
 pub(crate) struct Client {
     link: Link,
@@ -43,17 +38,6 @@ pub(crate) struct Client {
     pub(crate) writable: bool,
     /// Whether it is told when there is room. Not otherwise: each reply that a client reads makes some.
     awaits_room: bool,
-    /// A message on a ring of which the rest has not come.
-    half: Option<Half>,
-}
-
-/// The rest of what is held on a ring comes without an event, so it is looked for: again after as long as it has been
-/// waited for already.
-struct Half {
-    /// When its last octet was read.
-    since: Instant,
-    octets: usize,
-    look: Instant,
 }
 
 /// What is to be done after a client's turn.
@@ -83,7 +67,6 @@ impl Client {
             closing: false,
             writable: true,
             awaits_room: false,
-            half: None,
         }
     }
 
@@ -161,24 +144,10 @@ impl Client {
     fn settle(&mut self, embedded: &Embedded, turn: Turn) -> io::Result<Turn> {
         self.link.settle(self.unanswered(embedded))?;
         self.readable |= self.link.has_more();
-        let is_half = matches!(self.link, Link::Ring(_)) && !self.readable && !self.undecoded;
-        let octets = if is_half { self.decoder.undecoded().len() } else { 0 };
-        let half = self.half.take().filter(|half| half.octets == octets);
-        if octets > 0 {
-            let now = Instant::now();
-            let since = half.map_or(now, |half| half.since);
-            let look = now + (now - since).min(HALF_LOOKED_FOR_EVERY);
-            self.half = Some(Half { since, octets, look });
-        }
         Ok(match turn {
             Turn::Wait if self.can_receive(embedded) => Turn::More,
             turn => turn,
         })
-    }
-
-    /// When to look for the rest of a half message.
-    pub(crate) fn looks_for_rest(&self) -> Option<Instant> {
-        self.half.as_ref().map(|half| half.look)
     }
 
     /// Gives the client's octets up to be handed over with the state.
@@ -195,6 +164,11 @@ impl Client {
         }
         if self.written < self.output.len() || embedded.lock().server.has_output(self.connection) {
             return usize::MAX;
+        }
+        if self.held.is_none() && !self.undecoded {
+            // Linux sends an event only for what it puts behind octets that are all taken: the rest of a message comes with one
+            // only if its beginning is not kept back.
+            return 0;
         }
         let held = self.held.as_ref().map_or(0, |held| HEADER_LEN + held.payload.len());
         held + self.decoder.undecoded().len()

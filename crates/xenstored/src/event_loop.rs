@@ -54,8 +54,6 @@ pub(crate) struct EventLoop {
     looked: Instant,
     /// Clients for whom something can be done.
     work: BTreeSet<usize>,
-    /// Clients of which a message is half there.
-    halves: BTreeSet<usize>,
     /// What one client's octets are read into.
     share: Box<[u8]>,
     watchful: Watchful,
@@ -109,7 +107,6 @@ impl EventLoop {
             accept: Accept::Idle,
             looked: Instant::now(),
             work: BTreeSet::new(),
-            halves: BTreeSet::new(),
             share: vec![0; TURN_OCTETS].into(),
             watchful: Watchful::new(thread::available_parallelism().map_or(1, usize::from)),
             live_update,
@@ -127,7 +124,7 @@ impl EventLoop {
     pub(crate) fn run(&mut self) {
         let mut events = Events::with_capacity(256);
         loop {
-            let look = [self.look_at_transactions(), self.look_at_update(), self.look_for_rests()];
+            let look = [self.look_at_transactions(), self.look_at_update()];
             let look = look.into_iter().flatten().min();
             let (timeout, fresh) = {
                 let mut state = self.waker.lock();
@@ -372,9 +369,6 @@ impl EventLoop {
             }
         };
         match turn {
-            Turn::Wait if client.looks_for_rest().is_some() => {
-                self.halves.insert(number);
-            }
             Turn::Wait => {}
             Turn::More => {
                 self.work.insert(number);

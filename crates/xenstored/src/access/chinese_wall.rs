@@ -54,6 +54,10 @@ pub struct ChineseWall {
     state: Mutex<State>,
 }
 
+/// How lines of a wall's memory begin.
+const BELONGS: &str = "belongs";
+const TOUCHED: &str = "touched";
+
 /// Companies that must not learn of each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConflictClass {
@@ -141,11 +145,7 @@ impl ChineseWall {
     ///
     /// If there is no such company, or if the domain is a competitor's or has touched a competitor's data.
     pub fn assign(&self, domid: DomId, class: &str, company: &str) -> Result<(), WallError> {
-        let label = self.classes.iter().enumerate().find_map(|(at, (name, companies))| {
-            let place = companies.iter().position(|name| name == company)?;
-            (name == class).then_some(Label { class: at, company: place })
-        });
-        let Some(label) = label else {
+        let Some(label) = self.label(class, company) else {
             let (class, company) = (class.into(), company.into());
             return Err(WallError::Unknown { class, company });
         };
@@ -163,6 +163,13 @@ impl ChineseWall {
             (class.clone(), companies[label.company].clone())
         };
         self.state().behind(domid).map(name).collect()
+    }
+
+    fn label(&self, class: &str, company: &str) -> Option<Label> {
+        self.classes.iter().enumerate().find_map(|(at, (name, companies))| {
+            let place = companies.iter().position(|name| name == company)?;
+            (name == class).then_some(Label { class: at, company: place })
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -232,6 +239,39 @@ impl AccessPolicy for ChineseWall {
 
     fn guards_below(&self) -> bool {
         true
+    }
+
+    /// A line for each company that a domain belongs to or has touched: `belongs` or `touched`, domid, class, company, with tabs.
+    fn memory(&self) -> String {
+        let state = self.state();
+        let mut memory = String::new();
+        for (what, known) in [(BELONGS, &state.belongs), (TOUCHED, &state.touched)] {
+            for (domid, labels) in known {
+                for label in labels {
+                    let (class, companies) = &self.classes[label.class];
+                    let company = &companies[label.company];
+                    memory += &format!("{what}\t{domid}\t{class}\t{company}\n");
+                }
+            }
+        }
+        memory
+    }
+
+    fn remember(&self, memory: &str) -> Vec<String> {
+        let mut state = self.state();
+        let mut take = |line: &str| {
+            let mut words = line.split('\t');
+            let (what, domid) = (words.next()?, words.next()?.parse().ok()?);
+            let label = self.label(words.next()?, words.next()?)?;
+            let known = match what {
+                BELONGS => &mut state.belongs,
+                TOUCHED => &mut state.touched,
+                _ => return None,
+            };
+            known.entry(domid).or_default().insert(label);
+            Some(())
+        };
+        memory.lines().filter(|line| take(line).is_none()).map(str::to_owned).collect()
     }
 
     fn released(&self, domid: DomId) {

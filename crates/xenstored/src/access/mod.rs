@@ -56,6 +56,16 @@ pub trait AccessPolicy: Send + Sync + fmt::Debug {
         false
     }
 
+    /// What the policy has learnt of domains, for a successor of the server: lines of text in a form of its own.
+    fn memory(&self) -> String {
+        String::new()
+    }
+
+    /// Takes over what a predecessor's policy has learnt. Gives the lines that mean nothing here.
+    fn remember(&self, memory: &str) -> Vec<String> {
+        memory.lines().map(str::to_owned).collect()
+    }
+
     /// The domain is gone: the next one of this number is another.
     fn released(&self, _domid: DomId) {}
 }

@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -77,28 +76,6 @@ impl EventLoop {
                 self.work.insert(*number);
             }
         }
-    }
-
-    /// Has those clients done for whose half messages are to be looked after. Says in how long the next are.
-    pub(super) fn look_for_rests(&mut self) -> Option<Duration> {
-        if self.halves.is_empty() {
-            return None;
-        }
-        let now = Instant::now();
-        let mut next: Option<Duration> = None;
-        self.halves.retain(|number| {
-            let Some(client) = self.clients.get_mut(number) else { return false };
-            let Some(look) = client.looks_for_rest() else { return false };
-            let left = look.saturating_duration_since(now);
-            if left.is_zero() {
-                client.readable = true;
-                self.work.insert(*number);
-                return false;
-            }
-            next = Some(next.map_or(left, |next| next.min(left)));
-            true
-        });
-        next
     }
 
     /// Takes rings that were opened. Each has its turn, since what waits in it already sends no event.

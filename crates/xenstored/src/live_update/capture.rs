@@ -6,8 +6,8 @@ use std::io::Write;
 use xenstore_migration::{
     ByteOrder, ConnectionData, ConnectionId as StreamId, ConnectionSpec, Converter, CreateError,
     DomainData, GlobalData, GlobalQuotaData, NodeData, NodePerm, NodeScope, Peer, Preamble,
-    QuotaTable, Record, StreamWriter, Version, WatchData, WatchDepth, WatchExtendedData,
-    WriteError,
+    QuotaTable, Record, RecordType, StreamWriter, UnknownData, Version, WatchData, WatchDepth,
+    WatchExtendedData, WriteError,
 };
 use xenstore_proto::{DomId, Perms, SpecialName};
 
@@ -15,6 +15,13 @@ use super::pending;
 use crate::server::{ConnectionId, Server};
 use crate::tree::Node;
 use crate::watches::Watch;
+
+/// What an access policy has learnt, in lines of UTF-8. The specification has no such record, and no such number; who does not know
+/// it passes it over.
+pub(super) const POLICY_MEMORY: RecordType = RecordType(0x444b_0001);
+
+/// Lines of it in one record.
+const POLICY_LINES: usize = 256;
 
 /// Who goes on from the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +134,7 @@ impl Capture<'_> {
             }
         }
         self.write_domains(&mut stream)?;
+        self.write_policy(&mut stream)?;
         Ok(stream.writer.finish()?)
     }
 
@@ -234,6 +242,24 @@ impl Capture<'_> {
             let features = Some(server.domains.features(domid));
             let data = DomainData { domid, features, quotas: table.quotas() };
             stream.put(&Record::Domain(data))?;
+        }
+        Ok(())
+    }
+
+    fn write_policy<W: Write>(&self, stream: &mut Stream<W>) -> Result<(), CaptureError> {
+        let memory = self.server.policy.memory();
+        if memory.is_empty() {
+            return Ok(());
+        }
+        if self.successor != Successor::Own {
+            tracing::warn!("what the access policy has learnt is lost: the successor has none");
+            return Ok(());
+        }
+        // A record holds a few mebioctets, so many lines at a time.
+        for lines in memory.lines().collect::<Vec<_>>().chunks(POLICY_LINES) {
+            let body = lines.join("\n");
+            let (record_type, body) = (POLICY_MEMORY, body.as_bytes());
+            stream.put(&Record::Unknown(UnknownData { record_type, body }))?;
         }
         Ok(())
     }

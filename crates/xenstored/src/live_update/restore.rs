@@ -10,7 +10,7 @@ use xenstore_migration::{
 };
 use xenstore_proto::{DomId, Features, PathOrSpecial, Perms, QuotaName, SpecialName, Token, TxId};
 
-use super::capture::{LinkPlace, LinkState, NO_RING};
+use super::capture::{LinkPlace, LinkState, NO_RING, POLICY_MEMORY};
 use super::pending::{PendingNode, PendingTransaction};
 use super::tree_builder::{TreeBuilder, path_of, perms_of};
 use crate::charges::Charges;
@@ -80,6 +80,7 @@ struct Picture {
     transactions: Vec<PendingTransaction>,
     domains: Vec<Domain>,
     special: Vec<(SpecialName, Perms)>,
+    policy_memory: String,
 }
 
 struct Domain {
@@ -125,6 +126,7 @@ impl Picture {
             transactions: Vec::new(),
             domains: Vec::new(),
             special: Vec::new(),
+            policy_memory: String::new(),
         }
     }
 
@@ -156,6 +158,11 @@ impl Picture {
                 .take_node(node)
                 .map_err(|error| format!("{}: {error}", node.path.escape_ascii()))?,
             Record::Domain(domain) => self.take_domain(domain).map_err(|e| e.to_string())?,
+            Record::Unknown(unknown) if unknown.record_type == POLICY_MEMORY => {
+                let lines = str::from_utf8(unknown.body).map_err(|error| error.to_string())?;
+                self.policy_memory.push_str(lines);
+                self.policy_memory.push('\n');
+            }
             Record::Unknown(unknown) => {
                 let RecordType(number) = unknown.record_type;
                 tracing::warn!(record_type = number, "record passed over: it is not known");
@@ -248,6 +255,12 @@ impl Picture {
     }
 
     fn into_server(self, mut server: Server) -> Result<Restored, RestoreError> {
+        for line in server.policy.remember(&self.policy_memory) {
+            tracing::error!(
+                line,
+                "the access policy does not understand what its predecessor has learnt"
+            );
+        }
         let (store, interner) = self.tree.finish().ok_or(RestoreError::NoRoot)?;
         server.replace_store(store).map_err(|_| RestoreError::NotKept)?;
         server.interner = interner;

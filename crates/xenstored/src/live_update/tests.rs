@@ -1,5 +1,7 @@
 //! A state that was handed over is the state that there was.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use xenstore_migration::{
     GlobalData, OrderChecker, PeerChecker, ReadOptions, StreamKind, StreamReader, Version,
@@ -7,6 +9,7 @@ use xenstore_migration::{
 use xenstore_proto::{DomId, Errno, Features, Reply, Request, RequestId, TxId};
 
 use super::{Capture, LinkPlace, LinkState, Restored, Successor};
+use crate::access::{ChineseWall, Company, ConflictClass};
 use crate::limits::PAYLOAD_MAX;
 use crate::server::{ConnectionId, Server};
 use crate::store::Store;
@@ -247,6 +250,40 @@ fn is_told(trouble: &xenstore_migration::PeerTrouble) -> bool {
 fn sorted(mut output: Vec<(usize, Vec<u8>)>) -> Vec<(usize, Vec<u8>)> {
     output.sort();
     output
+}
+
+#[test]
+fn a_wall_stands_for_the_successors_clients_as_it_did() {
+    let company = |name: &str| Company {
+        name: name.to_owned(),
+        paths: vec![format!("/{name}").parse().unwrap()],
+        domains: Vec::new(),
+    };
+    let companies = vec![company("north"), company("south")];
+    let class = ConflictClass { name: "banks".to_owned(), companies };
+    let wall = || Arc::new(ChineseWall::new(std::slice::from_ref(&class)).unwrap());
+    let mut old = Host::new();
+    old.server = std::mem::replace(&mut old.server, Server::new(Store::new())).with_policy(wall());
+    for path in ["/north", "/south"] {
+        let path: xenstore_proto::Path = path.parse().unwrap();
+        old.server.apply(Request::Mkdir(path.clone()));
+        let perms = "r0".parse().unwrap();
+        old.server.apply(Request::SetPerms { path: path.into(), perms });
+    }
+    let read = |host: &mut Host, path: &str| {
+        let guest = host.connections[2];
+        host.server.ask(guest, TxId::NONE, Request::Read(path.parse().unwrap()))
+    };
+    assert_eq!(read(&mut old, "/north"), Reply::Value(Vec::new()));
+    let state = old.capture(Successor::Own);
+    let new = Server::new(Store::new()).with_policy(wall());
+    let Restored { server, links, .. } = Restored::read(&state[..], new, 1 << 40).unwrap();
+    let connections = links.iter().map(|link| link.connection).collect();
+    let mut new = Host { server, connections };
+    assert_eq!(read(&mut new, "/south"), Reply::Error(Errno::EACCES));
+    assert_eq!(read(&mut new, "/north"), Reply::Value(Vec::new()));
+    // The stock daemon has no wall, and is told nothing of it.
+    assert!(old.capture(Successor::Stock(Version::V2)).windows(5).all(|part| part != b"banks"));
 }
 
 #[test]

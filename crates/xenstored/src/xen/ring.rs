@@ -176,7 +176,7 @@ impl Ring {
     }
 
     /// Whether there is something to read. Linux sends an event only for what it puts behind octets that are all taken, so
-    /// this is to be asked after [`Ring::settle`]; and as long as some are held, again and again.
+    /// this is to be asked after [`Ring::settle`].
     pub fn has_more(&self) -> bool {
         let indices = self.page.indices(Requests);
         indices.taken != self.base || indices.put != self.base.wrapping_add(self.ahead)

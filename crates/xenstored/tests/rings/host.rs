@@ -1,10 +1,12 @@
 //! Domains come, are shut down, die, and outlive their server.
 
+use std::time::Instant;
+
 use xenstore_proto::{DomId, Errno, Reply, Request};
 use xenstored::xen::{Field, ShutdownReason, SimulatedXen};
 use xenstored::{Embedded, ServeError, Server, Serving, SledBackend, Store, SyncMode};
 
-use crate::served::{Guest, Host, read, set_perms, watch, wire, write};
+use crate::served::{Guest, Host, SOON, read, set_perms, watch, wire, write};
 
 const SEVEN: DomId = DomId::new(7);
 
@@ -168,8 +170,15 @@ fn a_restart_keeps_serving_guests_and_forgets_their_watches() {
 fn with_a_database_a_restart_keeps_the_watches_of_guests_and_tells_each_once() {
     let directory = tempfile::tempdir().unwrap();
     let open = || {
-        let backend = SledBackend::open(directory.path(), SyncMode::Always).unwrap();
-        Embedded::from(Server::open(backend, Store::new()).unwrap())
+        let deadline = Instant::now() + SOON;
+        loop {
+            match SledBackend::open(directory.path(), SyncMode::Always) {
+                Ok(backend) => return Embedded::from(Server::open(backend, Store::new()).unwrap()),
+                // A thread of the one before may not have let go yet.
+                Err(_) if Instant::now() < deadline => std::thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
     };
     let mut host = Host::new();
     let replace = |host: &mut Host| {
