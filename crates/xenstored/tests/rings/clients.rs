@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use proptest::prelude::*;
+use xenstore_proto::limits::HEADER_LEN;
 use xenstore_proto::{DomId, Errno, MessageType, Reply, Request, TxId};
 use xenstored::Server;
 use xenstored::xen::{Field, SimulatedXen};
@@ -65,6 +66,22 @@ fn the_control_domains_own_ring_is_served_and_privileged() {
     assert_eq!(kernel.ask(&introduce), Reply::Ok);
     let mut guest = Guest::new(host.xen.guest(DomId::new(7)));
     assert_eq!(guest.value("/tool").unwrap_err(), Errno::EACCES);
+}
+
+/// As long as a header is not taken, Linux sends no event for the payload that it puts behind it.
+#[test]
+fn the_rest_of_a_message_is_found_without_an_event() {
+    let host = Host::new();
+    let mut guest = host.domain(7);
+    let mut others = host.watcher();
+    let request = wire(&read("/"));
+    let (header, payload) = request.split_at(HEADER_LEN);
+    assert_eq!(guest.kernel.put(header), header.len());
+    guest.kernel.notify();
+    // The server has read the header when others have been answered twice, and sleeps.
+    (0..2).for_each(|_| others.assert_quiet());
+    assert_eq!(guest.kernel.put(payload), payload.len());
+    assert_eq!(guest.answer().ty, MessageType::ERROR);
 }
 
 #[test]
