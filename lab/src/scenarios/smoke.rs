@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::snapshot::{self, Saved};
-use super::{Scenario, devices, retrieve};
+use super::{Scenario, devices, retrieve, xenstored};
 use crate::dom0::{Failure, Guest, GuestConfig, Host, start};
+use crate::xenstored::Xenstored;
 
 pub(super) const SMOKE: Scenario = Scenario {
     name: "smoke",
@@ -33,7 +34,15 @@ fn run(host: &mut Host) -> Result<(), Failure> {
     server(host, &guest)?;
     stream(host, &guest)?;
     devices::disk(host, &guest, "raw")?;
-    snapshot(host, guest)?.destroy()
+    let guest = snapshot(host, guest)?;
+    daemon(host, &guest)?;
+    guest.destroy()
+}
+
+/// xenstored: it takes the host over from the stock daemon, and the guest, its devices and xl go on.
+fn daemon(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
+    host.live_update(Xenstored::Ours)?;
+    xenstored::goes_on(host, guest, "the update to our daemon")
 }
 
 /// xsclient: the stock daemon by its socket and by the kernel's device.
