@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use xenstore_proto::{DomId, Errno, Message, MessageType, Reply, Request, Request
 use crate::access::{AccessPolicy, Actor, Standard, Subject};
 use crate::accounts::Accounts;
 use crate::backend::{Backend, MemoryBackend};
+use crate::domain_state::Upload;
 use crate::domains::Domains;
 use crate::interner::Interner;
 use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX, TRANSACTION_OPEN_MAX};
@@ -69,6 +71,8 @@ pub struct Server {
     pub(crate) handed_on: ServerQuotas,
     /// The live update that is being prepared, where the carrier makes such.
     pub(crate) update: Option<Update>,
+    /// Numbers the states that domains are told to be in, so that nobody can make two states have one number.
+    pub(crate) generations: RandomState,
     next_connection: u64,
     ready: BTreeSet<ConnectionId>,
     interceptor: Option<Interceptor>,
@@ -94,6 +98,8 @@ pub(crate) struct Connection {
     pub(crate) transactions: BTreeMap<TxId, Transaction>,
     pub(crate) last_transaction: TxId,
     pub(crate) output: Output,
+    /// What CONTROL `domain-state-set` has brought so far.
+    pub(crate) upload: Option<Upload>,
 }
 
 impl Server {
@@ -116,6 +122,7 @@ impl Server {
             counters: Counters::default(),
             handed_on: ServerQuotas::default(),
             update: None,
+            generations: RandomState::new(),
             next_connection: 1,
             ready: BTreeSet::new(),
             interceptor: None,
@@ -145,6 +152,7 @@ impl Server {
             transactions: BTreeMap::new(),
             last_transaction: TxId::NONE,
             output: Output::default(),
+            upload: None,
         };
         self.connections.insert(id, connection);
         id
