@@ -56,6 +56,7 @@ fn commands_that_are_none_are_refused_and_help_lists_those_that_are() {
         "check",
         "domain-state",
         "domain-state-set",
+        "live-update",
         "log",
         "memreport",
         "print",
