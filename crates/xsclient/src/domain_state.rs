@@ -127,9 +127,8 @@ impl Client {
             let failure = Failure::StateTooLong { max: STATE_OCTETS_MAX };
             return Err(OperationError::new(&begin, failure));
         }
-        let begun: Vec<u8> = self
-            .ask_for(&begin, TxId::NONE)
-            .map_err(|error| unknown_if_invalid(&begin, error))?;
+        let begun: Vec<u8> =
+            self.ask_for(&begin, TxId::NONE).map_err(|error| unknown_if_invalid(&begin, error))?;
         if begun.trim_ascii_end() == b"OK" {
             return Err(OperationError::new(&begin, Failure::UnknownCommand));
         }
@@ -191,7 +190,9 @@ mod tests {
         let DomainStatePage { generation, total, octets } = page("00ff 2001 0aff").unwrap();
         assert_eq!((generation, total, octets), (255, 2001, vec![0x0a, 0xff]));
         assert_eq!(page("1 16 ").unwrap().octets, b"");
-        for wrong in ["", "1", "1 2", "1 2 0", "1 2 0g", "x 2 00", "1 -2 00", "1 2 00 ", "1 2 000000"] {
+        for wrong in
+            ["", "1", "1 2", "1 2 0", "1 2 0g", "x 2 00", "1 -2 00", "1 2 00 ", "1 2 000000"]
+        {
             assert!(matches!(page(wrong), Err(Failure::UnexpectedReply { .. })), "{wrong}");
         }
         assert!(matches!(page("OK"), Err(Failure::UnknownCommand)));

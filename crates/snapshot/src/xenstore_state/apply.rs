@@ -17,7 +17,7 @@ use super::connection::ConnectionSourceError;
 use super::levels::{ReadError, Reading, Seen};
 use super::limits::{LimitExceeded, Limits};
 use super::missing::{MissingReason, StatePart};
-use super::of_server;
+use super::of_server::{self, AskError};
 
 /// How to apply a state.
 #[derive(Clone, Debug)]
@@ -264,7 +264,10 @@ pub fn apply(
         let plan = plan(&current, wanted, &request.policy)
             .map_err(|source| ApplyError::Plan { domid, source })?;
         let changes = Changes::of(&plan, message_max).map_err(|error| of_change(domid, error))?;
-        if request.dry_run || changes.is_empty() || !strangers(&plan, takes, domid, request).is_empty() {
+        if request.dry_run
+            || changes.is_empty()
+            || !strangers(&plan, takes, domid, request).is_empty()
+        {
             return Err(End::NothingToCommit(plan));
         }
         changes.make(transaction).map_err(|error| of_change(domid, error))?;
@@ -306,7 +309,10 @@ fn connection_now(
         return Ok(Err(UnappliedReason::Policy));
     }
     let answer = of_server::ask(client, domid);
-    let answer = answer.map_err(|source| ApplyError::Connection { domid, source })?;
+    let answer = answer.map_err(|error| match error {
+        AskError::Operation(source) => failed(domid, source),
+        AskError::Answer(error) => ApplyError::Connection { domid, source: error.into() },
+    })?;
     Ok(answer.map_err(|reason| match reason {
         MissingReason::Unreadable(error) => UnappliedReason::Refused(error),
         MissingReason::NoConnection => UnappliedReason::NoConnection,
@@ -427,7 +433,7 @@ fn read_current(
 fn unapplied(plan: &Plan, outcome: Result<(), UnappliedReason>) -> Vec<Unapplied> {
     let mut parts = BTreeMap::new();
     for attachment in &plan.attachments_left {
-        part(attachment).map(|part| parts.entry(part).or_insert(UnappliedReason::Policy));
+        StatePart::of(attachment).map(|part| parts.entry(part).or_insert(UnappliedReason::Policy));
     }
     for attachment in &plan.attachments {
         let reason = match (attachment, &outcome) {
@@ -435,21 +441,9 @@ fn unapplied(plan: &Plan, outcome: Result<(), UnappliedReason>) -> Vec<Unapplied
             (Attachment::Messages { .. }, _) => UnappliedReason::NotInProtocol,
             _ => UnappliedReason::OfIntroduction,
         };
-        part(attachment).map(|part| parts.entry(part).or_insert(reason));
+        StatePart::of(attachment).map(|part| parts.entry(part).or_insert(reason));
     }
     parts.into_iter().map(|(part, reason)| Unapplied { part, reason }).collect()
-}
-
-fn part(attachment: &Attachment) -> Option<StatePart> {
-    Some(match attachment {
-        Attachment::Watch(_) => StatePart::Watches,
-        Attachment::Transaction(_) => StatePart::Transactions,
-        Attachment::Messages { .. } => StatePart::PendingData,
-        Attachment::Target(_) => StatePart::Target,
-        Attachment::Features(_) => StatePart::Features,
-        Attachment::Quota { name, .. } => StatePart::Quota(name.clone()),
-        _ => return None,
-    })
 }
 
 fn of_change(domid: DomId, error: ChangesError) -> End {

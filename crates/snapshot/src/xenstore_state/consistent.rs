@@ -17,15 +17,15 @@
 use std::collections::BTreeSet;
 
 use xsclient::{
-    Batch, Client, Commit, DomId, DomainStatePage, Event, EventOrder, Nodes, OperationError, Path, PathOrSpecial,
-    Replies, Slot, Watch,
+    Batch, Client, Commit, DomId, DomainStatePage, Event, EventOrder, Nodes, OperationError, Path,
+    PathOrSpecial, Replies, Slot, Watch,
 };
 
 use super::connection::{ConnectionSource, ConnectionSourceError};
 use super::levels::{Level, ReadError, Reading, Seen, answer};
 use super::limits::Limits;
 use super::missing::MissingReason;
-use super::of_server::{self, Told};
+use super::of_server::{self, AskError, Told};
 use super::questions::{Asked, Questions};
 use super::trees::Trees;
 
@@ -98,7 +98,13 @@ impl Attempt {
         let trees = Trees::new(task.domid, task.extra);
         let reading = trees.reading(task.limits);
         let questions = Questions::new(task.domid);
-        Self { trees, reading, questions, told: Told::Nothing(MissingReason::NotInProtocol), change: None }
+        Self {
+            trees,
+            reading,
+            questions,
+            told: Told::Nothing(MissingReason::NotInProtocol),
+            change: None,
+        }
     }
 
     /// Adds to a batch what is to be read next.
@@ -151,7 +157,7 @@ impl Attempt {
     ) -> Result<(), AttemptError> {
         if let Some(slot) = asked {
             let first = replies.take(slot);
-            self.told = of_server::told(client, domid, first).map_err(AttemptError::Source)?;
+            self.told = of_server::told(client, domid, first)?;
         }
         Ok(())
     }
@@ -271,6 +277,15 @@ fn in_transaction(
 impl From<OperationError> for AttemptError {
     fn from(error: OperationError) -> Self {
         Self::Read(error.into())
+    }
+}
+
+impl From<AskError> for AttemptError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Operation(error) => error.into(),
+            AskError::Answer(error) => Self::Source(error.into()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use xenstore_migration::domain_state::Attachment;
 use xsclient::{OperationError, Path, QuotaName};
 
 /// A part of a domain's state that could not be read, and why.
@@ -39,6 +40,21 @@ pub enum StatePart {
     Node(Path),
     /// Some nodes directly below this one, with all below them.
     Children(Path),
+}
+
+impl StatePart {
+    /// The part of which something is that a plan does not change; `None` for what is of no part.
+    pub fn of(attachment: &Attachment) -> Option<Self> {
+        Some(match attachment {
+            Attachment::Watch(_) => Self::Watches,
+            Attachment::Transaction(_) => Self::Transactions,
+            Attachment::Messages { .. } => Self::PendingData,
+            Attachment::Target(_) => Self::Target,
+            Attachment::Features(_) => Self::Features,
+            Attachment::Quota { name, .. } => Self::Quota(name.clone()),
+            _ => return None,
+        })
+    }
 }
 
 /// Why a part could not be read.

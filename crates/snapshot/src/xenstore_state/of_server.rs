@@ -6,12 +6,11 @@ use xenstore_migration::domain_state::{
     Attachment, ConnectionState, DomainState, FromStreamError, PendingNode, ToStreamError,
 };
 use xenstore_migration::{
-    ByteOrder, CreateError, NodeAccess, OpenError, Peer, Preamble, ReadOptions, StreamReader, StreamWriter,
-    Version, WriteError,
+    ByteOrder, CreateError, NodeAccess, OpenError, Peer, Preamble, ReadOptions, StreamReader,
+    StreamWriter, Version, WriteError,
 };
 use xsclient::{Client, DomId, DomainStatePage, Errno, Failure, OperationError};
 
-use super::connection::ConnectionSourceError;
 use super::missing::MissingReason;
 
 /// What is known of a domain's connection.
@@ -35,12 +34,30 @@ pub(super) enum AnswerError {
     OtherDomain { told: DomId },
 }
 
+/// Why a server's word is not known.
+pub(super) enum AskError {
+    Operation(OperationError),
+    Answer(AnswerError),
+}
+
+impl From<OperationError> for AskError {
+    fn from(error: OperationError) -> Self {
+        Self::Operation(error)
+    }
+}
+
+impl From<AnswerError> for AskError {
+    fn from(error: AnswerError) -> Self {
+        Self::Answer(error)
+    }
+}
+
 /// Takes what the server answers to the question for a domain's state, and the pages that are not here yet.
 pub(super) fn told(
     client: &mut Client,
     domid: DomId,
     first: Result<DomainStatePage, OperationError>,
-) -> Result<Told, ConnectionSourceError> {
+) -> Result<Told, AskError> {
     let stream = match client.rest_of_domain_state(domid, first) {
         Ok(stream) => stream,
         Err(error) => return Ok(Told::Nothing(reason(error)?)),
@@ -52,7 +69,7 @@ pub(super) fn told(
 pub(super) fn ask(
     client: &mut Client,
     domid: DomId,
-) -> Result<Result<DomainState, MissingReason>, ConnectionSourceError> {
+) -> Result<Result<DomainState, MissingReason>, AskError> {
     match client.domain_state(domid) {
         Ok(stream) => Ok(Ok(parse(domid, &stream)?)),
         Err(error) => Ok(Err(reason(error)?)),
@@ -126,7 +143,9 @@ pub(super) fn named_by(attachment: &Attachment) -> impl Iterator<Item = DomId> {
         _ => None,
     };
     let perms = nodes.into_iter().flatten().filter_map(|pending| match pending {
-        PendingNode::Seen { access, node } if access.contains(NodeAccess::WRITTEN) => Some(&node.perms),
+        PendingNode::Seen { access, node } if access.contains(NodeAccess::WRITTEN) => {
+            Some(&node.perms)
+        }
         _ => None,
     });
     perms.flat_map(|perms| perms.entries()).map(|entry| entry.domid)
