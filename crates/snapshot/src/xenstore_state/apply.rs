@@ -290,7 +290,7 @@ pub fn apply(
     if outcome.is_ok() {
         given = plan.attachments.extract_if(.., |attachment| is_given(attachment)).collect();
     }
-    let unapplied = unapplied(&plan, outcome);
+    let unapplied = unapplied(&plan, &outcome);
     let round_trips = client.statistics().since(&before).round_trips;
     Ok(Applied { plan, committed, strangers, attempts, given, unapplied, round_trips })
 }
@@ -430,13 +430,13 @@ fn read_current(
 }
 
 /// What of the state the domain has not got.
-fn unapplied(plan: &Plan, outcome: Result<(), UnappliedReason>) -> Vec<Unapplied> {
+fn unapplied(plan: &Plan, outcome: &Result<(), UnappliedReason>) -> Vec<Unapplied> {
     let mut parts = BTreeMap::new();
     for attachment in &plan.attachments_left {
         StatePart::of(attachment).map(|part| parts.entry(part).or_insert(UnappliedReason::Policy));
     }
     for attachment in &plan.attachments {
-        let reason = match (attachment, &outcome) {
+        let reason = match (attachment, outcome) {
             (Attachment::Watch(_) | Attachment::Transaction(_), Err(reason)) => reason.clone(),
             (Attachment::Messages { .. }, _) => UnappliedReason::NotInProtocol,
             _ => UnappliedReason::OfIntroduction,

@@ -9,7 +9,7 @@ use xenstore_migration::{
     ByteOrder, CreateError, NodeAccess, OpenError, Peer, Preamble, ReadOptions, StreamReader,
     StreamWriter, Version, WriteError,
 };
-use xsclient::{Client, DomId, DomainStatePage, Errno, Failure, OperationError};
+use xsclient::{Client, DomId, DomainStatePage, Errno, Failure, OperationError, Perms};
 
 use super::missing::MissingReason;
 
@@ -148,5 +148,5 @@ pub(super) fn named_by(attachment: &Attachment) -> impl Iterator<Item = DomId> {
         }
         _ => None,
     });
-    perms.flat_map(|perms| perms.entries()).map(|entry| entry.domid)
+    perms.flat_map(Perms::entries).map(|entry| entry.domid)
 }

@@ -181,6 +181,8 @@ fn carry_out(driver: &mut Driver, dom0: ConnectionId, guest: ConnectionId, steps
                     driver.end(guest, tx, *commit);
                 }
             }
+            // Nodes are created again with the permissions that they had in the transaction, and inherit nothing anew.
+            Step::Disturb(Request::SetPerms { .. }) => {}
             Step::Disturb(request) => drop(driver.ask(dom0, TxId::NONE, request)),
         }
     }
@@ -195,7 +197,7 @@ fn tree(driver: &Driver, domid: DomId) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_a_domain_has_done_another_server_goes_on_with_it_under_another_number(steps in steps()) {
