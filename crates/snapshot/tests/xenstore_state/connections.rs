@@ -157,14 +157,14 @@ fn what_the_server_refuses_is_said_with_the_nodes_in_place() {
     let target = other_host();
     let nobody = restore(&target, &wanted);
     let reasons = |applied: &Applied| -> Vec<_> {
-        applied.unapplied.iter().map(|unapplied| unapplied.to_string()).collect()
+        applied.unapplied.iter().map(ToString::to_string).collect()
     };
     let no_connection = [
         "watches: the domain has no connection",
         "open transactions: the domain has no connection",
     ];
     assert_eq!(reasons(&nobody)[..2], no_connection);
-    let _moved = target.with(|server| {
+    target.with(|server| {
         server.set_quota(Some(TO), Quota::Transactions, 1);
         let moved = server.connect(TO);
         assert!(matches!(
