@@ -52,7 +52,7 @@ impl Server {
         }
         for open in &given.transactions {
             let nodes = if self.goes_on(&subject, state, open) {
-                repeated(open)
+                repeated(state, open)
             } else {
                 tracing::debug!(domid = %state.domid, tx = open.id.0, "transaction cannot go on");
                 vec![Repeated::given_up()]
@@ -156,6 +156,8 @@ impl Server {
                 let same_perms = now.is_some_and(|now| **now.perms() == node.perms);
                 node.value.len() <= VALUE_MAX
                     && node.perms.entries().len() <= PERMS_MAX
+                    // It may have been made by MKDIR, which leaves one that is there by now as it is.
+                    && (now.is_none() || missing_then == Some(0) || !node.value.is_empty())
                     && (same_perms || self.domains.may_name(subject.domid, &node.perms))
             })
     }
@@ -195,7 +197,10 @@ impl<'s> Told<'s> {
 
 /// What a transaction has done, in an order in which it can be done again: what it has read is read first; nodes are created
 /// from above, and removed from below.
-fn repeated(open: &TransactionState) -> Vec<Repeated> {
+///
+/// An empty node that was not there may have been made by MKDIR or by WRITE, which differ once somebody else makes it: it counts
+/// as looked for, so that this is a conflict.
+fn repeated(state: &DomainState, open: &TransactionState) -> Vec<Repeated> {
     let node = |path: &Path, access, node: Option<&NodeState>| Repeated {
         path: path.clone(),
         access,
@@ -206,7 +211,12 @@ fn repeated(open: &TransactionState) -> Vec<Repeated> {
         &PendingNode::Seen { access, ref node } => Some((access, node)),
         PendingNode::Removed | PendingNode::Missed => None,
     };
-    let reads = open.nodes.iter().zip(open.reliance()).filter(|(_, (_, read))| *read);
+    let made_empty = |path: &Path, pending| {
+        seen(pending).is_some_and(|(_, node)| node.value.is_empty())
+            && !state.nodes.contains_key(path)
+    };
+    let reads = open.nodes.iter().zip(open.reliance());
+    let reads = reads.filter(|((path, pending), (_, read))| *read || made_empty(path, pending));
     let reads = reads.map(|((path, pending), _)| {
         node(path, NodeAccess::READ, seen(pending).map(|(_, node)| node))
     });

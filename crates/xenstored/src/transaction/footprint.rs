@@ -43,6 +43,10 @@ impl Transaction {
             if matches!(change, Change::Remove { .. }) && now.is_some() && before.is_some() {
                 return None;
             }
+            // It would find nothing to do, which the node as it is in the view does not say.
+            if matches!(change, Change::Mkdir { .. }) && current.get(path).is_some() {
+                return None;
+            }
             // What it wrote to, or what was above what it created, must not be gone.
             if current.nearest(path).1 > self.base.nearest(path).1 {
                 return None;
