@@ -156,8 +156,7 @@ impl Server {
                 let same_perms = now.is_some_and(|now| **now.perms() == node.perms);
                 node.value.len() <= VALUE_MAX
                     && node.perms.entries().len() <= PERMS_MAX
-                    // It may have been made by MKDIR, which leaves one that is there by now as it is.
-                    && (now.is_none() || missing_then == Some(0) || !node.value.is_empty())
+                    && told.says_what_was_done(path, node, now, nearest)
                     && (same_perms || self.domains.may_name(subject.domid, &node.perms))
             })
     }
@@ -187,6 +186,31 @@ impl<'s> Told<'s> {
         { upwards }.position(|at| self.nodes.contains_key(&at))
     }
 
+    /// Whether making a node as a transaction saw it undoes nothing that others have done since: what the transaction has not set
+    /// itself would go back to what it was.
+    fn says_what_was_done(
+        &self,
+        path: &Path,
+        node: &NodeState,
+        now: Option<&Node>,
+        nearest: &Node,
+    ) -> bool {
+        match (self.nodes.get(path), now) {
+            (Some(then), Some(now)) => {
+                (*now.value() == *then.value || node.value != then.value)
+                    && (**now.perms() == then.perms || node.perms != then.perms)
+            }
+            // An empty one may have been made by MKDIR, which leaves one that is there by now as it is.
+            (None, Some(now)) => **now.perms() == node.perms && !node.value.is_empty(),
+            // What it made has inherited its permissions.
+            (_, None) => {
+                let mut upwards = std::iter::successors(path.parent(), Path::parent);
+                let above = upwards.find_map(|at| self.nodes.get(&at));
+                above.is_some_and(|above| above.perms == **nearest.perms())
+            }
+        }
+    }
+
     fn has_children(&self, path: &Path, now: &Node) -> bool {
         let children = now.children();
         let then = self.children.get(path);
@@ -198,8 +222,8 @@ impl<'s> Told<'s> {
 /// What a transaction has done, in an order in which it can be done again: what it has read is read first; nodes are created
 /// from above, and removed from below.
 ///
-/// An empty node that was not there may have been made by MKDIR or by WRITE, which differ once somebody else makes it: it counts
-/// as looked for, so that this is a conflict.
+/// Where it is not told what was done - an empty node made by MKDIR or by WRITE, a value written again or only permissions set -
+/// the node counts as looked at, so that a change by somebody else is a conflict.
 fn repeated(state: &DomainState, open: &TransactionState) -> Vec<Repeated> {
     let node = |path: &Path, access, node: Option<&NodeState>| Repeated {
         path: path.clone(),
@@ -211,12 +235,12 @@ fn repeated(state: &DomainState, open: &TransactionState) -> Vec<Repeated> {
         &PendingNode::Seen { access, ref node } => Some((access, node)),
         PendingNode::Removed | PendingNode::Missed => None,
     };
-    let made_empty = |path: &Path, pending| {
-        seen(pending).is_some_and(|(_, node)| node.value.is_empty())
-            && !state.nodes.contains_key(path)
+    let is_unclear = |path: &Path, pending| {
+        let before = state.nodes.get(path).map_or(&[][..], |node| &node.value);
+        seen(pending).is_some_and(|(_, node)| node.value == before)
     };
     let reads = open.nodes.iter().zip(open.reliance());
-    let reads = reads.filter(|((path, pending), (_, read))| *read || made_empty(path, pending));
+    let reads = reads.filter(|((path, pending), (_, read))| *read || is_unclear(path, pending));
     let reads = reads.map(|((path, pending), _)| {
         node(path, NodeAccess::READ, seen(pending).map(|(_, node)| node))
     });

@@ -51,11 +51,35 @@ impl Transaction {
             if current.nearest(path).1 > self.base.nearest(path).1 {
                 return None;
             }
+            if now.is_some_and(|now| !self.says_what_it_did(path, now, current)) {
+                return None;
+            }
             if known.insert(path, ()).is_none() && (now.is_some() || before.is_some()) {
                 changes.push((path.clone(), now.map(Node::without_children)));
             }
         }
         Some(Footprint { reads: reads.into_keys().collect(), changes })
+    }
+
+    /// Whether making the node as it is in the view changes no more of the current store than the transaction did: if others have
+    /// changed it, what the transaction has not set itself would go back to what it was.
+    fn says_what_it_did(&self, path: &Path, now: &Node, current: &Store) -> bool {
+        let effective = self.log.iter().filter(|entry| entry.is_effective());
+        let (mut value, mut perms) = (false, false);
+        for entry in effective {
+            match entry {
+                Entry::Change(Change::Write { path: at, .. }, _) if at == path => value = true,
+                Entry::Change(Change::SetPerms { path: at, .. }, _) if at == path => perms = true,
+                Entry::Change(..) | Entry::Reads(_) => {}
+            }
+        }
+        match current.get(path) {
+            Some(there) => {
+                (value || there.value() == now.value()) && (perms || there.perms() == now.perms())
+            }
+            // What it made has inherited its permissions.
+            None => perms || current.nearest(path).0.perms() == self.base.nearest(path).0.perms(),
+        }
     }
 
     /// Each node read, and all that was ever read of it. What could not be changed counts as read.
@@ -70,6 +94,10 @@ impl Transaction {
                     reads.iter().for_each(|(path, (aspects, _))| read(path, *aspects));
                 }
                 Entry::Change(change, Err(_)) => read(change.path(), Aspects::ALL),
+                // It has found that there was nothing to do.
+                Entry::Change(change, Ok(_)) if !entry.is_effective() => {
+                    read(change.path(), Aspects::default());
+                }
                 Entry::Change(_, Ok(_)) => {}
             }
         }

@@ -116,13 +116,12 @@ fn without_messages(mut state: DomainState) -> DomainState {
     state
 }
 
-/// The transaction with each empty node that it has written read as well: one that it has made counts so when it is opened again.
+/// The transaction with each node that it has written read as well: one of which it is not told what was done counts so when it
+/// is opened again.
 fn looked_for(open: &TransactionState) -> TransactionState {
     let mut open = open.clone();
     for pending in open.nodes.values_mut() {
-        if let PendingNode::Seen { access, node } = pending
-            && node.value.is_empty()
-        {
+        if let PendingNode::Seen { access, .. } = pending {
             access.0 |= NodeAccess::READ.0;
         }
     }
@@ -192,8 +191,6 @@ fn carry_out(driver: &mut Driver, dom0: ConnectionId, guest: ConnectionId, steps
                     driver.end(guest, tx, *commit);
                 }
             }
-            // Nodes are created again with the permissions that they had in the transaction, and inherit nothing anew.
-            Step::Disturb(Request::SetPerms { .. }) => {}
             Step::Disturb(request) => drop(driver.ask(dom0, TxId::NONE, request)),
         }
     }
@@ -388,7 +385,7 @@ fn a_domain_gets_all_of_a_state_or_nothing() {
         assert_eq!(driver.ask(guest, TxId::NONE, &watch("nowhere", "3", None)), Reply::Ok);
     };
     refused(&watching, &whole, Errno::EEXIST);
-    refused(&|driver, guest| drop(driver.begin(guest)), &whole, Errno::EEXIST);
+    refused(&|driver, guest| assert_ne!(driver.begin(guest), TxId::NONE), &whole, Errno::EEXIST);
     let restricted = |driver: &mut Driver, guest: ConnectionId| {
         driver.server.disconnect(guest);
         let none = Features::default();
