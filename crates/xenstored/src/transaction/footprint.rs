@@ -43,6 +43,10 @@ impl Transaction {
             if matches!(change, Change::Remove { .. }) && now.is_some() && before.is_some() {
                 return None;
             }
+            // Made on the way to what is gone again, and in no change.
+            if now.is_none() && self.view.nearest(path).1 < self.base.nearest(path).1 {
+                return None;
+            }
             // It would find nothing to do, which the node as it is in the view does not say.
             if matches!(change, Change::Mkdir { .. }) && current.get(path).is_some() {
                 return None;
@@ -97,6 +101,10 @@ impl Transaction {
                 // It has found that there was nothing to do.
                 Entry::Change(change, Ok(_)) if !entry.is_effective() => {
                     read(change.path(), Aspects::default());
+                    // A removal of what is missing depends on what is above.
+                    if let (Change::Remove { .. }, Some(above)) = (change, change.path().parent()) {
+                        read(&above, Aspects::default());
+                    }
                 }
                 Entry::Change(_, Ok(_)) => {}
             }
