@@ -1,6 +1,6 @@
 //! What a transaction depends on and has done, without the store that it started from.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 
 use xenstore_proto::Path;
 
@@ -35,7 +35,7 @@ impl Transaction {
             return None;
         }
         let mut changes: Vec<(Path, Option<Node>)> = Vec::new();
-        let mut known: HashMap<&Path, ()> = HashMap::new();
+        let mut known: HashSet<Path> = HashSet::new();
         for entry in self.log.iter().filter(|entry| entry.is_effective()) {
             let Entry::Change(change, _) = entry else { continue };
             let path = change.path();
@@ -43,8 +43,8 @@ impl Transaction {
             if matches!(change, Change::Remove { .. }) && now.is_some() && before.is_some() {
                 return None;
             }
-            // Made on the way to what is gone again, and in no change.
-            if now.is_none() && self.view.nearest(path).1 < self.base.nearest(path).1 {
+            // Made and removed: what was made on the way to it, or is there by now, is in no node.
+            if now.is_none() && before.is_none() {
                 return None;
             }
             // It would find nothing to do, which the node as it is in the view does not say.
@@ -58,7 +58,19 @@ impl Transaction {
             if now.is_some_and(|now| !self.says_what_it_did(path, now, current)) {
                 return None;
             }
-            if known.insert(path, ()).is_none() && (now.is_some() || before.is_some()) {
+            // What was made on the way to it has permissions of its own by now.
+            let above = std::iter::successors(path.parent(), Path::parent);
+            let mut made: Vec<Path> = above.take_while(|at| self.base.get(at).is_none()).collect();
+            while let Some(at) = made.pop().filter(|_| now.is_some()) {
+                if current.get(&at).is_some() {
+                    return None;
+                }
+                let node = self.view.get(&at).map(Node::without_children);
+                if known.insert(at.clone()) {
+                    changes.push((at, node));
+                }
+            }
+            if known.insert(path.clone()) {
                 changes.push((path.clone(), now.map(Node::without_children)));
             }
         }
