@@ -29,7 +29,7 @@ fn nodes(domid: DomId) -> String {
 }
 
 fn host(domid: DomId) -> Driver {
-    Driver::of(Server::new(Store::from_text(&nodes(domid)).unwrap()))
+    Driver::of(Server::new(Store::from_text(nodes(domid)).unwrap()))
 }
 
 fn control(driver: &mut Driver, from: ConnectionId, words: &[&str]) -> Result<String, Errno> {
