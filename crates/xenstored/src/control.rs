@@ -7,14 +7,16 @@ use xenstore_proto::{DomId, Errno, QuotaName, Reply};
 
 use crate::accounts::{Accounts, Usage};
 use crate::quota::Quota;
-use crate::server::Server;
+use crate::server::{ConnectionId, Server};
 
 /// The command that its carrier has to make possible.
 pub(crate) const LIVE_UPDATE: &str = "live-update";
 
 /// The commands with their arguments, as `help` lists them.
-const COMMANDS: [(&str, &str); 8] = [
+const COMMANDS: [(&str, &str); 10] = [
     ("check", ""),
+    ("domain-state", "<domid> [<offset>]"),
+    ("domain-state-set", "<domid> <octets>|<domid> <offset> <hex>"),
     (LIVE_UPDATE, "[-f <file>|-c <cmdline>|-s [-t <sec>] [-F] [-v <version>]|-a]"),
     ("log", "[on|off]"),
     ("memreport", ""),
@@ -26,11 +28,21 @@ const COMMANDS: [(&str, &str); 8] = [
 
 impl Server {
     /// Carries a command out. What it is not is answered with EINVAL: the stock tool then shows the help.
-    pub(crate) fn control(&mut self, words: &[Vec<u8>]) -> Result<Reply, Errno> {
+    pub(crate) fn control(
+        &mut self,
+        from: ConnectionId,
+        words: &[Vec<u8>],
+    ) -> Result<Reply, Errno> {
         let words: Result<Vec<_>, _> = words.iter().map(|word| str::from_utf8(word)).collect();
         match *words.map_err(|_| Errno::EINVAL)? {
             ["help"] => Ok(text(self.help())),
             ["check"] => self.check().map(|()| Reply::Ok),
+            ["domain-state", domid] => self.domain_state_page(domid, "0"),
+            ["domain-state", domid, offset] => self.domain_state_page(domid, offset),
+            ["domain-state-set", domid, total] => self.begin_domain_state(from, domid, total),
+            ["domain-state-set", domid, offset, page] => {
+                self.take_domain_state_page(from, domid, offset, page)
+            }
             ["log"] => Ok(text(if self.log_requests { "on\n" } else { "off\n" }.to_owned())),
             ["log", "on"] => {
                 self.log_requests = true;

@@ -121,15 +121,16 @@ impl EventLoop {
         Ok((event_loop, waker))
     }
 
-    pub(crate) fn run(&mut self) {
+    /// Serves until it is stopped; `false` if something else has ended it.
+    pub(crate) fn run(&mut self) -> bool {
         let mut events = Events::with_capacity(256);
-        loop {
+        let stopped = loop {
             let look = [self.look_at_transactions(), self.look_at_update()];
             let look = look.into_iter().flatten().min();
             let (timeout, fresh) = {
                 let mut state = self.waker.lock();
                 if state.stop {
-                    break;
+                    break true;
                 }
                 let ready = std::mem::take(&mut state.ready);
                 self.work.extend(
@@ -154,7 +155,7 @@ impl EventLoop {
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 tracing::error!(%error, "socket no longer served");
-                break;
+                break false;
             }
             self.waker.lock().asleep = false;
             if self.accept == Accept::Starved && events.is_empty() {
@@ -188,12 +189,13 @@ impl EventLoop {
             for number in std::mem::take(&mut self.work) {
                 self.turn(number);
             }
-        }
+        };
         // Domains are not told: the next server goes on with them.
         self.embedded.lock().server.rings = None;
         for (_, client) in self.clients.drain() {
             self.embedded.lock().disconnect(client.connection);
         }
+        stopped
     }
 
     /// Gives up what has been open for too long. Says in how long to look again, if anything is open.
@@ -267,7 +269,10 @@ impl EventLoop {
             rings.stop_domain_events();
         }
         let server = &*server;
-        let states: Vec<_> = self.clients.values().filter_map(Client::state).collect();
+        // Who was disconnected and has not had a turn since is not to be left open for nobody.
+        let is_open = |client: &&Client| server.is_open(client.connection);
+        let served = self.clients.values().filter(is_open);
+        let states: Vec<_> = served.clone().filter_map(Client::state).collect();
         let rings = server.rings.as_ref().map(AsFd::as_fd);
         let event_channels = rings.or(self.event_channels.as_ref().map(AsFd::as_fd));
         let socket_fd = Some(self.listener.as_raw_fd());
@@ -282,8 +287,7 @@ impl EventLoop {
             farewell: Some((started.caller, &farewell)),
         };
         let state = capture.write(Vec::new()).map_err(|error| whole(&error))?;
-        let mut descriptors: Vec<_> =
-            self.clients.values().filter_map(Client::descriptor).collect();
+        let mut descriptors: Vec<_> = served.clone().filter_map(Client::descriptor).collect();
         descriptors.push(self.listener.as_fd());
         descriptors.extend(event_channels);
         Err(whole(&succession.execute(&state, &descriptors)))

@@ -58,7 +58,7 @@
 //! - A released domain leaves nothing: its nodes go with all below, and no permissions name it any more.
 //! - A limit is what may be used ([`Quota`]). A transaction is charged when it is committed, for what comes out of it.
 //! - A transaction that has been open for too long is given up: what is asked in it is answered with EAGAIN.
-//! - CONTROL knows `help`, `check`, `log`, `memreport`, `print`, `quota` and `quota-soft`.
+//! - CONTROL knows `help`, `check`, `domain-state`, `domain-state-set`, `log`, `memreport`, `print`, `quota` and `quota-soft`.
 //!
 //! What each operation does where the stock daemons differ is in `docs/xenstored-behaviour.md`.
 
@@ -71,6 +71,7 @@ mod change;
 mod charges;
 mod client;
 mod control;
+mod domain_state;
 mod domains;
 mod embedded;
 mod event_loop;

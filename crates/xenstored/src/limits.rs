@@ -41,3 +41,10 @@ pub const OUTPUT_MAX_PRIVILEGED: usize = 32 << 20;
 /// Most octets of one line of a store's text form: path, value with every octet escaped, permissions, and room to
 /// spare.
 pub const TEXT_LINE_MAX: usize = 64 << 10;
+
+/// Most octets of one domain's state, told or taken by CONTROL: what its quota of memory allows by default, several times over. A
+/// page of it costs a look at all of it.
+pub const DOMAIN_STATE_MAX: usize = 4 << 20;
+
+/// Octets of a page of a domain's state: twice as many digits and some numbers fit a message.
+pub const DOMAIN_STATE_PAGE: usize = 2000;

@@ -48,6 +48,7 @@ impl Server {
                 transaction.give_up();
             }
         }
+        self.forget_kept_watches(domid);
         self.policy.released(domid);
         self.accounts.forget(domid);
         for (path, was) in &removed {

@@ -137,12 +137,17 @@ impl Server {
             }
             Request::GetDomainPath(domid) => Ok(Reply::DomainPath(Path::of_domain(domid))),
             Request::GetFeature(None) => Ok(Reply::Features(self.domains.features(subject.domid))),
-            request => self.execute_privileged(subject, &request),
+            request => self.execute_privileged(place, subject, &request),
         }
     }
 
     /// What only a privileged domain may do.
-    fn execute_privileged(&mut self, subject: &Subject, request: &Request) -> Result<Reply, Errno> {
+    fn execute_privileged(
+        &mut self,
+        place: Option<Place>,
+        subject: &Subject,
+        request: &Request,
+    ) -> Result<Reply, Errno> {
         let privileged = || if subject.privileged { Ok(()) } else { Err(Errno::EACCES) };
         let known = |known: bool| if known { Ok(()) } else { Err(Errno::ENOENT) };
         match *request {
@@ -209,7 +214,7 @@ impl Server {
             }
             Request::Control(ref words) => {
                 privileged()?;
-                self.control(words)
+                self.control(place.map_or(ConnectionId::NONE, |place| place.connection), words)
             }
             _ => Err(Errno::ENOSYS),
         }

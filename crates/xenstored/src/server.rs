@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::access::{AccessPolicy, Actor, Standard, Subject};
 use crate::accounts::Accounts;
 use crate::backend::{Backend, KeptWatch, MemoryBackend};
 use crate::control::LIVE_UPDATE;
+use crate::domain_state::Upload;
 use crate::domains::Domains;
 use crate::interner::Interner;
 use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX, TRANSACTION_OPEN_MAX};
@@ -75,6 +77,8 @@ pub struct Server {
     pub(crate) update: Option<Update>,
     /// Domains' rings, where they are served.
     pub(crate) rings: Option<Rings>,
+    /// Numbers the states that domains are told to be in, so that nobody can make two states have one number.
+    pub(crate) generations: RandomState,
     next_connection: u64,
     ready: BTreeSet<ConnectionId>,
     interceptor: Option<Interceptor>,
@@ -100,6 +104,8 @@ pub(crate) struct Connection {
     pub(crate) transactions: BTreeMap<TxId, Transaction>,
     pub(crate) last_transaction: TxId,
     pub(crate) output: Output,
+    /// What CONTROL `domain-state-set` has brought so far.
+    pub(crate) upload: Option<Upload>,
 }
 
 impl Server {
@@ -124,6 +130,7 @@ impl Server {
             remembered: BTreeMap::new(),
             update: None,
             rings: None,
+            generations: RandomState::new(),
             next_connection: 1,
             ready: BTreeSet::new(),
             interceptor: None,
@@ -153,6 +160,7 @@ impl Server {
             transactions: BTreeMap::new(),
             last_transaction: TxId::NONE,
             output: Output::default(),
+            upload: None,
         };
         self.connections.insert(id, connection);
         id

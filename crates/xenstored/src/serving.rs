@@ -1,5 +1,6 @@
 //! What a server is reached by, and what it takes over.
 
+use std::fmt;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -30,6 +31,33 @@ pub struct Serving {
     pub(crate) inherited: Option<Inheritance>,
     pub(crate) hypervisor: Option<Box<dyn Hypervisor>>,
     pub(crate) own_ring: bool,
+    pub(crate) on_failure: OnFailure,
+}
+
+/// What is done when nobody is served any more although nobody has asked for that.
+#[derive(Default)]
+pub(crate) struct OnFailure(Option<Box<dyn FnOnce() + Send>>);
+
+impl OnFailure {
+    /// The loop has ended in order.
+    pub(crate) fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// Also when the loop's thread panics.
+impl Drop for OnFailure {
+    fn drop(&mut self) {
+        if let Some(act) = self.0.take() {
+            act();
+        }
+    }
+}
+
+impl fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnFailure").field(&self.0.is_some()).finish()
+    }
 }
 
 /// What a predecessor has left: to be served from the moment on at which it stopped.
@@ -50,6 +78,7 @@ impl Serving {
             inherited: None,
             hypervisor: None,
             own_ring: true,
+            on_failure: OnFailure::default(),
         }
     }
 
@@ -57,6 +86,14 @@ impl Serving {
     #[must_use]
     pub fn live_update(mut self, live_update: LiveUpdate) -> Self {
         self.live_update = Some(live_update);
+        self
+    }
+
+    /// Has `act` called, on the thread that serves, if that ends although nobody has stopped it: a fault of ours, or of the system. A
+    /// daemon ends its process then, lest it hold its clients and serve none.
+    #[must_use]
+    pub fn on_failure(mut self, act: impl FnOnce() + Send + 'static) -> Self {
+        self.on_failure = OnFailure(Some(Box::new(act)));
         self
     }
 

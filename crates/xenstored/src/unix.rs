@@ -22,7 +22,7 @@ pub struct UnixServer {
     waker: Arc<LoopWaker>,
     thread: Option<JoinHandle<()>>,
     /// Device and inode of the socket: what another server puts in its place is not ours to remove.
-    identity: (u64, u64),
+    identity: Option<(u64, u64)>,
 }
 
 impl UnixServer {
@@ -32,18 +32,29 @@ impl UnixServer {
             let path = path.clone();
             move |source| ServeError::Io { action, path, source }
         };
+        let mut on_failure = std::mem::take(&mut serving.on_failure);
         let rings = serving.hypervisor.take().map(Rings::new).transpose()?;
         let listener = serving.listener()?;
-        let metadata = fs::symlink_metadata(&path).map_err(failed("examine"))?;
+        // An inherited socket serves those who are connected even where somebody has removed its name.
+        let identity = match fs::symlink_metadata(&path) {
+            Ok(metadata) => Some((metadata.dev(), metadata.ino())),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "nobody can connect");
+                None
+            }
+        };
         let (mut event_loop, waker) =
             EventLoop::new(embedded, listener, serving).map_err(failed("watch"))?;
         if let Some(rings) = rings {
             event_loop.serve_rings(rings)?;
         }
-        let run = move || event_loop.run();
+        let run = move || {
+            if event_loop.run() {
+                on_failure.disarm();
+            }
+        };
         let thread =
             thread::Builder::new().name("xenstored".into()).spawn(run).map_err(failed("serve"))?;
-        let identity = (metadata.dev(), metadata.ino());
         Ok(Self { path, waker, thread: Some(thread), identity })
     }
 
@@ -60,7 +71,7 @@ impl UnixServer {
 
 impl Drop for UnixServer {
     fn drop(&mut self) {
-        let ours = |metadata: fs::Metadata| (metadata.dev(), metadata.ino()) == self.identity;
+        let ours = |metadata: fs::Metadata| Some((metadata.dev(), metadata.ino())) == self.identity;
         if fs::symlink_metadata(&self.path).is_ok_and(ours)
             && let Err(error) = fs::remove_file(&self.path)
         {

@@ -78,11 +78,14 @@ impl Server {
         if !self.watches.has(connection, &key, token) {
             return Err(Errno::ENOENT);
         }
-        let gone = |domid| {
-            let (path, token) = (path.clone(), token.clone());
-            WatchChange::Remove(KeptWatch { domid, path, token, depth: None })
-        };
-        self.keep_watch(connection, gone)?;
+        // It may have been given as another path.
+        let set = |watch: &&Watch| watch.connection == connection && watch.token == *token;
+        let left_out = self.watches.on(&key).iter().find(set).map_or(0, |watch| watch.left_out);
+        if let Ok(path) = key[left_out..].parse() {
+            let token = token.clone();
+            let gone = |domid| WatchChange::Remove(KeptWatch { domid, path, token, depth: None });
+            self.keep_watch(connection, gone)?;
+        }
         self.watches.remove(connection, &key, token);
         self.accounts.of_domain(subject.domid).watches.remove(octets(&key, token));
         Ok(Reply::Ok)

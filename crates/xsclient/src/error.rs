@@ -63,6 +63,11 @@ impl OperationError {
         self.errno() == Some(&Errno::EAGAIN) || matches!(self.failure, Failure::Conflict { .. })
     }
 
+    /// Whether the server does not know the command, so that asking again is of no use.
+    pub fn is_unknown_command(&self) -> bool {
+        matches!(self.failure, Failure::UnknownCommand)
+    }
+
     /// Whether the deadline passed.
     pub fn is_timeout(&self) -> bool {
         matches!(self.failure, Failure::Timeout { .. })
@@ -146,6 +151,21 @@ pub enum Failure {
     Conflict {
         /// Attempts made.
         attempts: u32,
+    },
+    /// A command of CONTROL that the server does not know: it refuses it with EINVAL, or, as oxenstored, says OK and does nothing.
+    #[error("the server does not know the command")]
+    UnknownCommand,
+    /// A domain's state that changed each time while it was read in pages.
+    #[error("the domain's state changed in each of {attempts} attempts to read it in pages")]
+    StateChanging {
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// A domain's state longer than is kept, or sent.
+    #[error("the domain's state takes more than {max} octets")]
+    StateTooLong {
+        /// Octets allowed.
+        max: usize,
     },
     /// A watch or transaction of a connection that is no more, of another client, or already ended.
     #[error("the watch or transaction is not of this connection, or has ended")]

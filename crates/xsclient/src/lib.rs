@@ -41,6 +41,7 @@
 //! | nodes, in a transaction or outside | [`Nodes`], [`Transaction`], [`RetryPolicy`] |
 //! | many requests in one round trip | [`Batch`], [`Slot`], [`Replies`] |
 //! | one state over many reads | [`Batch::fence`], [`Fence`] |
+//! | what a domain has on its connection | [`Client::domain_state`], [`Client::set_domain_state`] |
 //! | events | [`Watch`], [`Event`], [`Events`] |
 //! | errors | [`OperationError`], [`Failure`], [`ConnectionLost`], [`OpenError`] |
 //! | the protocol without I/O, for other event loops | [`Connection`] |
@@ -58,6 +59,7 @@ mod batch;
 mod client;
 mod connection;
 mod directory;
+mod domain_state;
 mod endpoint;
 mod error;
 mod fence;
@@ -76,6 +78,7 @@ pub use batch::{Batch, FenceSlot, Replies, Slot};
 pub use client::{Client, Deadlined, IN_FLIGHT_MAX, Options, Reconnected, TIMEOUT_DEFAULT};
 pub use connection::{Abandoned, Connection, Incoming, ProtocolError, SubmitError};
 pub use directory::{DIRECTORY_ATTEMPTS_MAX, DIRECTORY_OCTETS_MAX};
+pub use domain_state::{DomainStatePage, STATE_ATTEMPTS_MAX, STATE_OCTETS_MAX};
 pub use endpoint::{Endpoint, OpenError, ReconnectError, Unreachable};
 pub use error::{ConnectionLost, Failure, OperationError};
 pub use fence::Fence;

@@ -19,8 +19,8 @@ use signal_hook::iterator::Signals;
 use tracing_subscriber::filter::LevelFilter;
 use xenstored::xen::{XenDevices, XenError};
 use xenstored::{
-    BackendError, Embedded, Inheritance, LiveUpdate, RestoreError, ServeError, Server, Serving,
-    SledBackend, Store,
+    BackendError, Embedded, Inheritance, LiveUpdate, MetricsServer, RestoreError, ServeError,
+    Server, Serving, SledBackend, Store,
 };
 
 use crate::options::Options;
@@ -81,17 +81,22 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                text += &format!(": {error}");
-                cause = error.source();
-            }
             // There is nobody to tell if that fails.
-            let _ = writeln!(io::stderr(), "xenstored: {text}");
+            let _ = writeln!(io::stderr(), "xenstored: {}", whole(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, on one line.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn serve(options: &Options) -> Result<(), DaemonError> {
@@ -110,22 +115,27 @@ fn serve(options: &Options) -> Result<(), DaemonError> {
     } else {
         serving = with_rings(serving, options, || None)?;
     }
+    // systemd starts it again; nobody else could while this process holds the domains.
+    let serving = serving.on_failure(|| {
+        tracing::error!("nobody is served any more: the daemon ends");
+        std::process::abort();
+    });
     let xenstore = Embedded::from(server);
     let served = serving.start(&xenstore)?;
-    if options.live_update {
-        fs::remove_file(&state).map_err(|source| DaemonError::File {
-            action: "remove the state",
-            path: state.clone(),
-            source,
-        })?;
-    }
-    let metrics = options.metrics.as_ref().map(|path| xenstore.serve_metrics(path)).transpose()?;
     let pid = std::process::id();
-    let pid_file = options.pid_file.as_deref().map(|path| PidFile::write(path, pid)).transpose()?;
     tracing::info!(socket = %socket.display(), pid, "serving");
-    if options.output_pid && !options.detached {
-        writeln!(io::stdout(), "{pid}").map_err(DaemonError::Print)?;
-    }
+    let around = Around::start(options, &xenstore, pid);
+    let around = if options.live_update {
+        // Clients are served by this process already: what goes with that is no reason to end.
+        if let Err(error) = fs::remove_file(&state) {
+            tracing::error!(path = %state.display(), %error, "the predecessor's state is not removed");
+        }
+        around
+            .inspect_err(|error| tracing::error!(error = whole(error), "served all the same"))
+            .ok()
+    } else {
+        Some(around?)
+    };
     if options.detached {
         background::tell_ready();
     }
@@ -136,8 +146,25 @@ fn serve(options: &Options) -> Result<(), DaemonError> {
     let signal = signals.forever().find(|signal| *signal != SIGHUP);
     tracing::info!(signal, "stopping");
     served.stop();
-    drop((metrics, pid_file));
+    drop(around);
     Ok(())
+}
+
+/// What a daemon has beside its clients. It ends with it.
+struct Around<'p> {
+    _metrics: Option<MetricsServer>,
+    _pid_file: Option<PidFile<'p>>,
+}
+
+impl<'p> Around<'p> {
+    fn start(options: &'p Options, xenstore: &Embedded, pid: u32) -> Result<Self, DaemonError> {
+        let metrics = options.metrics.as_ref().map(|path| xenstore.serve_metrics(path));
+        let pid_file = options.pid_file.as_deref().map(|path| PidFile::write(path, pid));
+        if options.output_pid && !options.detached {
+            writeln!(io::stdout(), "{pid}").map_err(DaemonError::Print)?;
+        }
+        Ok(Self { _metrics: metrics.transpose()?, _pid_file: pid_file.transpose()? })
+    }
 }
 
 /// The server that the options describe: where its store is kept, what domains may use, and who may do what.

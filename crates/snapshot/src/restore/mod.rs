@@ -76,6 +76,6 @@ pub struct RestoredDisk {
 pub struct RestoredXenstore {
     /// Nodes that were written or removed.
     pub changes: u64,
-    /// What the saved state has and no request of the protocol restores, in words.
+    /// What the saved state has and the domain has not got, with why not, in words.
     pub unapplied: Vec<String>,
 }

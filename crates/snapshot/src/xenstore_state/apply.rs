@@ -1,6 +1,7 @@
 //! Restoring the state of one domain.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Instant;
 
 use xenstore_migration::domain_state::{
@@ -12,9 +13,11 @@ use xsclient::{
 };
 
 use super::changes::{Changes, ChangesError};
+use super::connection::ConnectionSourceError;
 use super::levels::{ReadError, Reading, Seen};
 use super::limits::{LimitExceeded, Limits};
 use super::missing::{MissingReason, StatePart};
+use super::of_server::{self, AskError};
 
 /// How to apply a state.
 #[derive(Clone, Debug)]
@@ -62,11 +65,54 @@ pub struct Applied {
     pub strangers: BTreeSet<DomId>,
     /// How often the store was read until the changes could be made, or none were to be.
     pub attempts: u32,
-    /// What the state holds besides nodes, each part once. None of it is restored by this, whether or not the policy wants
-    /// it: no request of the protocol does, or it is for whoever introduces the domain. The plan has the particulars.
-    pub unapplied: Vec<StatePart>,
+    /// Watches and open transactions that the domain has been given, or would be: those that the policy wants and the domain has
+    /// not, from a server that takes them ([`Client::set_domain_state`]). They are not in the plan any more.
+    ///
+    /// A transaction among them goes on if what it relied on is as it was, and is answered with EAGAIN otherwise.
+    pub given: Vec<Attachment>,
+    /// What the state holds besides nodes and the domain has not got, each part once. The plan has the particulars.
+    pub unapplied: Vec<Unapplied>,
     /// Round trips, of all attempts. Pages of directories that do not fit one reply are not in here.
     pub round_trips: u64,
+}
+
+/// A part of a state that the domain has not got.
+#[derive(Clone, Debug)]
+pub struct Unapplied {
+    /// Which part.
+    pub part: StatePart,
+    /// Why.
+    pub reason: UnappliedReason,
+}
+
+impl fmt::Display for Unapplied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.part, self.reason)
+    }
+}
+
+/// Why a domain has not got a part of a state.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnappliedReason {
+    /// The policy does not want it.
+    #[error("the policy leaves it")]
+    Policy,
+    /// The protocol has no request for it, and the server is not one that takes it by CONTROL.
+    #[error("the protocol has no request for it")]
+    NotInProtocol,
+    /// Target, quotas and features are for whoever introduces the domain.
+    #[error("it is for whoever introduces the domain")]
+    OfIntroduction,
+    /// The domain has no connection yet that could have it.
+    #[error("the domain has no connection")]
+    NoConnection,
+    /// The server refused it; the nodes are changed all the same.
+    #[error("{0}")]
+    Refused(OperationError),
+    /// Nothing is changed, since a domain would get rights by its number alone.
+    #[error("domains would get rights that are not known")]
+    Strangers,
 }
 
 /// Why a state was not applied. Unless it says otherwise, nothing was changed.
@@ -168,6 +214,14 @@ pub enum ApplyError {
         /// Why.
         source: OperationError,
     },
+    /// The server's answer about the domain's connection is none.
+    #[error("domain {domid}: cannot tell what it has on its connection")]
+    Connection {
+        /// Whose state.
+        domid: DomId,
+        /// Why.
+        source: ConnectionSourceError,
+    },
     /// Xenstore could not be reached or read.
     #[error("domain {domid}: cannot apply a state in Xenstore")]
     Xenstore {
@@ -184,6 +238,9 @@ pub enum ApplyError {
 /// been created, and should not run yet. What is there now is read in the same transaction, so that a second apply finds
 /// nothing to change and writes nothing.
 ///
+/// Watches and open transactions that the policy wants come after that, all or none, where the server takes them. If it
+/// does not, that is no error: [`Applied::unapplied`] says so.
+///
 /// # Errors
 ///
 /// If there is no such domain, there is no plan, or the server refuses a change or does not answer before the deadline.
@@ -198,39 +255,104 @@ pub fn apply(
     let mut client = client.with_deadline(request.deadline);
     let before = client.statistics();
     let retries = RetryPolicy { attempts: request.attempts, ..RetryPolicy::default() };
+    let now = connection_now(&mut client, wanted, &request.policy)?;
+    let takes = now.is_ok();
     let mut attempts = 0;
     let ran = client.transact(&retries, |transaction| {
         attempts += 1;
-        let current = read_current(transaction, wanted, request.limits)?;
+        let current = read_current(transaction, wanted, request.limits, now.as_ref().ok())?;
         let plan = plan(&current, wanted, &request.policy)
             .map_err(|source| ApplyError::Plan { domid, source })?;
         let changes = Changes::of(&plan, message_max).map_err(|error| of_change(domid, error))?;
-        if request.dry_run || changes.is_empty() || !strangers(&plan, domid, request).is_empty() {
+        if request.dry_run
+            || changes.is_empty()
+            || !strangers(&plan, takes, domid, request).is_empty()
+        {
             return Err(End::NothingToCommit(plan));
         }
         changes.make(transaction).map_err(|error| of_change(domid, error))?;
         Ok(plan)
     });
-    let (plan, committed) = match ran {
+    let (mut plan, committed) = match ran {
         Ok(plan) => (plan, true),
         Err(End::NothingToCommit(plan)) => (plan, false),
         Err(End::Failed(error)) => return Err(error),
         Err(End::Client(source)) => return Err(failed(domid, source)),
     };
+    let strangers = strangers(&plan, takes, domid, request);
+    let outcome = match now {
+        Err(reason) => Err(reason),
+        Ok(_) if !strangers.is_empty() => Err(UnappliedReason::Strangers),
+        Ok(_) if request.dry_run => Ok(()),
+        Ok(_) => give(&mut client, wanted, &plan)?,
+    };
+    let mut given = Vec::new();
+    if outcome.is_ok() {
+        given = plan.attachments.extract_if(.., |attachment| is_given(attachment)).collect();
+    }
+    let unapplied = unapplied(&plan, &outcome);
     let round_trips = client.statistics().since(&before).round_trips;
-    let unapplied = unapplied(&plan);
-    let strangers = strangers(&plan, domid, request);
-    Ok(Applied { plan, committed, strangers, attempts, unapplied, round_trips })
+    Ok(Applied { plan, committed, strangers, attempts, given, unapplied, round_trips })
 }
 
-/// Whom the plan would give rights by their number alone.
-fn strangers(plan: &Plan, domid: DomId, request: &ApplyRequest) -> BTreeSet<DomId> {
+/// What the domain has on its connection now, if that matters and the server tells; or why there is nobody to give it something.
+fn connection_now(
+    client: &mut Client,
+    wanted: &DomainState,
+    policy: &RestorePolicy,
+) -> Result<Result<DomainState, UnappliedReason>, ApplyError> {
+    let domid = wanted.domid;
+    let something = wanted.connection.as_ref().is_some_and(|connection| {
+        !connection.watches.is_empty() || !connection.transactions.is_empty()
+    });
+    if !something || !policy.wants_attachments() {
+        return Ok(Err(UnappliedReason::Policy));
+    }
+    let answer = of_server::ask(client, domid);
+    let answer = answer.map_err(|error| match error {
+        AskError::Operation(source) => failed(domid, source),
+        AskError::Answer(error) => ApplyError::Connection { domid, source: error.into() },
+    })?;
+    Ok(answer.map_err(|reason| match reason {
+        MissingReason::Unreadable(error) => UnappliedReason::Refused(error),
+        MissingReason::NoConnection => UnappliedReason::NoConnection,
+        _ => UnappliedReason::NotInProtocol,
+    }))
+}
+
+/// Gives the domain the watches and transactions of the plan.
+fn give(
+    client: &mut Client,
+    wanted: &DomainState,
+    plan: &Plan,
+) -> Result<Result<(), UnappliedReason>, ApplyError> {
+    let domid = wanted.domid;
+    let stream = of_server::to_give(wanted, &plan.attachments)
+        .map_err(|source| ApplyError::Connection { domid, source: source.into() })?;
+    let Some(stream) = stream else { return Ok(Ok(())) };
+    let set = client.set_domain_state(domid, &stream);
+    Ok(set.map_err(|error| match error.failure() {
+        Failure::UnknownCommand => UnappliedReason::NotInProtocol,
+        _ => UnappliedReason::Refused(error),
+    }))
+}
+
+/// What a server takes by CONTROL.
+fn is_given(attachment: &Attachment) -> bool {
+    matches!(attachment, Attachment::Watch(_) | Attachment::Transaction(_))
+}
+
+/// Whom the plan would give rights by their number alone; also by what its transactions do when they are committed, if the
+/// server `takes` them.
+fn strangers(plan: &Plan, takes: bool, domid: DomId, request: &ApplyRequest) -> BTreeSet<DomId> {
     let perms = plan.changes.iter().filter_map(|change| match change {
         Change::Create { perms, .. } | Change::SetPerms { perms, .. } => Some(perms),
         Change::SetValue { .. } | Change::Remove { .. } => None,
     });
     let named = perms.flat_map(Perms::entries).map(|entry| entry.domid);
+    let pending = plan.attachments.iter().filter(|_| takes).flat_map(of_server::named_by);
     named
+        .chain(pending)
         .filter(|other| ![DomId::DOM0, domid].contains(other) && !request.known.contains(other))
         .collect()
 }
@@ -258,6 +380,7 @@ fn read_current(
     transaction: &mut Transaction<'_>,
     wanted: &DomainState,
     limits: Limits,
+    told: Option<&DomainState>,
 ) -> Result<DomainState, End> {
     let domid = wanted.domid;
     let domain = Path::of_domain(domid);
@@ -300,27 +423,27 @@ fn read_current(
         domid,
         roots,
         nodes,
-        connection: None,
-        quotas: BTreeMap::new(),
-        features: None,
+        connection: told.and_then(|told| told.connection.clone()),
+        quotas: told.map_or_else(BTreeMap::new, |told| told.quotas.clone()),
+        features: told.and_then(|told| told.features),
     })
 }
 
-/// What no request of the protocol restores, or this leaves to others.
-fn unapplied(plan: &Plan) -> Vec<StatePart> {
-    let part = |attachment: &Attachment| {
-        Some(match attachment {
-            Attachment::Watch(_) => StatePart::Watches,
-            Attachment::Transaction(_) => StatePart::Transactions,
-            Attachment::Messages { .. } => StatePart::PendingData,
-            Attachment::Target(_) => StatePart::Target,
-            Attachment::Features(_) => StatePart::Features,
-            Attachment::Quota { name, .. } => StatePart::Quota(name.clone()),
-            _ => return None,
-        })
-    };
-    let parts = plan.attachments.iter().chain(&plan.attachments_left).filter_map(part);
-    parts.collect::<BTreeSet<_>>().into_iter().collect()
+/// What of the state the domain has not got.
+fn unapplied(plan: &Plan, outcome: &Result<(), UnappliedReason>) -> Vec<Unapplied> {
+    let mut parts = BTreeMap::new();
+    for attachment in &plan.attachments_left {
+        StatePart::of(attachment).map(|part| parts.entry(part).or_insert(UnappliedReason::Policy));
+    }
+    for attachment in &plan.attachments {
+        let reason = match (attachment, outcome) {
+            (Attachment::Watch(_) | Attachment::Transaction(_), Err(reason)) => reason.clone(),
+            (Attachment::Messages { .. }, _) => UnappliedReason::NotInProtocol,
+            _ => UnappliedReason::OfIntroduction,
+        };
+        StatePart::of(attachment).map(|part| parts.entry(part).or_insert(reason));
+    }
+    parts.into_iter().map(|(part, reason)| Unapplied { part, reason }).collect()
 }
 
 fn of_change(domid: DomId, error: ChangesError) -> End {

@@ -9,7 +9,8 @@ use xsclient::DomId;
 pub type ConnectionSourceError = Box<dyn Error + Send + Sync>;
 
 /// Knows the connections of domains: their watches, transactions, targets, and what is on its way in their rings. A
-/// Xenstore server in this process does; no request of the protocol asks for it.
+/// Xenstore server in this process does. No request of the protocol asks for it; without a source, a server is asked by a
+/// CONTROL command that Domkeep's knows.
 pub trait ConnectionSource {
     /// The connection of a domain; `None` if it has none.
     ///

@@ -16,15 +16,16 @@
 
 use std::collections::BTreeSet;
 
-use xenstore_migration::domain_state::ConnectionState;
 use xsclient::{
-    Batch, Client, Commit, DomId, Event, EventOrder, Nodes, OperationError, Path, PathOrSpecial,
-    Replies, Watch,
+    Batch, Client, Commit, DomId, DomainStatePage, Event, EventOrder, Nodes, OperationError, Path,
+    PathOrSpecial, Replies, Slot, Watch,
 };
 
 use super::connection::{ConnectionSource, ConnectionSourceError};
 use super::levels::{Level, ReadError, Reading, Seen, answer};
 use super::limits::Limits;
+use super::missing::MissingReason;
+use super::of_server::{self, AskError, Told};
 use super::questions::{Asked, Questions};
 use super::trees::Trees;
 
@@ -41,7 +42,7 @@ pub enum Means {
     Transaction,
 }
 
-/// Who tells of the connection, if anybody does.
+/// Who tells of the connection, if not the server.
 type Source<'a, 's> = Option<&'a mut (dyn ConnectionSource + 's)>;
 
 /// What to read.
@@ -57,7 +58,7 @@ pub(super) struct Attempt {
     pub(super) trees: Trees,
     pub(super) reading: Reading,
     pub(super) questions: Questions,
-    pub(super) told: Option<Option<ConnectionState>>,
+    pub(super) told: Told,
     pub(super) change: Option<Change>,
 }
 
@@ -97,7 +98,13 @@ impl Attempt {
         let trees = Trees::new(task.domid, task.extra);
         let reading = trees.reading(task.limits);
         let questions = Questions::new(task.domid);
-        Self { trees, reading, questions, told: None, change: None }
+        Self {
+            trees,
+            reading,
+            questions,
+            told: Told::Nothing(MissingReason::NotInProtocol),
+            change: None,
+        }
     }
 
     /// Adds to a batch what is to be read next.
@@ -123,9 +130,34 @@ impl Attempt {
         self.reading.is_done() && self.questions.is_done()
     }
 
-    fn ask_source(&mut self, domid: DomId, source: Source<'_, '_>) -> Result<(), AttemptError> {
-        if let Some(source) = source {
-            self.told = Some(source.connection(domid).map_err(AttemptError::Source)?);
+    /// Asks who tells of the connection. Without a source of the caller's that is the server, which is asked in the last
+    /// batch; the answer is for [`Attempt::take_told`].
+    fn ask_source(
+        &mut self,
+        domid: DomId,
+        source: Source<'_, '_>,
+        last: &mut Batch,
+    ) -> Result<Option<Slot<DomainStatePage>>, AttemptError> {
+        let Some(source) = source else { return Ok(Some(last.domain_state(domid))) };
+        self.told = match source.connection(domid).map_err(AttemptError::Source)? {
+            Some(connection) => Told::BySource(connection),
+            None => Told::Nothing(MissingReason::NoConnection),
+        };
+        Ok(None)
+    }
+
+    /// Takes what the server tells. Pages that did not fit the last batch come after it; that they are of the same state as
+    /// the first is seen by their number.
+    fn take_told(
+        &mut self,
+        client: &mut Client,
+        domid: DomId,
+        asked: Option<Slot<DomainStatePage>>,
+        replies: &mut Replies,
+    ) -> Result<(), AttemptError> {
+        if let Some(slot) = asked {
+            let first = replies.take(slot);
+            self.told = of_server::told(client, domid, first)?;
         }
         Ok(())
     }
@@ -166,19 +198,21 @@ fn read_inside_fence(
         refused.into_iter().collect::<Result<Vec<_>, _>>()?;
         unwatched.extend(attempt.take(asked, &mut replies)?);
     }
-    attempt.ask_source(task.domid, source)?;
-    let changed = end_fence(client, &attempt, watches)?;
+    let mut last = Batch::new();
+    let asked = attempt.ask_source(task.domid, source, &mut last)?;
+    let (changed, mut replies) = end_fence(client, &attempt, watches, last)?;
+    attempt.take_told(client, task.domid, asked, &mut replies)?;
     attempt.change = (!changed.is_empty()).then_some(Change::At(changed));
     Ok(attempt)
 }
 
-/// Ends the watches and gives what changed while they stood.
+/// Ends the watches with a last batch, and gives what changed while they stood.
 fn end_fence(
     client: &mut Client,
     attempt: &Attempt,
     watches: &[Watch],
-) -> Result<BTreeSet<Path>, OperationError> {
-    let mut batch = Batch::new();
+    mut batch: Batch,
+) -> Result<(BTreeSet<Path>, Replies), OperationError> {
     let ask = |root: Path| (batch.read(root.clone()), batch.get_perms(root.clone()), root);
     let again: Vec<_> = attempt.trees.roots().into_iter().map(ask).collect();
     for watch in watches {
@@ -207,7 +241,7 @@ fn end_fence(
             changed.insert(root);
         }
     }
-    Ok(changed)
+    Ok((changed, replies))
 }
 
 fn in_transaction(
@@ -230,8 +264,11 @@ fn in_transaction(
         let mut replies = transaction.run(batch)?;
         attempt.take(asked, &mut replies)?;
     }
-    attempt.ask_source(task.domid, source)?;
-    if transaction.commit()? == Commit::Conflict {
+    let mut last = Batch::new();
+    let asked = attempt.ask_source(task.domid, source, &mut last)?;
+    let (ended, mut replies) = transaction.commit_with(last)?;
+    attempt.take_told(client, task.domid, asked, &mut replies)?;
+    if ended == Commit::Conflict {
         attempt.change = Some(Change::Somewhere);
     }
     Ok(attempt)
@@ -240,6 +277,15 @@ fn in_transaction(
 impl From<OperationError> for AttemptError {
     fn from(error: OperationError) -> Self {
         Self::Read(error.into())
+    }
+}
+
+impl From<AskError> for AttemptError {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Operation(error) => error.into(),
+            AskError::Answer(error) => Self::Source(error.into()),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::consistent::{self, Attempt, AttemptError, Change, Means, Task};
 use super::levels::{ReadError, Seen};
 use super::limits::{LimitExceeded, Limits};
 use super::missing::{Missing, MissingReason, StatePart};
+use super::of_server::Told;
 
 /// How often a domain is read, when nothing else is said, before its state is given as not consistent.
 pub const ATTEMPTS_DEFAULT: u32 = 5;
@@ -132,8 +133,8 @@ pub enum ExtractError {
         /// Which limit.
         source: LimitExceeded,
     },
-    /// The connection source failed.
-    #[error("domain {domid}: the source of its connection failed")]
+    /// The connection source failed, or the server's answer about the connection is none.
+    #[error("domain {domid}: cannot tell what it has on its connection")]
     ConnectionSource {
         /// Whose connection.
         domid: DomId,
@@ -151,10 +152,11 @@ pub enum ExtractError {
 }
 
 /// Reads what one domain has in Xenstore: `/local/domain/DOMID`, `/vm/UUID`, the trees that the request names, and what the
-/// server tells of its quotas and features.
+/// server tells of its quotas and features, and of its connection: watches, open transactions and target. Stock daemons tell
+/// nothing of that, as [`Extracted::missing`] then says; Domkeep's does ([`Client::domain_state`]).
 ///
 /// Each level of all trees is one round trip, and one more ends the read; `/vm/UUID` is read beside the other levels. A
-/// level of more than 4096 nodes takes one for each 4096.
+/// level of more than 4096 nodes takes one for each 4096, and what is told of a connection one for each 2000 octets but the first.
 ///
 /// # Errors
 ///
@@ -164,7 +166,7 @@ pub fn extract(client: &mut Client, request: &ExtractRequest) -> Result<Extracte
     run(client, request, None)
 }
 
-/// As [`extract`], with somebody who knows what the protocol cannot tell.
+/// As [`extract`], with somebody who knows what the protocol cannot tell. The server is not asked for it.
 ///
 /// # Errors
 ///
@@ -229,15 +231,13 @@ impl Attempt {
         }
         let mut missing = Vec::new();
         let connection = match told {
-            Some(Some(connection)) => Some(connection),
-            not_told => {
-                missing.extend(OF_CONNECTION.map(|part| {
-                    let reason = match not_told {
-                        None => MissingReason::NotInProtocol,
-                        Some(_) => MissingReason::NoConnection,
-                    };
-                    Missing::new(part, reason)
-                }));
+            Told::BySource(connection) => Some(connection),
+            Told::ByServer(connection) => {
+                missing.push(Missing::new(StatePart::PendingData, MissingReason::HalfTold));
+                Some(connection)
+            }
+            Told::Nothing(reason) => {
+                missing.extend(OF_CONNECTION.map(|part| Missing::new(part, reason.clone())));
                 None
             }
         };

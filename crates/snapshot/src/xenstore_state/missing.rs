@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use xenstore_migration::domain_state::Attachment;
 use xsclient::{OperationError, Path, QuotaName};
 
 /// A part of a domain's state that could not be read, and why.
@@ -41,13 +42,30 @@ pub enum StatePart {
     Children(Path),
 }
 
+impl StatePart {
+    /// The part of which something is that a plan does not change; `None` for what is of no part.
+    pub fn of(attachment: &Attachment) -> Option<Self> {
+        Some(match attachment {
+            Attachment::Watch(_) => Self::Watches,
+            Attachment::Transaction(_) => Self::Transactions,
+            Attachment::Messages { .. } => Self::PendingData,
+            Attachment::Target(_) => Self::Target,
+            Attachment::Features(_) => Self::Features,
+            Attachment::Quota { name, .. } => Self::Quota(name.clone()),
+            _ => return None,
+        })
+    }
+}
+
 /// Why a part could not be read.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum MissingReason {
-    /// The protocol has no request for it; a [`super::ConnectionSource`] can tell.
+    /// The protocol has no request for it, and the server is not one that tells by CONTROL; a [`super::ConnectionSource`] can tell.
     NotInProtocol,
-    /// The [`super::ConnectionSource`] knows no connection of the domain.
+    /// The server tells what it has for the domain and the domain has not taken, but not what came from it and is not handled yet.
+    HalfTold,
+    /// The server, or the [`super::ConnectionSource`], knows no connection of the domain.
     NoConnection,
     /// The server refused to tell, or told something that cannot be held, as permissions for numbers that no domain can have.
     Unreadable(OperationError),
@@ -100,6 +118,9 @@ impl fmt::Display for MissingReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotInProtocol => f.write_str("the protocol has no request for it"),
+            Self::HalfTold => {
+                f.write_str("the server does not tell what it has received and not handled")
+            }
             Self::NoConnection => f.write_str("the domain has no connection"),
             Self::Unreadable(error) => error.fmt(f),
             Self::Vanished => f.write_str("it was gone when it was read"),

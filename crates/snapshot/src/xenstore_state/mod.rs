@@ -28,7 +28,10 @@
 //! let wanted = Translation::new(DomId::new(7), DomId::new(9)).apply(&extracted.state)?;
 //! let request = ApplyRequest::new(RestorePolicy::cooperative(), deadline);
 //! let applied = apply(&mut client, &wanted, &request)?;
-//! println!("{} changes, without {:?}", applied.plan.changes.len(), applied.unapplied);
+//! println!("{} changes", applied.plan.changes.len());
+//! for unapplied in &applied.unapplied {
+//!     println!("without {unapplied}");
+//! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -48,10 +51,11 @@ mod extract;
 mod levels;
 mod limits;
 mod missing;
+mod of_server;
 mod questions;
 mod trees;
 
-pub use apply::{Applied, ApplyError, ApplyRequest, apply};
+pub use apply::{Applied, ApplyError, ApplyRequest, Unapplied, UnappliedReason, apply};
 pub use connection::{ConnectionSource, ConnectionSourceError};
 pub use consistent::Means;
 pub use extract::{

@@ -86,7 +86,7 @@ fn what_the_protocol_does_not_tell_is_missing_and_not_left_out_silently() {
     // The domain is not introduced: it has no features and no quotas that could be lost.
     assert_eq!(parts(&extracted.missing), BTreeSet::from(OF_CONNECTION));
     for missing in &extracted.missing {
-        assert!(matches!(missing.reason, MissingReason::NotInProtocol), "{missing}");
+        assert!(matches!(missing.reason, MissingReason::NoConnection), "{missing}");
     }
     client(&xenstore).introduce(GUEST, 1, 1).unwrap();
     let extracted = extract_guest(&xenstore);

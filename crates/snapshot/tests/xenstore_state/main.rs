@@ -8,6 +8,7 @@
 mod apply;
 mod carried;
 mod changes;
+mod connections;
 mod extract;
 mod faults;
 mod hosts;

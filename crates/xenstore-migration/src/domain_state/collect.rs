@@ -172,8 +172,10 @@ impl Collector {
         node: &NodeData<'_>,
     ) -> Result<(), RecordFault> {
         let path = absolute(node.path)?;
+        let absent = node.perms.is_empty();
         let removed = access == NodeAccess::REMOVED;
-        if removed != node.perms.is_empty() || (removed && !node.value.is_empty()) {
+        let missed = absent && access == NodeAccess::READ;
+        if absent != (removed || missed) || (absent && !node.value.is_empty()) {
             return Err(Violation::HalfRemoved { path: node.path.into() }.into());
         }
         let state = connection_of(&mut self.connection, id)?;
@@ -185,6 +187,8 @@ impl Collector {
         }
         let pending = if removed {
             PendingNode::Removed
+        } else if missed {
+            PendingNode::Missed
         } else {
             let perms = live_perms(&path, node.perms, &mut self.stale)?;
             PendingNode::Seen { access, node: NodeState { value: node.value.to_vec(), perms } }

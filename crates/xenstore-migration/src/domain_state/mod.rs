@@ -14,6 +14,7 @@ mod ownership;
 mod pattern;
 mod plan;
 mod policy;
+mod reliance;
 mod to_stream;
 mod translate;
 mod value_rules;
@@ -73,7 +74,7 @@ impl DomainState {
             let pending = connection.transactions.iter().flat_map(|open| open.nodes.values());
             nodes.extend(pending.filter_map(|pending| match pending {
                 PendingNode::Seen { node, .. } => Some(node),
-                PendingNode::Removed => None,
+                PendingNode::Removed | PendingNode::Missed => None,
             }));
         }
         found.extend(nodes.into_iter().flat_map(|node| node.perms.entries()).map(|it| it.domid));
@@ -133,6 +134,11 @@ pub struct TransactionState {
 pub enum PendingNode {
     /// It has removed it.
     Removed,
+    /// It has looked for it, and there was none.
+    ///
+    /// Of the root, which is always there, this says that the transaction cannot be committed any more: it has to be
+    /// answered with EAGAIN.
+    Missed,
     /// It has read or written it, and sees this.
     Seen {
         /// What it did.

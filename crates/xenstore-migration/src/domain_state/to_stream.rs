@@ -114,6 +114,7 @@ impl DomainState {
             for (path, pending) in &transaction.nodes {
                 let (access, node) = match pending {
                     PendingNode::Removed => (NodeAccess::REMOVED, None),
+                    PendingNode::Missed => (NodeAccess::READ, None),
                     PendingNode::Seen { access, node } => (*access, Some(node)),
                 };
                 let (connection, transaction) = (CONNECTION, transaction.id);

@@ -216,6 +216,7 @@ impl Translation {
         for (path, pending) in &open.nodes {
             let pending = match pending {
                 PendingNode::Removed => PendingNode::Removed,
+                PendingNode::Missed => PendingNode::Missed,
                 PendingNode::Seen { access, node } => {
                     PendingNode::Seen { access: *access, node: self.node(path, node)? }
                 }

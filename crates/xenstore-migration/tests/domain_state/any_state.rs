@@ -179,6 +179,7 @@ fn pending_nodes(domid: DomId) -> impl Strategy<Value = BTreeMap<Path, PendingNo
     ];
     let pending = prop_oneof![
         Just(PendingNode::Removed),
+        Just(PendingNode::Missed),
         (1..=u16::MAX, any_node(domid)).prop_map(|(access, node)| {
             let access = NodeAccess(access);
             PendingNode::Seen { access, node }

@@ -168,6 +168,12 @@ fn half_removed_nodes_and_nodes_without_an_owner_are_refused() {
         let found = violation(&[ring(1, 3), transaction(1), Record::Node(removed)]);
         assert!(matches!(found, Violation::HalfRemoved { .. }));
     }
+    for (access, value) in [(NodeAccess::READ, &b"v"[..]), (NodeAccess::WRITTEN, b"")] {
+        let scope = NodeScope::Pending { connection: id(1), transaction: TxId(1), access };
+        let nobodys = NodeData { scope, perms: &[], path: b"/a", value };
+        let found = violation(&[ring(1, 3), transaction(1), Record::Node(nobodys)]);
+        assert!(matches!(found, Violation::HalfRemoved { .. }));
+    }
     let scope = NodeScope::Committed;
     let unowned = NodeData { scope, perms: &[], path: b"/vm/u", value: b"v" };
     assert!(matches!(violation(&[Record::Node(unowned)]), Violation::NoOwner { .. }));

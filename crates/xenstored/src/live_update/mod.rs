@@ -15,10 +15,11 @@ mod succession;
 mod tests;
 mod tree_builder;
 
-pub(crate) use capture::{Capture, LinkPlace, LinkState};
+pub(crate) use capture::{Capture, LinkPlace, LinkState, write_watches};
 pub use capture::{CaptureError, Successor};
 pub(crate) use command::{Due, Update};
 pub(crate) use descriptors::Inherited;
+pub(crate) use pending::{PendingNode, PendingTransaction, write as write_transactions};
 pub use restore::RestoreError;
 pub(crate) use restore::Restored;
 pub use succession::LiveUpdate;

@@ -3,7 +3,7 @@
 use xenstore_migration::{
     ConnectionId as StreamId, NodeAccess, NodeData, NodeScope, Record, TransactionData,
 };
-use xenstore_proto::{Path, Perms, TxId};
+use xenstore_proto::{Errno, Path, Perms, TxId};
 
 use super::capture::entries;
 use crate::access::Subject;
@@ -35,7 +35,7 @@ pub(crate) fn write<E>(
             continue;
         };
         for path in &reads {
-            if changes.iter().any(|(changed, now)| changed == path && now.is_some()) {
+            if changes.iter().any(|(changed, _)| changed == path) {
                 continue;
             }
             let now = server.store.get(path);
@@ -96,15 +96,24 @@ impl PendingTransaction {
 }
 
 impl PendingNode {
+    /// Of a transaction that can only be answered with EAGAIN.
+    pub(crate) fn given_up() -> Self {
+        Self { path: Path::root(), access: NodeAccess::READ, perms: None, value: Vec::new() }
+    }
+
     /// `false` if it cannot be done again.
     fn repeat(self, server: &mut Server, place: Place, subject: &Subject) -> bool {
         let path = self.path;
-        if self.access.contains(NodeAccess::READ) {
+        // The record of a removed node has no room for whether it was read before.
+        if self.access.contains(NodeAccess::READ) || self.access == NodeAccess::REMOVED {
             if path.is_root() && self.perms.is_none() {
                 return false;
             }
             // What comes of it is remembered, also that there is no such node.
-            let _ = server.node(Some(place), subject, &path, Aspects::ALL);
+            let seen = server.node(Some(place), subject, &path, Aspects::ALL).map(|_| ());
+            if seen == Err(Errno::ENOSPC) {
+                return false;
+            }
         }
         let mut change = |change: Change| server.change(Some(place), subject, change).is_ok();
         let Some(perms) = self.perms else {

@@ -45,6 +45,8 @@ pub(crate) enum SuccessionError {
     Program { path: PathBuf, source: io::Error },
     #[error("cannot write the state to {}", path.display())]
     State { path: PathBuf, source: io::Error },
+    #[error("cannot execute {}: it is no program", path.display())]
+    NoProgram { path: PathBuf },
     #[error("cannot hand a descriptor over")]
     Descriptor(#[source] io::Error),
     #[error("cannot execute {}", path.display())]
@@ -68,8 +70,15 @@ impl LiveUpdate {
         started: &Started,
     ) -> Result<Succession, SuccessionError> {
         let program = update.program.clone().unwrap_or_else(|| self.program.clone());
-        let marked = is_marked(&program)
-            .map_err(|source| SuccessionError::Program { path: program.clone(), source })?;
+        let unreadable = |source| SuccessionError::Program { path: program.clone(), source };
+        let marked = is_marked(&program).map_err(unreadable)?;
+        // A failed exec has reset the signals of this process already: what can be known before is looked at before.
+        rustix::fs::access(&program, rustix::fs::Access::EXEC_OK).map_err(|error| {
+            SuccessionError::Execute { path: program.clone(), source: error.into() }
+        })?;
+        if !is_program(&program).map_err(unreadable)? {
+            return Err(SuccessionError::NoProgram { path: program });
+        }
         let successor = match started.version {
             None if marked => Successor::Own,
             None => Successor::Stock(Version::V1),
@@ -94,6 +103,8 @@ impl Succession {
     /// before.
     pub(crate) fn execute(&self, state: &[u8], descriptors: &[BorrowedFd<'_>]) -> SuccessionError {
         if let Err(source) = write_private(&self.state, state) {
+            // What there is of it is of no use to anybody, and may fill the file system.
+            let _ = fs::remove_file(&self.state);
             return SuccessionError::State { path: self.state.clone(), source };
         }
         let mut handed = Vec::new();
@@ -132,6 +143,13 @@ fn write_private(path: &Path, octets: &[u8]) -> io::Result<()> {
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(octets)
+}
+
+/// Whether a file begins as one that the kernel executes.
+fn is_program(file: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    File::open(file)?.take(4).read_to_end(&mut start)?;
+    Ok(start.starts_with(b"\x7fELF") || start.starts_with(b"#!"))
 }
 
 /// Whether a program takes states over as specified.

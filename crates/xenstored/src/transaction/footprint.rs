@@ -74,8 +74,6 @@ impl Transaction {
                 changes.push((path.clone(), now.map(Node::without_children)));
             }
         }
-        // The record of a removed node has no room for what was read of it.
-        let removed = |(path, now): &(Path, Option<Node>)| now.is_none() && reads.contains(path);
-        if changes.iter().any(removed) { None } else { Some(Footprint { reads, changes }) }
+        Some(Footprint { reads, changes })
     }
 }

@@ -72,8 +72,9 @@ impl Server {
         let domains = hypervisor.domains().and_then(|domains| {
             let mut alive = Vec::with_capacity(domains.len());
             for domid in domains {
-                if hypervisor.domain_state(domid)? != DomainState::Dying {
-                    alive.push(domid);
+                match hypervisor.domain_state(domid)? {
+                    DomainState::Running | DomainState::Shutdown(_) => alive.push(domid),
+                    DomainState::Dying | DomainState::Gone => {}
                 }
             }
             Ok(alive)
@@ -121,11 +122,27 @@ impl Server {
     ) -> Option<SharedRing> {
         let domid = self.connections.get(&connection)?.domid;
         let offered = self.domains.features(domid);
+        let hint = self.port_in_store(domid);
         let rings = self.rings.as_mut()?;
         // No port is how a domain is handed over whose ring was closed.
-        let ring = (port != 0).then(|| rings.adopt(domid, LocalPort(port), offered))?;
+        if port == 0 {
+            return None;
+        }
+        // Where the predecessor has died before it could leave its event channels, the domain waits for a server.
+        let ring = match rings.waits_for_server(domid, hint) {
+            Ok(Some(waiting)) if domid == DomId::DOM0 => {
+                tracing::warn!(%domid, port = waiting.0, "event channel not left by the predecessor: bound anew");
+                rings.connect_own(offered).map(|(ring, port)| (ring, Some(port)))
+            }
+            Ok(Some(waiting)) => {
+                tracing::warn!(%domid, port = waiting.0, "event channel not left by the predecessor: bound anew");
+                rings.connect(domid, waiting, offered).map(|ring| (ring, Some(waiting)))
+            }
+            Ok(None) => rings.adopt(domid, LocalPort(port), offered).map(|ring| (ring, None)),
+            Err(error) => Err(error),
+        };
         match ring {
-            Ok(ring) => Some(rings.serve(connection, ring, None)),
+            Ok((ring, port)) => Some(rings.serve(connection, ring, port)),
             Err(error) => {
                 tracing::error!(%domid, error = error.on_one_line(), "ring not taken over");
                 None

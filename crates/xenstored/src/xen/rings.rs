@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xenstore_proto::{DomId, Features};
 
-use super::hypervisor::{EventChannel, Hypervisor, LocalPort, PortState, RemotePort, XenError};
+use super::hypervisor::{
+    EventChannel, Hypervisor, LocalPort, PortState, RemotePort, XenError, store_port,
+};
 use super::ring::{Fault, Ring};
 use crate::server::ConnectionId;
 use crate::unix::LoopWaker;
@@ -109,6 +111,24 @@ impl Rings {
         let (page, port) = self.hypervisor.own_ring()?;
         let channel = self.hypervisor.bind(DomId::DOM0, port)?;
         Ok((Ring::open(page, channel, DomId::DOM0, offered), port))
+    }
+
+    /// The domain's port, if nobody has bound it: whoever had has died. `hint` is what a toolstack wrote down.
+    pub(crate) fn waits_for_server(
+        &mut self,
+        domid: DomId,
+        hint: Option<RemotePort>,
+    ) -> Result<Option<RemotePort>, XenError> {
+        let port = if domid == DomId::DOM0 { Some(self.hypervisor.own_ring()?.1) } else { hint };
+        let Some(port) = port else {
+            return store_port(self.hypervisor.as_mut(), domid, None);
+        };
+        match self.hypervisor.port_state(domid, port)? {
+            PortState::Unbound(_) => Ok(Some(port)),
+            PortState::Bound(_) => Ok(None),
+            _ if domid == DomId::DOM0 => Ok(None),
+            _ => store_port(self.hypervisor.as_mut(), domid, None),
+        }
     }
 
     /// Maps a ring whose port a predecessor has bound.

@@ -70,7 +70,7 @@ fn the_control_domains_own_ring_is_served_and_privileged() {
 
 /// As long as a header is not taken, Linux sends no event for the payload that it puts behind it.
 #[test]
-fn the_rest_of_a_message_is_found_without_an_event() {
+fn the_beginning_of_a_message_is_taken_so_that_its_rest_brings_an_event() {
     let host = Host::new();
     let mut guest = host.domain(7);
     let mut others = host.watcher();
@@ -80,7 +80,7 @@ fn the_rest_of_a_message_is_found_without_an_event() {
     guest.kernel.notify();
     // The server has read the header when others have been answered twice, and sleeps.
     (0..2).for_each(|_| others.assert_quiet());
-    assert_eq!(guest.kernel.put(payload), payload.len());
+    guest.send(payload);
     assert_eq!(guest.answer().ty, MessageType::ERROR);
 }
 

@@ -8,6 +8,7 @@
 mod as_stock;
 mod backends;
 mod control;
+mod domain_state;
 mod driver;
 mod histories;
 mod model;

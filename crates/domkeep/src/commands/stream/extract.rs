@@ -128,7 +128,10 @@ impl Report<'_> {
 /// Whether something is missing that the domain surely has, or that was asked for; as opposed to what a server does not tell.
 fn is_bad(missing: &Missing) -> bool {
     match (&missing.part, &missing.reason) {
-        (_, MissingReason::NotInProtocol | MissingReason::NoConnection) => false,
+        (
+            _,
+            MissingReason::NotInProtocol | MissingReason::HalfTold | MissingReason::NoConnection,
+        ) => false,
         (StatePart::Features | StatePart::Quotas | StatePart::Quota(_), _) => false,
         // Not every toolstack makes one.
         (StatePart::VmTree, MissingReason::NoSuchNode) => false,

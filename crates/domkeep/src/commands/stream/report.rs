@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
-use snapshot::xenstore_state::Applied;
+use snapshot::xenstore_state::{Applied, StatePart, Unapplied};
 use xenstore_migration::WatchDepth;
 use xenstore_migration::domain_state::{
     Attachment, Change, Left, LeftReason, StalePerm, UnknownRecord,
@@ -76,11 +76,15 @@ impl Report {
         for UnknownRecord { place, .. } in &self.unknown {
             line(format!("left, its type is not known: {place}"));
         }
-        for (attachments, why) in
-            [(&plan.attachments, "no client can"), (&plan.attachments_left, "the policy leaves it")]
-        {
-            for what in attachments_in_words(attachments) {
-                line(format!("not restored, {why}: {what}"));
+        let given = if self.dry_run { "to be given" } else { "given" };
+        for what in attachments_in_words(self.applied.given.iter()) {
+            line(format!("{given}: {what}"));
+        }
+        for Unapplied { part, reason } in &self.applied.unapplied {
+            let all = plan.attachments.iter().chain(&plan.attachments_left);
+            let of_part = all.filter(|of| StatePart::of(of).as_ref() == Some(part));
+            for what in attachments_in_words(of_part) {
+                line(format!("not restored, {reason}: {what}"));
             }
         }
         for domid in &self.applied.strangers {
@@ -110,7 +114,18 @@ impl Report {
             path: stale.path.to_string(),
             perm: stale.perm.to_string(),
         };
-        let attachment = |wanted| move |of: &Attachment| AttachmentDocument::of(of, wanted);
+        let attachment = |wanted| {
+            move |of: &Attachment| {
+                let part = StatePart::of(of);
+                let mut unapplied = self.applied.unapplied.iter();
+                let why = unapplied.find(|unapplied| Some(&unapplied.part) == part.as_ref());
+                AttachmentDocument::of(
+                    of,
+                    wanted,
+                    why.map(|unapplied| unapplied.reason.to_string()),
+                )
+            }
+        };
         Document {
             file: &self.file,
             from: self.from.get(),
@@ -124,6 +139,12 @@ impl Report {
             stale_perms: self.stale.iter().map(stale).collect(),
             strangers: self.applied.strangers.iter().map(|domid| domid.get()).collect(),
             unknown: self.unknown.iter().map(|unknown| unknown.place.into()).collect(),
+            given: self
+                .applied
+                .given
+                .iter()
+                .map(|of| AttachmentDocument::of(of, true, None))
+                .collect(),
             not_restored: plan
                 .attachments
                 .iter()
@@ -161,7 +182,7 @@ fn by_reason(left: &[Left]) -> BTreeMap<String, Vec<&Left>> {
 }
 
 /// Each kind on a line, watches and transactions counted.
-fn attachments_in_words(attachments: &[Attachment]) -> Vec<String> {
+fn attachments_in_words<'a>(attachments: impl Iterator<Item = &'a Attachment>) -> Vec<String> {
     let (mut watches, mut transactions, mut words) = (0, 0, Vec::new());
     for attachment in attachments {
         match attachment {
@@ -202,6 +223,8 @@ pub(super) struct Document<'r> {
     /// Domains that would get rights by their number alone. If there is one, nothing was changed.
     strangers: Vec<u16>,
     unknown: Vec<At>,
+    /// What the domain has got, or would.
+    given: Vec<AttachmentDocument>,
     not_restored: Vec<AttachmentDocument>,
 }
 
@@ -250,8 +273,11 @@ struct StaleDocument {
 #[derive(Serialize)]
 struct AttachmentDocument {
     what: &'static str,
-    /// Whether it was wanted; then it is why the exit status is 1.
+    /// Whether it was wanted; if it was not restored then, that is why the exit status is 1.
     wanted: bool,
+    /// Why it was not restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     #[serde(flatten)]
     details: Details,
 }
@@ -290,7 +316,7 @@ enum Details {
 }
 
 impl AttachmentDocument {
-    fn of(attachment: &Attachment, wanted: bool) -> Self {
+    fn of(attachment: &Attachment, wanted: bool, reason: Option<String>) -> Self {
         let (what, details) = match attachment {
             Attachment::Watch(watch) => {
                 let (token, token_hex) = match watch.token.as_octets().into() {
@@ -320,6 +346,6 @@ impl AttachmentDocument {
             }
             _ => ("other", Details::Other {}),
         };
-        Self { what, wanted, details }
+        Self { what, wanted, reason, details }
     }
 }

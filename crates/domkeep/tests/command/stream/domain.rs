@@ -73,7 +73,7 @@ fn what_a_domain_has_goes_into_a_stream_and_back_without_a_change() {
     let host = Host::demo();
     let out = host.directory.path().join("web");
     let words = host.ask(&["stream", "extract", "web", text(&out)]).expect(0).stdout();
-    assert!(words.contains("without watches: the protocol has no request for it\n"), "{words}");
+    assert!(words.contains("without watches: the domain has no connection\n"), "{words}");
     assert!(words.contains("/web: domain 1, 59 nodes, "), "{words}");
     let verified =
         host.ask(&["stream", "verify", text(&out), "--strict", "--json"]).expect(0).json();
@@ -173,22 +173,28 @@ fn a_state_is_put_back_under_another_domid_as_far_as_the_policy_goes() {
 }
 
 #[test]
-fn an_exact_restore_says_what_no_client_can_restore() {
+fn an_exact_restore_says_what_a_domain_without_a_connection_does_not_get() {
     let host = Host::demo();
     let guest = shipped_guest();
     let exact = ["stream", "apply", text(&guest), "db", "--exact"];
     let words = host.ask(&[&exact[..], &["--dry-run"]].concat()).expect(1).stdout();
-    assert!(words.contains("not restored, no client can: 1 watch\n"), "{words}");
-    assert!(words.contains("not restored, no client can: 1 open transaction\n"), "{words}");
+    assert!(words.contains("not restored, the domain has no connection: 1 watch\n"), "{words}");
+    assert!(
+        words.contains("not restored, the domain has no connection: 1 open transaction\n"),
+        "{words}"
+    );
     let document = host.ask(&[&exact[..], &["--json"]].concat()).expect(1).json();
     assert_eq!(
         document["not_restored"],
         json!([
             {
-                "what": "watch", "wanted": true, "path": "control/shutdown", "token": "shutdown",
+                "what": "watch", "wanted": true, "reason": "the domain has no connection", "path": "control/shutdown", "token": "shutdown",
                 "depth": null,
             },
-            { "what": "transaction", "wanted": true, "transaction": 3, "nodes": 0 },
+            {
+                "what": "transaction", "wanted": true, "reason": "the domain has no connection",
+                "transaction": 3, "nodes": 0,
+            },
         ])
     );
     assert_eq!(document["committed"], true);
