@@ -107,7 +107,8 @@ impl GuestConfig {
         let mut text = format!(
             "name = \"{}\"\ntype = \"{}\"\nmemory = {}\nmaxmem = {}\nvcpus = 1\n\
              kernel = \"{FILES}/vmlinuz\"\nramdisk = \"{FILES}/initrd\"\n\
-             extra = \"console=hvc0 quiet rdinit=/init panic=0 clocksource=xen\"\non_crash = \"preserve\"\n",
+             extra = \"console=hvc0 quiet rdinit=/init panic=0 clocksource=xen\"\non_crash = \"preserve\"\n\
+             on_reboot = \"destroy\"\n",
             self.name, self.kind, self.memory, self.memory
         );
         for (key, values) in [("disk", &self.disks), ("vif", &self.nics), ("p9", &self.p9s)] {

@@ -17,6 +17,10 @@ use crate::report::{Outcome, Report};
 
 /// For one run of domkeep that does not say otherwise.
 const DOMKEEP_LIMIT: Duration = Duration::from_mins(3);
+/// How often a guest is created before it is believed that the emulation is not to blame.
+const CREATED_AT_MOST: u32 = 4;
+/// How the hypervisor's log shows a guest at an address of the hypervisor's own code: the guest did not get there by itself.
+const HYPERVISORS_ADDRESS: &str = "[<ffff82d0";
 /// How many differences a failure names.
 const DIFFERENCES_QUOTED: usize = 10;
 
@@ -96,11 +100,25 @@ impl Host {
         Guest::create_paused(config)
     }
 
-    /// Creates a guest with xl, and waits for its third tick and until it takes commands.
+    /// Creates a guest with xl, and waits for its third tick and until it takes commands. One that the emulation kills
+    /// meanwhile is created again.
     pub fn create_ticking(&mut self, config: &GuestConfig) -> Result<Guest, Failure> {
+        for _ in 1..CREATED_AT_MOST {
+            let faults = emulation_faults()?;
+            let created = self.try_create_ticking(config);
+            if emulation_faults()? == faults {
+                return created;
+            }
+            self.step(&format!("the emulation has killed {}: once more", config.name()));
+        }
+        self.try_create_ticking(config)
+    }
+
+    fn try_create_ticking(&mut self, config: &GuestConfig) -> Result<Guest, Failure> {
         let guest = self.create(config)?;
         guest.wait_for_tick(3)?;
         guest.wait_until_it_obeys()?;
+        guest.ask("ping")?;
         self.step(&format!("{} ticks, domain {}", guest.name(), guest.domid()));
         Ok(guest)
     }
@@ -198,6 +216,13 @@ impl Host {
             figures: self.figures,
         }
     }
+}
+
+/// How many guests the emulation has killed on this host.
+fn emulation_faults() -> Result<usize, Failure> {
+    let log = xl(&["dmesg"])?.stdout;
+    let faults = log.lines().filter(|line| line.contains("RIP:"));
+    Ok(faults.filter(|line| line.contains(HYPERVISORS_ADDRESS)).count())
 }
 
 /// Out of a list as `xl list -l` prints it.

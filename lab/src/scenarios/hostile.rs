@@ -24,7 +24,7 @@ pub(super) const HOSTILE: Scenario = Scenario {
 const SPOILED_LIMIT: Duration = Duration::from_mins(1);
 /// What a paused guest is told while it cannot read.
 const UNREAD: u32 = 2000;
-/// How a guest spoils its ring, and the error that is then told there, if one is.
+/// How a guest spoils its ring.
 const SPOILINGS: &[&str] = &[
     "requests-made",
     "requests-taken",
@@ -32,8 +32,9 @@ const SPOILINGS: &[&str] = &[
     "length",
     "half-header",
     "half-payload",
-    "noise",
+    NOISE,
 ];
+const NOISE: &str = "noise";
 
 fn run(host: &mut Host) -> Result<(), Failure> {
     let pid = host.xenstored_pid()?;
@@ -81,10 +82,17 @@ impl Scene {
             &own,
             &self.own,
         )?;
+        self.good.ask("fill xvda 2 0 16")?;
+        self.good.ask("verify xvda 2 0 16")?;
+        self.good.ticks_on().map(drop)
+    }
+
+    /// Devices still come and go, by way of the daemon and dom0's kernel.
+    fn a_disk_comes_and_goes(&self, host: &mut Host, when: &str) -> Result<(), Failure> {
         let before = Instant::now();
         block(host, &self.good)?;
         host.figure(&format!("{when}: a disk came and went, s"), before.elapsed().as_secs_f64());
-        self.good.ticks_on().map(drop)
+        host.check(&format!("{when}: the other guest has used a new disk"), true)
     }
 }
 
@@ -98,6 +106,7 @@ fn from_userspace(host: &mut Host, scene: &Scene) -> Result<(), Failure> {
 
     bad.ask("flood-start 4")?;
     scene.others_go_on(host, "in a flood of writes")?;
+    scene.a_disk_comes_and_goes(host, "in a flood of writes")?;
     let told = bad.ask("flood-stop")?;
     host.step(&format!("the flood: {told} (done, refused)"));
     let done: u64 = told.split(' ').next().unwrap_or_default().parse()?;
@@ -196,6 +205,9 @@ fn spoil(host: &mut Host, scene: &Scene, config: &GuestConfig, how: &str) -> Res
     let after = bad.wait_for_line(&format!("lab-guest: ring-spoil {how}: "), SPOILED_LIMIT)?;
     host.step(&format!("after {how}: {after}"));
     scene.others_go_on(host, &format!("beside a ring with {how}"))?;
+    if how == NOISE {
+        scene.a_disk_comes_and_goes(host, "beside noise in a ring")?;
+    }
     host.check("its kernel ticks on", bad.ticks_on().is_ok())?;
     leaves(host, scene, bad)
 }

@@ -59,7 +59,7 @@ fn run(host: &mut Host) -> Result<(), Failure> {
 
 /// Domains can still be made and destroyed.
 fn comes_and_goes(host: &mut Host, when: &str) -> Result<(), Failure> {
-    let guest = host.create_paused(&GuestConfig::pv("visitor").memory(64))?;
+    let guest = host.create_paused(&GuestConfig::pv("visitor").memory(96))?;
     let home = format!("/local/domain/{}", guest.domid());
     guest.destroy()?;
     let left = host.xenstore()?.read_optional(&home.parse()?)?;
