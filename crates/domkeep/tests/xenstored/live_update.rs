@@ -181,6 +181,10 @@ fn stock_to_ours_to_ours_to_stock_with_everybody_connected_all_the_time() {
     let mut watching = Watching::new(watching);
     watching.wait_for("/stream");
 
+    // The stock daemon lets anybody watch what can never be a path.
+    assert_eq!(first.ask(WATCH, 0, b"@a%n b\xff\0token\0").0, WATCH);
+    first.event();
+
     // One with half a request sent, and one that reads no replies.
     let mut half = Wire::to(&socket);
     let request = message(READ, 5, 0, b"/nodes/d1/n0\0");
@@ -473,6 +477,26 @@ fn a_successor_keeps_the_database_up_and_systemd_is_told_of_it() {
     for node in ["/before", "/after"] {
         assert_eq!(wire.ask(READ, 0, format!("{node}\0").as_bytes()).1, b"kept");
     }
+}
+
+#[test]
+fn what_goes_with_serving_is_no_reason_for_a_successor_to_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let daemon =
+        Foreground::start(directory.path(), &["--pid-file", "pid", "--metrics", "metrics"]);
+    let mut control = Wire::to(&daemon.path("socket"));
+    for file in ["pid", "metrics"] {
+        fs::remove_file(daemon.path(file)).unwrap();
+        fs::create_dir(daemon.path(file)).unwrap();
+    }
+    fs::remove_file(daemon.path("socket")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(control.ask(CONTROL, 0, b"live-update\0-s\0").1, b"OK\0");
+        assert_eq!(control.ask(WRITE, 0, b"/a\0").1, b"OK\0");
+    }
+    let output = daemon.stop(Signal::TERM);
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("nobody can connect") && log.contains("served all the same"), "{log}");
 }
 
 /// `xenstore-watch`, and what it has printed.

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use xenstore_proto::{DomId, Errno, Reply, Request};
 use xenstored::xen::{Field, ShutdownReason, SimulatedXen};
-use xenstored::{Embedded, ServeError, Server, Serving, SledBackend, Store, SyncMode};
+use xenstored::{
+    Backend as _, Embedded, ServeError, Server, Serving, SledBackend, Store, SyncMode,
+};
 
 use crate::served::{Guest, Host, SOON, read, set_perms, watch, wire, write};
 
@@ -220,6 +222,39 @@ fn with_a_database_a_restart_keeps_the_watches_of_guests_and_tells_each_once() {
     host.xenstore.apply(write("/a", "more"));
     assert_eq!(next.value("/").unwrap_err(), Errno::EACCES);
     assert!(next.events.is_empty(), "{:?}", next.events);
+}
+
+#[test]
+fn the_watches_of_a_domain_that_died_are_not_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = || SledBackend::open(directory.path(), SyncMode::Always).unwrap();
+    let mut host = Host::new();
+    host.served.take().unwrap().stop();
+    host.xenstore = Embedded::from(Server::open(backend(), Store::new()).unwrap());
+    host.start();
+    let mut watcher = host.watcher();
+    let mut guest = host.domain(7);
+    for path in ["/a", "data"] {
+        assert_eq!(guest.ask(&watch(path)), Reply::Ok);
+    }
+    // As another path than it was given.
+    let Request::Watch { token, .. } = watch("data") else { unreachable!() };
+    let path = "/local/domain/7/data".parse().unwrap();
+    assert_eq!(guest.ask(&Request::Unwatch { path, token }), Reply::Ok);
+    let kept = |host: &mut Host| {
+        host.served.take().unwrap().stop();
+        host.xenstore = Embedded::default();
+        let kept = backend().load_watches().unwrap();
+        kept.iter().map(|watch| watch.path.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&mut host), ["/a"]);
+    host.xenstore = Embedded::from(Server::open(backend(), Store::new()).unwrap());
+    host.start();
+    drop(watcher);
+    watcher = host.watcher();
+    host.xen.destroy(SEVEN);
+    assert_eq!(watcher.event(), "@releaseDomain");
+    assert!(kept(&mut host).is_empty());
 }
 
 #[test]

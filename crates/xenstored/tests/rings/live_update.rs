@@ -88,6 +88,26 @@ fn ports_stay_bound_watches_stay_set_and_no_octet_is_lost() {
 }
 
 #[test]
+fn event_channels_that_a_dead_predecessor_has_not_left_are_bound_anew() {
+    let xen = SimulatedXen::new();
+    let mut guest = Guest::new(xen.create(SEVEN));
+    // Whatever number the port had, it is nobody's now.
+    let state = state(LocalPort(77), &wire(&read("/a"))[..9], b"");
+    let server = Server::new(Store::new());
+    let (server, inheritance) = Inheritance::take(&state[..], server, 1000).unwrap();
+    let xenstore = Embedded::from(server);
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::new(dir.path().join("socket"));
+    let serving = serving.inherited(inheritance).rings(xen.hypervisor());
+    let _served = serving.start(&xenstore).unwrap();
+    assert!(xen.is_bound(SEVEN) && xen.is_mapped(SEVEN));
+    guest.send(&wire(&read("/a"))[9..]);
+    assert_eq!(guest.answer().payload, b"old");
+    xenstore.apply(write("/a", "new"));
+    assert_eq!(guest.event(), "/a", "what it watched is watched");
+}
+
+#[test]
 fn a_ring_that_cannot_be_taken_over_leaves_its_domain_introduced() {
     let xen = SimulatedXen::new();
     let _guest = xen.create(SEVEN);
