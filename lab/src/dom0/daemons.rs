@@ -25,7 +25,7 @@ const CONSOLE_PID_FILE: &str = "/run/xen/xenconsoled.pid";
 const STOCK_LOG: &str = "/run/xenstored-trace.log";
 const OUR_LOG: &str = "/lab/share/logs/xenstored.log";
 /// Where the store is kept, if it is.
-const DATABASE: &str = "/lab/xenstored-database";
+const DATABASE: &str = "/run/xenstored/store";
 const SOCKET_DIRECTORY: &str = "/run/xenstored";
 
 /// For a daemon to come up, to go, or to be replaced.

@@ -18,7 +18,7 @@ pub(super) const KILL: Scenario = Scenario {
     ..Scenario::PLAIN
 };
 
-const KILLS: usize = 3;
+const KILLS: usize = 2;
 
 fn run(host: &mut Host) -> Result<(), Failure> {
     if host.xenstored() != Xenstored::OursKept {
