@@ -24,19 +24,19 @@ use crate::xen::Hypervisor;
 /// # drop(served);
 /// # Ok::<(), xenstored::ServeError>(())
 /// ```
-#[derive(Debug)]
 pub struct Serving {
     pub(crate) socket: PathBuf,
     pub(crate) live_update: Option<LiveUpdate>,
     pub(crate) inherited: Option<Inheritance>,
     pub(crate) hypervisor: Option<Box<dyn Hypervisor>>,
     pub(crate) own_ring: bool,
-    pub(crate) on_failure: OnFailure,
+    pub(crate) on_failure: Option<Act>,
 }
 
-/// What is done when nobody is served any more although nobody has asked for that.
-#[derive(Default)]
-pub(crate) struct OnFailure(Option<Box<dyn FnOnce() + Send>>);
+/// Acts when it is dropped, unless it is disarmed before: also when the thread that has it panics.
+pub(crate) struct OnFailure(pub(crate) Option<Act>);
+
+type Act = Box<dyn FnOnce() + Send>;
 
 impl OnFailure {
     /// The loop has ended in order.
@@ -45,18 +45,11 @@ impl OnFailure {
     }
 }
 
-/// Also when the loop's thread panics.
 impl Drop for OnFailure {
     fn drop(&mut self) {
         if let Some(act) = self.0.take() {
             act();
         }
-    }
-}
-
-impl fmt::Debug for OnFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OnFailure").field(&self.0.is_some()).finish()
     }
 }
 
@@ -66,6 +59,12 @@ pub struct Inheritance {
     pub(crate) listener: Option<OwnedFd>,
     pub(crate) event_channels: Option<OwnedFd>,
     pub(crate) links: Vec<(Link, LinkState)>,
+}
+
+impl fmt::Debug for Serving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serving").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 impl Serving {
@@ -78,7 +77,7 @@ impl Serving {
             inherited: None,
             hypervisor: None,
             own_ring: true,
-            on_failure: OnFailure::default(),
+            on_failure: None,
         }
     }
 
@@ -93,7 +92,7 @@ impl Serving {
     /// daemon ends its process then, lest it hold its clients and serve none.
     #[must_use]
     pub fn on_failure(mut self, act: impl FnOnce() + Send + 'static) -> Self {
-        self.on_failure = OnFailure(Some(Box::new(act)));
+        self.on_failure = Some(Box::new(act));
         self
     }
 
@@ -197,5 +196,33 @@ impl Inheritance {
         }
         let event_channels = global.event_channel_fd.and_then(|fd| inherited.take_any(fd).ok());
         Ok((server, Self { listener, event_channels, links: adopted }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_done_on_a_failure_is_done_when_the_thread_panics_and_not_when_it_was_stopped()
+    {
+        let done = Arc::new(AtomicUsize::new(0));
+        let act = || {
+            let done = Arc::clone(&done);
+            OnFailure(Some(Box::new(move || drop(done.fetch_add(1, Ordering::Relaxed)))))
+        };
+        let armed = act();
+        let panics = std::thread::spawn(move || {
+            let _armed = armed;
+            let nothing: Option<()> = None;
+            nothing.unwrap();
+        });
+        assert!(panics.join().is_err());
+        assert_eq!(done.load(Ordering::Relaxed), 1);
+        act().disarm();
+        assert_eq!(done.load(Ordering::Relaxed), 1);
     }
 }

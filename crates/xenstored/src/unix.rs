@@ -11,7 +11,7 @@ use crate::embedded::Embedded;
 use crate::event_loop::EventLoop;
 use crate::listen::ServeError;
 use crate::server::ConnectionId;
-use crate::serving::Serving;
+use crate::serving::{OnFailure, Serving};
 use crate::xen::Rings;
 
 /// A Unix socket that serves an [`Embedded`] server. Stopping or dropping it closes its clients' connections and
@@ -32,7 +32,7 @@ impl UnixServer {
             let path = path.clone();
             move |source| ServeError::Io { action, path, source }
         };
-        let mut on_failure = std::mem::take(&mut serving.on_failure);
+        let on_failure = serving.on_failure.take();
         let rings = serving.hypervisor.take().map(Rings::new).transpose()?;
         let listener = serving.listener()?;
         // An inherited socket serves those who are connected even where somebody has removed its name.
@@ -49,6 +49,7 @@ impl UnixServer {
             event_loop.serve_rings(rings)?;
         }
         let run = move || {
+            let mut on_failure = OnFailure(on_failure);
             if event_loop.run() {
                 on_failure.disarm();
             }
