@@ -212,7 +212,9 @@ mod tests {
         let done = Arc::new(AtomicUsize::new(0));
         let act = || {
             let done = Arc::clone(&done);
-            OnFailure(Some(Box::new(move || drop(done.fetch_add(1, Ordering::Relaxed)))))
+            OnFailure(Some(Box::new(move || {
+                done.fetch_add(1, Ordering::Relaxed);
+            })))
         };
         let armed = act();
         let panics = std::thread::spawn(move || {
