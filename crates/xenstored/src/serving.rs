@@ -219,8 +219,7 @@ mod tests {
         let armed = act();
         let panics = std::thread::spawn(move || {
             let _armed = armed;
-            let nothing: Option<()> = None;
-            nothing.unwrap();
+            std::panic::resume_unwind(Box::new("a panic"));
         });
         assert!(panics.join().is_err());
         assert_eq!(done.load(Ordering::Relaxed), 1);
