@@ -6,7 +6,7 @@ use xenstore_migration::{
 };
 use xenstore_proto::{Access, DomId, Message, MessageType, Reply, Request, RequestId, TxId};
 use xenstored::xen::{Hypervisor, LocalPort, SimulatedXen};
-use xenstored::{Embedded, Inheritance, Server, Serving, Store};
+use xenstored::{Embedded, Inheritance, Server, Serving, Store, UnixServer};
 
 use crate::served::{Guest, read, wire, write};
 
@@ -43,6 +43,18 @@ fn state(port: LocalPort, input: &[u8], output: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
+/// A successor that serves.
+fn take_over(xen: &SimulatedXen, state: &[u8]) -> (Embedded, UnixServer, tempfile::TempDir) {
+    let server = Server::new(Store::new());
+    let (server, inheritance) = Inheritance::take(state, server, 1000).unwrap();
+    let xenstore = Embedded::from(server);
+    let dir = tempfile::tempdir().unwrap();
+    let serving = Serving::new(dir.path().join("socket"));
+    let serving = serving.inherited(inheritance).rings(xen.hypervisor());
+    let served = serving.start(&xenstore).unwrap();
+    (xenstore, served, dir)
+}
+
 #[test]
 fn ports_stay_bound_watches_stay_set_and_no_octet_is_lost() {
     let xen = SimulatedXen::new();
@@ -65,13 +77,7 @@ fn ports_stay_bound_watches_stay_set_and_no_octet_is_lost() {
     // The rest of the request is in the ring, and its event was the predecessor's.
     guest.kernel.put(&request[9..]);
 
-    let server = Server::new(Store::new());
-    let (server, inheritance) = Inheritance::take(&state[..], server, 1000).unwrap();
-    let xenstore = Embedded::from(server);
-    let dir = tempfile::tempdir().unwrap();
-    let serving = Serving::new(dir.path().join("socket"));
-    let serving = serving.inherited(inheritance).rings(xen.hypervisor());
-    let _served = serving.start(&xenstore).unwrap();
+    let (xenstore, _served, _dir) = take_over(&xen, &state);
     assert_eq!(guest.event(), "/a");
     assert_eq!(guest.answer().payload, b"old");
     xenstore.apply(write("/a", "new"));
@@ -93,13 +99,7 @@ fn event_channels_that_a_dead_predecessor_has_not_left_are_bound_anew() {
     let mut guest = Guest::new(xen.create(SEVEN));
     // Whatever number the port had, it is nobody's now.
     let state = state(LocalPort(77), &wire(&read("/a"))[..9], b"");
-    let server = Server::new(Store::new());
-    let (server, inheritance) = Inheritance::take(&state[..], server, 1000).unwrap();
-    let xenstore = Embedded::from(server);
-    let dir = tempfile::tempdir().unwrap();
-    let serving = Serving::new(dir.path().join("socket"));
-    let serving = serving.inherited(inheritance).rings(xen.hypervisor());
-    let _served = serving.start(&xenstore).unwrap();
+    let (xenstore, _served, _dir) = take_over(&xen, &state);
     assert!(xen.is_bound(SEVEN) && xen.is_mapped(SEVEN));
     guest.send(&wire(&read("/a"))[9..]);
     assert_eq!(guest.answer().payload, b"old");
@@ -113,13 +113,7 @@ fn a_ring_that_cannot_be_taken_over_leaves_its_domain_introduced() {
     let _guest = xen.create(SEVEN);
     xen.set_mappable(SEVEN, false);
     let state = state(LocalPort(77), b"", b"");
-    let server = Server::new(Store::new());
-    let (server, inheritance) = Inheritance::take(&state[..], server, 1000).unwrap();
-    let xenstore = Embedded::from(server);
-    let dir = tempfile::tempdir().unwrap();
-    let serving = Serving::new(dir.path().join("socket"));
-    let serving = serving.inherited(inheritance).rings(xen.hypervisor());
-    let _served = serving.start(&xenstore).unwrap();
+    let (xenstore, _served, _dir) = take_over(&xen, &state);
     let introduced = xenstore.apply(Request::IsDomainIntroduced(SEVEN));
     assert_eq!(introduced, Reply::Introduced(true));
     xen.set_mappable(SEVEN, true);
