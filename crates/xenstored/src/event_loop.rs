@@ -1,7 +1,6 @@
 //! The loop that serves clients: one thread, whoever is slow.
 
 use std::collections::{BTreeSet, HashMap};
-use std::error::Error;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use xenstore_proto::DomId;
 
 use crate::client::{Client, TURN_OCTETS, Turn};
 use crate::embedded::{Embedded, Waker};
+use crate::error_text::on_one_line;
 use crate::link::Link;
 use crate::live_update::{Capture, Due, LinkState, LiveUpdate, Succession, Successor};
 use crate::server::{ConnectionId, Server};
@@ -248,7 +248,7 @@ impl EventLoop {
         let succession = match &self.planned {
             Some(planned) => planned,
             None => {
-                let plan = offered.plan(update, &started).map_err(|error| whole(&error))?;
+                let plan = offered.plan(update, &started).map_err(|error| on_one_line(&error))?;
                 self.planned.insert(plan)
             }
         };
@@ -286,11 +286,11 @@ impl EventLoop {
             forced: started.forced,
             farewell: Some((started.caller, &farewell)),
         };
-        let state = capture.write(Vec::new()).map_err(|error| whole(&error))?;
+        let state = capture.write(Vec::new()).map_err(|error| on_one_line(&error))?;
         let mut descriptors: Vec<_> = served.clone().filter_map(Client::descriptor).collect();
         descriptors.push(self.listener.as_fd());
         descriptors.extend(event_channels);
-        Err(whole(&succession.execute(&state, &descriptors)))
+        Err(on_one_line(&succession.execute(&state, &descriptors)))
     }
 
     fn may_accept(&self) -> bool {
@@ -394,15 +394,4 @@ impl EventLoop {
             }
         }
     }
-}
-
-/// An error with its causes, on one line.
-fn whole(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -10,11 +10,11 @@
 //! clients can read, but those that its open transactions rely on ([`DomainState::relied_on`]).
 
 mod capture;
-mod hex;
 mod restore;
 
 use std::hash::BuildHasher;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use xenstore_migration::domain_state::DomainState;
 use xenstore_migration::{
     ByteOrder, Peer, Preamble, ReadOptions, StreamReader, StreamWriter, Version,
@@ -45,7 +45,7 @@ impl Server {
         let rest = stream.get(offset..).unwrap_or_default();
         let page = &rest[..rest.len().min(DOMAIN_STATE_PAGE)];
         let generation = self.generations.hash_one(&stream);
-        let text = format!("{generation:016x} {} {}", stream.len(), hex::encode(page));
+        let text = format!("{generation:016x} {} {}", stream.len(), HEXLOWER.encode(page));
         Ok(Reply::Text(text.into_bytes()))
     }
 
@@ -78,7 +78,7 @@ impl Server {
     ) -> Result<Reply, Errno> {
         let state = self.connections.get_mut(&from).ok_or(Errno::EINVAL)?;
         let mut upload = state.upload.take().ok_or(Errno::EINVAL)?;
-        let page = hex::decode(page).ok_or(Errno::EINVAL)?;
+        let page = HEXLOWER_PERMISSIVE.decode(page.as_bytes()).map_err(|_| Errno::EINVAL)?;
         let in_turn = domid.parse() == Ok(upload.domid)
             && offset.parse() == Ok(upload.octets.len())
             && !page.is_empty()

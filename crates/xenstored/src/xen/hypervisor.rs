@@ -1,6 +1,5 @@
 //! What the server asks of the hypervisor.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
@@ -9,6 +8,7 @@ use std::path::PathBuf;
 use xenstore_proto::{DomId, Errno};
 
 use super::page::RingPage;
+use crate::error_text;
 
 /// All that the server asks of a Xen host.
 ///
@@ -177,13 +177,7 @@ pub enum XenError {
 impl XenError {
     /// This with its causes, for a log.
     pub(crate) fn on_one_line(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = Error::source(self);
-        while let Some(error) = cause {
-            text += &format!(": {error}");
-            cause = error.source();
-        }
-        text
+        error_text::on_one_line(self)
     }
 
     /// What a client is told whose request failed for this.
