@@ -4,6 +4,7 @@ mod bench;
 mod command;
 mod differential;
 mod fuzz;
+mod header;
 mod kills;
 mod lab;
 mod test;
@@ -30,6 +31,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// The header of the C library, made from its source.
+    Header,
     /// Benchmarks side by side with the stock servers, printed as ratios.
     Bench {
         /// Which: retrieve, templates, store-memory, migration, snapshot, xenstored, or one case of the last, such as
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test => test::run(),
         Task::Lab { arguments } => lab::run(&arguments),
+        Task::Header => header::write(),
         Task::Bench { names, quick } => bench::run(&names, quick),
         Task::Soak { minutes } => bench::soak(minutes),
         Task::Kills { kills, seed } => kills::run(kills, seed),

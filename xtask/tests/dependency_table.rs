@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("libxl-control", &["snapshot", "libxl-config", "xsclient"]),
     ("stock-xenstore", &[]),
     ("domkeep", LIBRARIES),
+    ("domkeep-capi", LIBRARIES),
     ("domkeep-bench", LIBRARIES_AND_PEERS),
     ("domkeep-lab", LIBRARIES_AND_PEERS),
     ("xtask", &[]),
