@@ -13,7 +13,6 @@ use super::{Answer, XENBUS};
 const DIRECTORY: &str = "data/flood";
 /// Nodes that one thread of a flood writes in turns: below the quota, so that the flood does not end there.
 const NODES: u64 = 100;
-const VALUE: [u8; 1000] = [b'x'; 1000];
 /// For one request: a server under a flood is slow, and one that is gone does not answer at all.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,14 +33,17 @@ struct Counters {
 }
 
 impl Floods {
-    /// Starts so many threads that write, read, list and remove without a pause.
-    pub(super) fn start(&mut self, threads: u64) -> Answer {
+    /// Starts so many threads that write, read, list and remove values of so many octets without a pause.
+    pub(super) fn start(&mut self, threads: u64, octets: u64) -> Answer {
+        let value = vec![b'x'; usize::try_from(octets)?];
         self.counters = Arc::default();
         self.stop = Arc::default();
         for number in 0..threads {
             let client = open()?;
             let (counters, stop) = (Arc::clone(&self.counters), Arc::clone(&self.stop));
-            thread::Builder::new().spawn(move || flood(client, number, &counters, &stop))?;
+            let value = value.clone();
+            let flood = move || flood(client, number, &value, &counters, &stop);
+            thread::Builder::new().spawn(flood)?;
         }
         Ok(String::new())
     }
@@ -102,7 +104,7 @@ fn open() -> Result<Client, xsclient::OpenError> {
     Client::open(Endpoint::Xenbus(XENBUS.into()), Options::with_timeout(PATIENCE))
 }
 
-fn flood(mut client: Client, thread: u64, counters: &Counters, stop: &AtomicBool) {
+fn flood(mut client: Client, thread: u64, value: &[u8], counters: &Counters, stop: &AtomicBool) {
     let directory: Result<Path, _> = DIRECTORY.parse();
     let Ok(directory) = directory else { return };
     for number in 0_u64.. {
@@ -112,7 +114,7 @@ fn flood(mut client: Client, thread: u64, counters: &Counters, stop: &AtomicBool
         let name = format!("{thread}-{}", number % NODES);
         let Ok(node) = directory.join(&name) else { return };
         let outcome = match number % 8 {
-            0..5 => client.write(&node, &VALUE).map(drop),
+            0..5 => client.write(&node, value).map(drop),
             5 => client.read(&node).map(drop),
             6 => client.directory(&directory).map(drop),
             _ => client.rm(&node).map(drop),

@@ -174,7 +174,7 @@ fn execute(client: &mut Client, work: &mut Work, words: &str) -> Answer {
 fn misbehave(work: &mut Work, command: &str, list: &[&str]) -> Answer {
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
     match (command, list) {
-        ("flood-start", [threads]) => work.floods.start(number(threads)?),
+        ("flood-start", [threads, octets]) => work.floods.start(number(threads)?, number(octets)?),
         ("flood-stop", _) => Ok(work.floods.stop()),
         ("watches", [count]) => work.floods.watches(number(count)?),
         ("transactions", [count]) => work.floods.transactions(number(count)?),

@@ -104,7 +104,7 @@ fn from_userspace(host: &mut Host, scene: &Scene) -> Result<(), Failure> {
     scene.others_go_on(host, "beside nodes with format strings and NULs")?;
     check_like_xl(host, &scene.good, "beside such nodes")?;
 
-    bad.ask("flood-start 4")?;
+    bad.ask("flood-start 4 1000")?;
     scene.others_go_on(host, "in a flood of writes")?;
     scene.a_disk_comes_and_goes(host, "in a flood of writes")?;
     let told = bad.ask("flood-stop")?;
@@ -117,7 +117,7 @@ fn from_userspace(host: &mut Host, scene: &Scene) -> Result<(), Failure> {
         host.step(&format!("{what}: {told}"));
         host.check(&format!("not all of its {what} are had"), told.contains(", then "))?;
     }
-    bad.ask("flood-start 4")?;
+    bad.ask("flood-start 4 1000")?;
     scene.others_go_on(host, "in a flood that its own watches multiply")?;
     bad.ask("flood-stop")?;
     unread(host, scene, &bad)?;
