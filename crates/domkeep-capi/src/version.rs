@@ -1,7 +1,5 @@
 //! Which version of the library is loaded.
 
-#![expect(unsafe_code, reason = "exported by their names, as C links them")]
-
 use std::ffi::{CStr, c_char};
 
 const VERSION: &CStr =
@@ -10,7 +8,7 @@ const VERSION: &CStr =
         Err(_) => c"unknown",
     };
 
-/// The version of the library, such as `0.1.0`. It is valid for ever and must not be freed.
+/// The version of the library, such as "0.1.0". It is valid for ever and must not be freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn dk_version() -> *const c_char {
     VERSION.as_ptr()

@@ -1,7 +1,5 @@
 //! Where Xenstore and the templates are.
 
-use std::fs;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,7 +30,7 @@ pub(crate) enum Opening {
 impl Places {
     pub(crate) fn of(global: &Global) -> Self {
         Self {
-            endpoint: global.xenstore.as_deref().map_or(Endpoint::Search, endpoint),
+            endpoint: global.xenstore.as_deref().map_or(Endpoint::Search, Endpoint::at),
             templates: global.templates.clone().unwrap_or_default(),
             timeout: global.timeout.unwrap_or(TIMEOUT_DEFAULT),
         }
@@ -83,9 +81,4 @@ impl Places {
             TemplatesAt::Sled(_) | TemplatesAt::Nowhere => None,
         }
     }
-}
-
-fn endpoint(path: &Path) -> Endpoint {
-    let device = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device());
-    if device { Endpoint::Xenbus(path.to_owned()) } else { Endpoint::UnixSocket(path.to_owned()) }
 }

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fs;
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -103,7 +100,7 @@ impl Libxl {
             None => LibraryAt::Host,
         };
         let path = needs.environment.get("XENSTORED_PATH");
-        let xenstore = path.map_or(Endpoint::Search, |path| endpoint(path.as_ref()));
+        let xenstore = path.map_or(Endpoint::Search, Endpoint::at);
         let opened = Self::open(LibxlOptions { library, xenstore })?;
         let asked = Arc::clone(&opened.asked);
         let heard = move || *lock(&asked) = Some(Instant::now());
@@ -248,12 +245,6 @@ impl Libxl {
             (Ok(()), Ok(None)) => Err(failed(state, Refusal::NoSuchDomain.into())),
         }
     }
-}
-
-/// As the search takes that variable.
-fn endpoint(path: &Path) -> Endpoint {
-    let device = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device());
-    if device { Endpoint::Xenbus(path.into()) } else { Endpoint::UnixSocket(path.into()) }
 }
 
 fn state_of(view: Option<&DomainView>) -> DomainState {

@@ -30,6 +30,14 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// What is at a path: a xenbus device if that is a character device, and a socket otherwise.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let metadata = std::fs::metadata(&path);
+        let device = metadata.is_ok_and(|metadata| metadata.file_type().is_char_device());
+        if device { Self::Xenbus(path) } else { Self::UnixSocket(path) }
+    }
+
     pub(crate) fn connect(&self, deadline: Instant) -> Result<Box<dyn Transport>, OpenError> {
         match self {
             Self::UnixSocket(path) => Ok(Box::new(
@@ -69,9 +77,7 @@ fn search(places: &[Endpoint], deadline: Instant) -> Result<Box<dyn Transport>, 
 fn candidates(variable: impl Fn(&str) -> Option<OsString>) -> Vec<Endpoint> {
     let variable = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(path) = variable("XENSTORED_PATH") {
-        let metadata = std::fs::metadata(&path);
-        let device = metadata.is_ok_and(|metadata| metadata.file_type().is_char_device());
-        return vec![if device { Endpoint::Xenbus(path) } else { Endpoint::UnixSocket(path) }];
+        return vec![Endpoint::at(path)];
     }
     let socket = variable("XENSTORED_RUNDIR").map(|directory| directory.join("socket"));
     vec![

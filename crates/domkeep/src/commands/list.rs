@@ -26,7 +26,7 @@ pub(super) fn run(
     let templates = places.templates(Opening::Existing)?;
     let mut domids = Vec::new();
     for typed in &asked.domains {
-        domids.push(domains::find(&mut client, typed)?);
+        domids.push(domains::find(&mut client, places, typed)?);
     }
     let xenctrl = hypervisor::open(asked.hypervisor, places)?;
     let mut retriever = Retriever::new(&mut client, templates.as_ref()).timeout(places.timeout());

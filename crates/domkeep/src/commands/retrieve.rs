@@ -25,7 +25,7 @@ pub(super) fn run(
 ) -> Result<Exit, CommandError> {
     let mut client = places.client()?;
     let templates = places.templates(Opening::Existing)?;
-    let domid = domains::find(&mut client, &asked.domain)?;
+    let domid = domains::find(&mut client, places, &asked.domain)?;
     let xenctrl = hypervisor::open(asked.hypervisor, places)?;
     let views =
         Views { templates: templates.as_ref(), hypervisor: hypervisor::view(xenctrl.as_ref()) };

@@ -22,7 +22,7 @@ pub(super) fn run(
 ) -> Result<Exit, CommandError> {
     let deadline = asked.watch_timeout.map(|timeout| Instant::now() + timeout);
     let mut client = places.client()?;
-    let domid = domains::find(&mut client, &asked.domain)?;
+    let domid = domains::find(&mut client, places, &asked.domain)?;
     let changes = Changes::of(domid, places)?;
     let xenctrl = hypervisor::open(asked.hypervisor, places)?;
     end_when_told();

@@ -2,14 +2,17 @@
 
 use std::time::Instant;
 
+use xsclient::{Client, DomId};
+
 use super::entry;
 use super::error::{BeginError, CommitError};
 use super::{Device, DeviceId};
-use crate::retrieve::DeviceClass;
+use crate::domain::Domain;
+use crate::retrieve::{DeviceClass, HypervisorView};
 use crate::template::{
     HeldTemplate, Revision, Template, TemplateKey, TemplateStore, TemplateText, WritePermit,
 };
-use crate::{DomainConfig, Mode};
+use crate::{DomainConfig, DomainError, Mode};
 
 use super::EntryError;
 
@@ -30,6 +33,21 @@ pub fn begin<'s>(
     let read = DomainConfig::read(&before.octets, Mode::Lenient)
         .map_err(|source| BeginError::Unreadable { key: *key, source })?;
     Ok(Begun { held, before, config: read.config, changed: Vec::new() })
+}
+
+/// Which template is a domain's own: the one of its uuid, as the hypervisor tells it if there is one to ask, and Xenstore if not.
+///
+/// # Errors
+/// If there is no such domain, or nothing tells which template is its own.
+pub fn template_key(
+    client: &mut Client,
+    templates: &dyn TemplateStore,
+    hypervisor: Option<&dyn HypervisorView>,
+    domid: DomId,
+    deadline: Instant,
+) -> Result<TemplateKey, DomainError> {
+    let mut client = client.with_deadline(deadline);
+    Domain::find(&mut client, templates, hypervisor, domid, deadline)?.key()
 }
 
 /// A template that is locked and about to change.

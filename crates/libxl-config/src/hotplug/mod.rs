@@ -49,7 +49,7 @@ mod tests;
 mod wait;
 
 pub use attach::Attached;
-pub use begin::{Begun, begin};
+pub use begin::{Begun, begin, template_key};
 pub use claim::{Claim, ClaimHolder};
 pub use detach::Detached;
 pub use device::{Device, DeviceId, DeviceName, DeviceNameError};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use xsclient::{Client, DomId, Errno, Name, Nodes, OperationError, Path};
+use xsclient::{Batch, Client, DomId, Errno, Name, Nodes, OperationError, Path};
 
 use super::consistent::{self, Means, Read};
 use super::hypervisor::{HypervisorDomain, HypervisorView};
@@ -200,6 +200,31 @@ impl<'a> Retriever<'a> {
             .chunks(DOMAINS_AT_ONCE)
             .flat_map(|some| self.retrieve_some(some, &keys, deadlines))
             .collect()
+    }
+
+    /// The domains that have this name, in ascending order, in two round trips: a toolstack lets no two have the same.
+    ///
+    /// # Errors
+    ///
+    /// If Xenstore cannot be read.
+    pub fn named(&mut self, name: &str) -> Result<Vec<DomId>, OperationError> {
+        let mut batch = Batch::new();
+        let mut slots = Vec::new();
+        for domid in self.domains()? {
+            if let Ok(path) = Path::of_domain(domid).join("name") {
+                slots.push((domid, batch.read(path)));
+            }
+        }
+        let end = Instant::now() + self.timeout;
+        let mut replies = self.client.with_deadline(end).run(batch)?;
+        let mut found = Vec::new();
+        for (domid, slot) in slots {
+            // A domain may go at any time.
+            if replies.take_optional(slot)?.is_some_and(|found| found == name.as_bytes()) {
+                found.push(domid);
+            }
+        }
+        Ok(found)
     }
 
     /// The domains that Xenstore has, in ascending order. A directory of more than one reply is read in parts.

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use libxl_config::DomainConfig;
 use xsclient::DomId;
 
+mod built;
 mod cancel;
 #[doc(hidden)]
 pub mod conformance;
@@ -30,6 +31,7 @@ mod errors;
 mod guardian;
 mod view;
 
+pub use built::remove_built;
 pub use cancel::CancelToken;
 pub use errors::{
     BuildError, BuildFailure, Cause, ChangeError, ChangeFailure, Failed, Operation, Queried,

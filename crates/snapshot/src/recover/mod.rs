@@ -21,6 +21,9 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
 use crate::control::DomainState;
 use crate::journal::{Journal, Operation, Record};
 use crate::restore::Restored;
@@ -51,6 +54,39 @@ pub enum Recovered {
     Saved(Box<Snapshot>),
     /// The restore is complete.
     Restored(Box<Restored>),
+}
+
+/// An object with `recovered`, which is `nothing-done`, `rolled-back`, `saved` or `restored`, and a member with what there is to
+/// tell of that: `rolled_back`, `snapshot`, `restored`.
+impl Serialize for Recovered {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct RolledBack<'r> {
+            removed: &'r [PathBuf],
+            left: Vec<String>,
+            domain: Option<DomainState>,
+            warnings: &'r [String],
+        }
+        let mut map = serializer.serialize_map(None)?;
+        match self {
+            Self::NothingDone => map.serialize_entry("recovered", "nothing-done")?,
+            Self::RolledBack { removed, left, domain, warnings } => {
+                let left = left.iter().map(ToString::to_string).collect();
+                let told = RolledBack { removed, left, domain: *domain, warnings };
+                map.serialize_entry("recovered", "rolled-back")?;
+                map.serialize_entry("rolled_back", &told)?;
+            }
+            Self::Saved(snapshot) => {
+                map.serialize_entry("recovered", "saved")?;
+                map.serialize_entry("snapshot", snapshot)?;
+            }
+            Self::Restored(restored) => {
+                map.serialize_entry("recovered", "restored")?;
+                map.serialize_entry("restored", restored)?;
+            }
+        }
+        map.end()
+    }
 }
 
 /// Finds out from its journal what became of a [`save`](crate::save::save()) or [`restore`](crate::restore::restore()) whose process

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use libxl_config::retrieve::RetrieveError;
+use serde::Serialize;
 use xenstore_migration::domain_state::ToStreamError;
 use xenstore_migration::{CreateError, WriteError};
 use xsclient::OpenError;
@@ -46,7 +47,7 @@ pub struct SaveFailure {
 }
 
 /// In which image a disk is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DiskAfter {
     /// Which disk.
     pub vdev: String,
@@ -55,7 +56,8 @@ pub struct DiskAfter {
 }
 
 /// Which image a disk is in after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ImageAfter {
     /// The one it was in.
     Old,

@@ -14,7 +14,7 @@ use super::reasons::{HostFailure, Reason, build_failure};
 use crate::control::{
     BuildError, BuildFailure, Cause, ChangeError, DomainControl, DomainIdentity, DomainState,
     DomainView, Failed, GuardianNeeds, GuardianNeedsError, Operation, Queried, QueryError, Refusal,
-    RenameError, ResumeError, SuspendError, Until,
+    RenameError, ResumeError, SuspendError, Until, remove_built,
 };
 
 /// Domains of a simulated host, as far as a saver and a restorer see them.
@@ -109,36 +109,6 @@ impl SimulatedDomain {
             _ => Err(CallError::Reply),
         }
     }
-
-    /// Removes what a build has left: the domains of that name and uuid that were not there before.
-    fn remove_built(
-        &self,
-        configuration: &DomainConfig,
-        before: &[DomainView],
-    ) -> Option<DomainIdentity> {
-        let deadline = Instant::now() + STEP_LIMIT;
-        let built = |view: &&DomainView| {
-            view.identity.uuid == configuration.c_info.uuid
-                && view.name == configuration.c_info.name
-                && !before.iter().any(|other| other.identity == view.identity)
-        };
-        let views = match self.listed(deadline) {
-            Ok(views) => views,
-            Err(error) => {
-                tracing::warn!(%error, "cannot find out whether a domain is left of a failed build");
-                return None;
-            }
-        };
-        let left = views.iter().find(built)?.identity;
-        match self.destroy(&left, deadline) {
-            Ok(()) => None,
-            Err(error) if error.state == Some(DomainState::Gone) => None,
-            Err(error) => {
-                tracing::warn!(%error, domain = %left, "a domain is left of a failed build");
-                Some(left)
-            }
-        }
-    }
 }
 
 impl DomainControl for SimulatedDomain {
@@ -217,7 +187,8 @@ impl DomainControl for SimulatedDomain {
             Ok(_) => CallError::Reply.into(),
             Err(error) => error.into(),
         };
-        Err(BuildError::new(self.remove_built(configuration, &before), reason))
+        let deadline = Instant::now() + STEP_LIMIT;
+        Err(BuildError::new(remove_built(self, configuration, &before, deadline), reason))
     }
 
     fn pause(&self, domain: &DomainIdentity, deadline: Instant) -> Result<(), ChangeError> {

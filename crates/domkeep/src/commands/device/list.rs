@@ -49,7 +49,7 @@ pub(super) fn run(
     let templates = places.templates(Opening::Existing)?;
     let mut domids = Vec::new();
     for typed in asked {
-        domids.push(domains::find(&mut client, typed)?);
+        domids.push(domains::find(&mut client, places, typed)?);
     }
     let mut retriever = Retriever::new(&mut client, templates.as_ref()).timeout(places.timeout());
     if domids.is_empty() {

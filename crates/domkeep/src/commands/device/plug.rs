@@ -51,7 +51,7 @@ pub(super) fn attach(
     let device = device(asked)?;
     let mut client = places.client()?;
     let templates = places.templates(Opening::Existing)?;
-    let domid = domains::find(&mut client, &asked.domain)?;
+    let domid = domains::find(&mut client, places, &asked.domain)?;
     let attached = hotplug(&mut client, templates.as_ref(), &asked.how, places)
         .attach(domid, &device)
         .map_err(DeviceError::from)?;
@@ -114,7 +114,7 @@ pub(super) fn detach(
     let name = DeviceName::parse(asked.class.into(), &asked.device).map_err(DeviceError::from)?;
     let mut client = places.client()?;
     let templates = places.templates(Opening::Existing)?;
-    let domid = domains::find(&mut client, &asked.domain)?;
+    let domid = domains::find(&mut client, places, &asked.domain)?;
     let detached = hotplug(&mut client, templates.as_ref(), &asked.how, places)
         .force(asked.force)
         .detach(domid, &name)
@@ -173,7 +173,7 @@ pub(super) fn repair(
     };
     let mut client = places.client()?;
     let templates = places.templates(Opening::Existing)?;
-    let domid = domains::find(&mut client, &asked.domain)?;
+    let domid = domains::find(&mut client, places, &asked.domain)?;
     let mend = if asked.undo { Mend::Undo } else { Mend::Finish };
     let mut hotplug =
         hotplug(&mut client, templates.as_ref(), &asked.how, places).force(asked.force);

@@ -111,11 +111,11 @@ fn image_of(image: ImageSpec) -> DiskRestore {
 }
 
 /// Says what there is.
-pub(super) fn tell(restored: &Restored, output: &mut Output) -> Result<(), CommandError> {
+fn tell(restored: &Restored, output: &mut Output) -> Result<(), CommandError> {
     if output.is_json() { output.document(restored) } else { output.text(in_words(restored)) }
 }
 
-fn in_words(restored: &Restored) -> String {
+pub(super) fn in_words(restored: &Restored) -> String {
     let mut text = String::new();
     for disk in &restored.disks {
         let rights = if disk.writable { "" } else { ", read-only" };

@@ -25,7 +25,7 @@ pub(super) fn run(
     let contents = DomainState::from_stream(&mut source.reader)
         .map_err(|source| CommandError::DomainStream { path: path.clone(), source })?;
     let mut client = places.client()?;
-    let domid = domains::find(&mut client, &asked.domain)?;
+    let domid = domains::find(&mut client, places, &asked.domain)?;
     if domid == DomId::DOM0 {
         // It owns the backends of all guests, which an exact restore would remove.
         return Err(CommandError::ApplyToHost);

@@ -30,7 +30,7 @@ pub(super) fn run(
     let mut stderr = Output::stderr(output.is_json());
     let output = if sink.is_stdout() { &mut stderr } else { output };
     let mut client = places.client()?;
-    let domid = domains::find(&mut client, &asked.domain)?;
+    let domid = domains::find(&mut client, places, &asked.domain)?;
     let mut request = ExtractRequest::new(domid, places.deadline());
     request.roots.clone_from(&asked.roots);
     let extracted = extract(&mut client, &request)?;
