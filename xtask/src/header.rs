@@ -27,7 +27,7 @@ fn generate() -> Result<String, Failure> {
     bindings.write(&mut text);
     let text = String::from_utf8(text).map_err(|error| format!("the header is not text: {error}"))?;
     // As Rust calls it.
-    Ok(text.replace("// # Safety\n//\n", "// Pointers: "))
+    Ok(text.replace("// # Safety\n//\n// ", "// Pointers: "))
 }
 
 #[cfg(test)]

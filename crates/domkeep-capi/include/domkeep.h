@@ -128,6 +128,20 @@ typedef enum {
   DK_DEPTH_FULL = 2,
 } dk_depth;
 
+// How much is logged.
+typedef enum {
+  // What went wrong.
+  DK_LOG_LEVEL_ERROR = 0,
+  // And what may be.
+  DK_LOG_LEVEL_WARN = 1,
+  // And what was done.
+  DK_LOG_LEVEL_INFO = 2,
+  // And how.
+  DK_LOG_LEVEL_DEBUG = 3,
+  // And everything else.
+  DK_LOG_LEVEL_TRACE = 4,
+} dk_log_level;
+
 // Ends calls early: those that it is given to, from whatever thread. Once cancelled it stays so.
 typedef struct dk_cancel dk_cancel;
 
@@ -278,7 +292,7 @@ extern "C" {
 //
 // The call succeeds whatever is found. It fails with DK_STATUS_INVALID_DATA for what is no JSON at all, or beyond the limits.
 //
-// Pointers: // `json` ends with a NUL. `findings` can be written; `error` is NULL or can be written.
+// Pointers: `json` ends with a NUL. `findings` can be written; `error` is NULL or can be written.
 dk_status dk_config_check(const char *json,
                           char **findings,
                           dk_error **error);
@@ -287,7 +301,7 @@ dk_status dk_config_check(const char *json,
 //
 // `layout` is one of DK_LAYOUT_YAJL and DK_LAYOUT_JSON_C. `*printed` is freed with free().
 //
-// Pointers: // `json` ends with a NUL. `printed` can be written; `error` is NULL or can be written.
+// Pointers: `json` ends with a NUL. `printed` can be written; `error` is NULL or can be written.
 dk_status dk_config_print(const char *json,
                           int32_t layout,
                           char **printed,
@@ -299,7 +313,7 @@ dk_status dk_config_print(const char *json,
 // `*differences` becomes a JSON array of objects with "path", "before" and "after", null where there is none. It is freed with
 // free().
 //
-// Pointers: // Both texts end with a NUL. `differences` can be written; `error` is NULL or can be written.
+// Pointers: Both texts end with a NUL. `differences` can be written; `error` is NULL or can be written.
 dk_status dk_config_diff(const char *before,
                          const char *after,
                          char **differences,
@@ -317,7 +331,7 @@ dk_status dk_config_diff(const char *before,
 //
 // `*ctx` is NULL unless the call succeeds. It is freed with dk_ctx_free().
 //
-// Pointers: // Texts end with a NUL. `ctx` can be written; `error` is NULL or can be written.
+// Pointers: Texts end with a NUL. `ctx` can be written; `error` is NULL or can be written.
 dk_status dk_ctx_open(dk_ctx **ctx,
                       const char *xenstore,
                       const char *templates,
@@ -330,7 +344,7 @@ dk_status dk_ctx_open(dk_ctx **ctx,
 //
 // `*ctx` is NULL unless the call succeeds. It is freed with dk_ctx_free(), and the store with it.
 //
-// Pointers: // As dk_ctx_open().
+// Pointers: As dk_ctx_open().
 dk_status dk_ctx_open_in_process(dk_ctx **ctx,
                                  const char *contents,
                                  const char *templates,
@@ -340,7 +354,7 @@ dk_status dk_ctx_open_in_process(dk_ctx **ctx,
 //
 // The socket can be reached by this user only. One that a dead server left there is replaced.
 //
-// Pointers: // `socket` ends with a NUL. `error` is NULL or can be written.
+// Pointers: `socket` ends with a NUL. `error` is NULL or can be written.
 dk_status dk_ctx_serve(const dk_ctx *ctx,
                        const char *socket,
                        dk_error **error);
@@ -359,7 +373,7 @@ dk_status dk_ctx_set_hypervisor(const dk_ctx *ctx,
 // `argv` are the program and its arguments, `count` of them; none for no guardian, which is also how a context begins. Without
 // one a killed saver leaves its guest suspended, for dk_snapshot_recover() to resume.
 //
-// Pointers: // `argv` has `count` texts that end with a NUL. `error` is NULL or can be written.
+// Pointers: `argv` has `count` texts that end with a NUL. `error` is NULL or can be written.
 dk_status dk_ctx_set_guardian(const dk_ctx *ctx,
                               const char *const *argv,
                               size_t count,
@@ -373,7 +387,7 @@ void dk_ctx_free(dk_ctx *ctx);
 // A control made of callbacks. All but `settle`, `free` and the guardian's must be there. `*control` is freed with
 // dk_control_free(), which calls `free`; if this call fails, `free` is not called.
 //
-// Pointers: // `ops` is a dk_control_ops, whose texts end with a NUL; it is copied. `control` can be written; `error` is NULL or can be written.
+// Pointers: `ops` is a dk_control_ops, whose texts end with a NUL; it is copied. `control` can be written; `error` is NULL or can be written.
 dk_status dk_control_new(dk_control **control,
                          const dk_control_ops *ops,
                          void *user,
@@ -383,7 +397,7 @@ dk_status dk_control_new(dk_control **control,
 //
 // The process ignores SIGPIPE from then on, unless it handles it. `*control` is freed with dk_control_free().
 //
-// Pointers: // `library` is NULL or ends with a NUL. `control` can be written; `error` is NULL or can be written.
+// Pointers: `library` is NULL or ends with a NUL. `control` can be written; `error` is NULL or can be written.
 dk_status dk_control_libxl(dk_control **control,
                            const char *library,
                            dk_error **error);
@@ -391,13 +405,85 @@ dk_status dk_control_libxl(dk_control **control,
 // The domains of a simulated host (`domkeep simulate serve`), which listens on `socket`. It is connected to when it is used.
 // `*control` is freed with dk_control_free().
 //
-// Pointers: // `socket` ends with a NUL. `control` can be written; `error` is NULL or can be written.
+// Pointers: `socket` ends with a NUL. `control` can be written; `error` is NULL or can be written.
 dk_status dk_control_simulated(dk_control **control,
                                const char *socket,
                                dk_error **error);
 
 // Frees a control that no call uses any more. NULL is nothing to free.
 void dk_control_free(dk_control *control);
+
+// Describes the domain that has this id now. DK_STATUS_NOT_FOUND if none has.
+dk_status dk_control_find(const dk_control *control,
+                          uint32_t domid,
+                          uint32_t timeout_ms,
+                          dk_domain *domain,
+                          dk_error **error);
+
+// Describes all domains but the control domain, ascending by id: `*count` of them, freed with free(); NULL if there are none.
+dk_status dk_control_list(const dk_control *control,
+                          uint32_t timeout_ms,
+                          dk_domain **domains,
+                          size_t *count,
+                          dk_error **error);
+
+// Suspends a running domain, writes its memory to `fd` as a libxl stream, and leaves it suspended. With `fd` -1 only suspends it.
+// `cancel` may be NULL.
+//
+// This and the calls below act on `domain` only if it is the domain with that id *and* uuid. dk_error_details() of a failure is a
+// JSON object with "state": what the domain was found to be afterwards, null if that could not be found out.
+dk_status dk_control_suspend(const dk_control *control,
+                             const dk_domain *domain,
+                             int fd,
+                             bool live,
+                             uint32_t timeout_ms,
+                             const dk_cancel *cancel,
+                             dk_error **error);
+
+// Lets a suspended domain go on where it was.
+dk_status dk_control_resume(const dk_control *control,
+                            const dk_domain *domain,
+                            uint32_t timeout_ms,
+                            dk_error **error);
+
+// Builds a domain from a configuration, as JSON, and the libxl stream that `fd` is read from, and leaves it paused. `cancel` may be
+// NULL.
+//
+// Pointers: `configuration` ends with a NUL. `domain` can be written; `error` is NULL or can be written.
+dk_status dk_control_build(const dk_control *control,
+                           const char *configuration,
+                           int fd,
+                           uint32_t timeout_ms,
+                           const dk_cancel *cancel,
+                           dk_domain *domain,
+                           dk_error **error);
+
+// Stops a domain between two instructions. One that is paused already stays so.
+dk_status dk_control_pause(const dk_control *control,
+                           const dk_domain *domain,
+                           uint32_t timeout_ms,
+                           dk_error **error);
+
+// Lets a paused domain run. One that runs already goes on.
+dk_status dk_control_unpause(const dk_control *control,
+                             const dk_domain *domain,
+                             uint32_t timeout_ms,
+                             dk_error **error);
+
+// Destroys a domain, in whatever state it is.
+dk_status dk_control_destroy(const dk_control *control,
+                             const dk_domain *domain,
+                             uint32_t timeout_ms,
+                             dk_error **error);
+
+// Gives a domain another name. DK_STATUS_EXISTS if another has it.
+//
+// Pointers: `name` ends with a NUL. `domain` is a dk_domain; `error` is NULL or can be written.
+dk_status dk_control_rename(const dk_control *control,
+                            const dk_domain *domain,
+                            const char *name,
+                            uint32_t timeout_ms,
+                            dk_error **error);
 
 // Attaches a device to a running domain: all its nodes in one Xenstore transaction, the template with it, then the hotplug script.
 //
@@ -413,7 +499,7 @@ void dk_control_free(dk_control *control);
 // DK_STATUS_FAILED and DK_STATUS_TIMED_OUT: then the message says whether it was undone or is left half attached, for
 // dk_repair_devices().
 //
-// Pointers: // Texts end with a NUL; `plugging` is NULL or has its size. `attached` and `error` are NULL or can be written.
+// Pointers: Texts end with a NUL; `plugging` is NULL or has its size. `attached` and `error` are NULL or can be written.
 dk_status dk_attach_device(const dk_ctx *ctx,
                            uint32_t domid,
                            int32_t class_,
@@ -430,7 +516,7 @@ dk_status dk_attach_device(const dk_ctx *ctx,
 // DK_STATUS_NOT_FOUND: there is no such device. DK_STATUS_TIMED_OUT: the guest has not let it go; it is reported half detached, and
 // the call can be made again, or with `force`.
 //
-// Pointers: // As dk_attach_device().
+// Pointers: As dk_attach_device().
 dk_status dk_detach_device(const dk_ctx *ctx,
                            uint32_t domid,
                            int32_t class_,
@@ -445,7 +531,7 @@ dk_status dk_detach_device(const dk_ctx *ctx,
 // `*repaired` becomes a JSON array with an object a device: "id", and either "mended" with what was found, or "error". It is freed
 // with free(). The call succeeds also if single devices could not be repaired.
 //
-// Pointers: // `plugging` is NULL or has its size. `repaired` can be written; `error` is NULL or can be written.
+// Pointers: `plugging` is NULL or has its size. `repaired` can be written; `error` is NULL or can be written.
 dk_status dk_repair_devices(const dk_ctx *ctx,
                             uint32_t domid,
                             bool undo,
@@ -465,7 +551,7 @@ dk_status dk_repair_devices(const dk_ctx *ctx,
 //
 // DK_STATUS_BUSY: somebody held the lock until the deadline. DK_STATUS_NOT_FOUND: there is no such domain, or no template of it.
 //
-// Pointers: // `uuid` is NULL or ends with a NUL. `hotplug` can be written; `error` is NULL or can be written.
+// Pointers: `uuid` is NULL or ends with a NUL. `hotplug` can be written; `error` is NULL or can be written.
 dk_status dk_hotplug_begin(const dk_ctx *ctx,
                            uint32_t domid,
                            const char *uuid,
@@ -479,7 +565,7 @@ dk_status dk_hotplug_begin(const dk_ctx *ctx,
 //
 // `*replaced`, which may be left out, becomes the entry that was there, as JSON, or NULL. It is freed with free().
 //
-// Pointers: // `device` ends with a NUL. `hotplug` is used by no other thread; `replaced` and `error` are NULL or can be written.
+// Pointers: `device` ends with a NUL. `hotplug` is used by no other thread; `replaced` and `error` are NULL or can be written.
 dk_status dk_hotplug_add(dk_hotplug *hotplug,
                          int32_t class_,
                          const char *device,
@@ -491,7 +577,7 @@ dk_status dk_hotplug_add(dk_hotplug *hotplug,
 // `name` is a vdev or its number for a disk, and a devid for the others. `*removed`, which may be left out, becomes the entry,
 // as JSON. It is freed with free().
 //
-// Pointers: // `name` ends with a NUL. `hotplug` is used by no other thread; `removed` and `error` are NULL or can be written.
+// Pointers: `name` ends with a NUL. `hotplug` is used by no other thread; `removed` and `error` are NULL or can be written.
 dk_status dk_hotplug_remove(dk_hotplug *hotplug,
                             int32_t class_,
                             const char *name,
@@ -523,6 +609,18 @@ dk_status dk_hotplug_commit(dk_hotplug *hotplug, dk_error **error);
 
 // Releases the lock and leaves the template as it was. Afterwards `hotplug` is no more. NULL is nothing to abort.
 void dk_hotplug_abort(dk_hotplug *hotplug);
+
+// Has `log` called with each line that the library logs, of this level (a dk_log_level) and above. The line is valid during the
+// callback, which may come from any thread, also at the same time, and must not call this library.
+//
+// Once for a process: the level stays, and a later call only changes callback and `user`. NULL for `log` ends it; a callback that
+// is under way in another thread may still be running then. DK_STATUS_EXISTS: this process has a logger for `tracing` already.
+//
+// Pointers: `log` and `user` can be used until they are replaced. `error` is NULL or can be written.
+dk_status dk_set_logger(int level,
+                        void (*log)(void *user, const char *line),
+                        void *user,
+                        dk_error **error);
 
 // Makes a cancel. It is freed with dk_cancel_free().
 dk_status dk_cancel_new(dk_cancel **cancel, dk_error **error);
@@ -594,7 +692,7 @@ dk_status dk_list_domain_configurations(const dk_ctx *ctx,
 
 // The id of the domain with this name. DK_STATUS_NOT_FOUND if there is none, DK_STATUS_REFUSED if there are several.
 //
-// Pointers: // `name` ends with a NUL. `domid` can be written; `error` is NULL or can be written.
+// Pointers: `name` ends with a NUL. `domid` can be written; `error` is NULL or can be written.
 dk_status dk_find_domain(const dk_ctx *ctx,
                          const char *name,
                          uint32_t *domid,
@@ -608,7 +706,7 @@ dk_status dk_find_domain(const dk_ctx *ctx,
 //
 // DK_STATUS_REFUSED: dk_error_details() has a JSON array of every reason against.
 //
-// Pointers: // `request` ends with a NUL; `fds` has `fd_count` descriptors. `plan` can be written; `error` is NULL or can be written.
+// Pointers: `request` ends with a NUL; `fds` has `fd_count` descriptors. `plan` can be written; `error` is NULL or can be written.
 dk_status dk_snapshot_plan_save(const dk_ctx *ctx,
                                 const dk_control *control,
                                 const char *request,
@@ -628,7 +726,7 @@ dk_status dk_snapshot_plan_save(const dk_ctx *ctx,
 // dk_error_details() of a failed save is a JSON object: "phase", "domain" (its state), "disks" (in which image each is), "removed",
 // "left", "journal" (if there is something for dk_snapshot_recover() to do).
 //
-// Pointers: // As dk_snapshot_plan_save(); `observer` is NULL or a dk_observer.
+// Pointers: As dk_snapshot_plan_save(); `observer` is NULL or a dk_observer.
 dk_status dk_snapshot_save(const dk_ctx *ctx,
                            const dk_control *control,
                            const char *request,
@@ -646,7 +744,7 @@ dk_status dk_snapshot_save(const dk_ctx *ctx,
 //
 // DK_STATUS_DIFFERENT: dk_error_details() has a JSON array of everything that is wrong.
 //
-// Pointers: // `manifest` ends with a NUL; `observer` is NULL or a dk_observer. `report` and `error` are NULL or can be written.
+// Pointers: `manifest` ends with a NUL; `observer` is NULL or a dk_observer. `report` and `error` are NULL or can be written.
 dk_status dk_snapshot_verify(const char *manifest,
                              int depth,
                              int memory_fd,
@@ -660,7 +758,7 @@ dk_status dk_snapshot_verify(const char *manifest,
 // `request`, `fds` and `fd_count` are as for dk_snapshot_plan_save(): the manifest is in the request, as its member "snapshot". `*plan`
 // becomes a JSON object. It is freed with free().
 //
-// Pointers: // As dk_snapshot_plan_save().
+// Pointers: As dk_snapshot_plan_save().
 dk_status dk_snapshot_plan_restore(const dk_ctx *ctx,
                                    const dk_control *control,
                                    const char *request,
@@ -678,7 +776,7 @@ dk_status dk_snapshot_plan_restore(const dk_ctx *ctx,
 // dk_error_details() of a failed restore is a JSON object: "phase", "domain", "state", "replaced" (the state of the domain that was to
 // be replaced), "removed", "left", "journal".
 //
-// Pointers: // As dk_snapshot_save().
+// Pointers: As dk_snapshot_save().
 dk_status dk_snapshot_restore(const dk_ctx *ctx,
                               const dk_control *control,
                               const char *request,
@@ -694,7 +792,7 @@ dk_status dk_snapshot_restore(const dk_ctx *ctx,
 // `*recovered` becomes a JSON object: "recovered" is "nothing-done", "rolled-back", "saved" or "restored", and "rolled_back", "snapshot"
 // or "restored" tell the rest. It is freed with free(). `observer` may be NULL.
 //
-// Pointers: // `journal` ends with a NUL; `observer` is NULL or a dk_observer. `recovered` can be written; `error` is NULL or can be written.
+// Pointers: `journal` ends with a NUL; `observer` is NULL or a dk_observer. `recovered` can be written; `error` is NULL or can be written.
 dk_status dk_snapshot_recover(const dk_ctx *ctx,
                               const dk_control *control,
                               const char *journal,
@@ -707,7 +805,7 @@ dk_status dk_snapshot_recover(const dk_ctx *ctx,
 // `json` is what libxl_domain_config_to_json() gives, or dk_config_print(). DK_STATUS_EXISTS if the domain has a template:
 // creating never replaces.
 //
-// Pointers: // Texts end with a NUL. `error` is NULL or can be written.
+// Pointers: Texts end with a NUL. `error` is NULL or can be written.
 dk_status dk_template_create(const dk_ctx *ctx,
                              uint32_t domid,
                              const char *uuid,
@@ -716,7 +814,7 @@ dk_status dk_template_create(const dk_ctx *ctx,
 
 // Removes the template of a domain that is gone. DK_STATUS_NOT_FOUND if there was none.
 //
-// Pointers: // `uuid` ends with a NUL. `error` is NULL or can be written.
+// Pointers: `uuid` ends with a NUL. `error` is NULL or can be written.
 dk_status dk_template_forget(const dk_ctx *ctx, uint32_t domid, const char *uuid, dk_error **error);
 
 // The version of the library, such as "0.1.0". It is valid for ever and must not be freed.
@@ -726,7 +824,7 @@ const char *dk_version(void);
 //
 // `*value` becomes `*length` octets, or NULL if it is empty. It is freed with free(). DK_STATUS_NOT_FOUND: there is no such node.
 //
-// Pointers: // `path` ends with a NUL. `value` and `length` can be written; `error` is NULL or can be written.
+// Pointers: `path` ends with a NUL. `value` and `length` can be written; `error` is NULL or can be written.
 dk_status dk_xenstore_read(const dk_ctx *ctx,
                            const char *path,
                            uint8_t **value,
@@ -738,7 +836,7 @@ dk_status dk_xenstore_read(const dk_ctx *ctx,
 // The changes are made in their order. A node to be removed that is not there is no error. A conflict with somebody else's change
 // is tried again until the context's time is over: DK_STATUS_BUSY.
 //
-// Pointers: // `nodes` has `count` entries, whose paths end with a NUL and whose values have their lengths. `error` is NULL or can be written.
+// Pointers: `nodes` has `count` entries, whose paths end with a NUL and whose values have their lengths. `error` is NULL or can be written.
 dk_status dk_xenstore_change(const dk_ctx *ctx,
                              const dk_node *nodes,
                              size_t count,

@@ -47,6 +47,7 @@ pub enum DomainState {
 
 /// A domain as it is when it is asked for.
 #[repr(C)]
+#[derive(Clone, Copy, Debug)]
 pub struct Domain {
     /// Its id.
     pub domid: u32,

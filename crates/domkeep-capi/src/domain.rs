@@ -1,13 +1,16 @@
-//! A domain as a callback describes it.
+//! A domain as C describes it, and as it is described to C.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char, c_int};
 
 use snapshot::control::{DomainIdentity, DomainKind, DomainState, DomainView, ShutdownReason};
 use uuid::Uuid;
 use xsclient::DomId;
 
+use crate::arguments::domid;
 use crate::callbacks::Said;
 use crate::control::{self as c, Domain};
+use crate::problem::Problem;
+use crate::status::Status;
 
 impl Domain {
     /// What a callback fills in.
@@ -21,6 +24,41 @@ impl Domain {
             shutdown_reason: 0,
             paused: false,
         }
+    }
+
+    /// A domain for C.
+    pub(crate) fn of(view: &DomainView) -> Result<Self, Problem> {
+        let mut domain = Self::empty();
+        domain.domid = view.identity.domid.get().into();
+        domain.uuid = *view.identity.uuid.as_bytes();
+        let name = view.name.as_deref().unwrap_or_default();
+        if name.len() >= domain.name.len() {
+            let message = format!("domain {} has a name of {} octets", domain.domid, name.len());
+            return Err(Problem::new(Status::InvalidData, message).about(view.identity.domid));
+        }
+        for (place, octet) in domain.name.iter_mut().zip(name.bytes()) {
+            *place = c_char::from_ne_bytes([octet]);
+        }
+        domain.kind = match view.kind {
+            DomainKind::Pv => c::DomainKind::Pv,
+            DomainKind::Pvh => c::DomainKind::Pvh,
+            DomainKind::Hvm => c::DomainKind::Hvm,
+        } as c_int;
+        let (state, reason) = match view.state {
+            DomainState::Running => (c::DomainState::Running, 0),
+            DomainState::Paused => (c::DomainState::Paused, 0),
+            DomainState::Suspended => (c::DomainState::Suspended, SHUTDOWN_SUSPEND),
+            DomainState::ShutDown(reason) => (c::DomainState::ShutDown, number_of(reason)),
+            _ => (c::DomainState::Dying, 0),
+        };
+        (domain.state, domain.shutdown_reason) = (state as c_int, reason);
+        domain.paused = view.paused;
+        Ok(domain)
+    }
+
+    /// Which domain it is.
+    pub(crate) fn identity(&self) -> Result<DomainIdentity, Problem> {
+        Ok(DomainIdentity::new(domid(self.domid)?, Uuid::from_bytes(self.uuid)))
     }
 
     /// What the callback has said, if that can be.
@@ -56,7 +94,6 @@ impl Domain {
         })
     }
 
-    /// By the numbers of Xen's public header `sched.h`, of which 2 is to suspend.
     fn reason(&self) -> Result<ShutdownReason, String> {
         Ok(match u8::try_from(self.shutdown_reason) {
             Ok(0) => ShutdownReason::PowerOff,
@@ -72,5 +109,20 @@ impl Domain {
             }
             Ok(other) => ShutdownReason::Other(other),
         })
+    }
+}
+
+/// The numbers of reasons to shut down are those of Xen's public header `sched.h`.
+const SHUTDOWN_SUSPEND: c_int = 2;
+
+fn number_of(reason: ShutdownReason) -> c_int {
+    match reason {
+        ShutdownReason::PowerOff => 0,
+        ShutdownReason::Reboot => 1,
+        ShutdownReason::Crash => 3,
+        ShutdownReason::Watchdog => 4,
+        ShutdownReason::SoftReset => 5,
+        ShutdownReason::Other(number) => number.into(),
+        _ => -1,
     }
 }

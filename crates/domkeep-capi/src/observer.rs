@@ -12,7 +12,7 @@ use crate::problem::{Error, Problem};
 use crate::status::Status;
 
 /// Ends calls early: those that it is given to, from whatever thread. Once cancelled it stays so.
-pub struct Cancel(CancelToken);
+pub struct Cancel(pub(crate) CancelToken);
 
 /// How far a call is.
 #[repr(C)]

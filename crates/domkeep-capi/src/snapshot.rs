@@ -10,7 +10,7 @@ use std::time::Instant;
 use ::snapshot::disk::qemu_img::QemuImg;
 use ::snapshot::manifest::ManifestError;
 use ::snapshot::recover::RecoverError;
-use ::snapshot::request_json::RequestError;
+use ::snapshot::request_json::{REQUEST_MAX, RequestError};
 use ::snapshot::restore::{
     Depth as Thoroughly, PlanRestoreError, RestoreCause, RestoreFailure, RestoreRequest, Source,
 };
@@ -18,7 +18,7 @@ use ::snapshot::save::{PlanSaveError, SaveCause, SaveFailure, SaveRequest};
 use ::snapshot::verify::{Sources, VerifyError};
 use ::snapshot::{HostAccess, Snapshot, plan_restore, plan_save};
 use libxl_config::retrieve::HypervisorView;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::arguments::{descriptor, descriptors, empty, required, text};
 use crate::boundary::call;
@@ -174,8 +174,9 @@ pub unsafe extern "C" fn dk_snapshot_verify(
 
 /// Looks whether a snapshot can be restored, and what that would do. Nothing is changed.
 ///
-/// `request`, `fds` and `fd_count` are as for dk_snapshot_plan_save(): the manifest is in the request, as its member "snapshot". `*plan`
-/// becomes a JSON object. It is freed with free().
+/// `manifest` is what dk_snapshot_save() gave, octet for octet. `request` is the JSON of docs/snapshot-schema.md but for its member
+/// "snapshot", which is the manifest; `fds` and `fd_count` are as for dk_snapshot_plan_save(). `*plan` becomes a JSON object. It is freed
+/// with free().
 ///
 /// # Safety
 ///
@@ -184,6 +185,7 @@ pub unsafe extern "C" fn dk_snapshot_verify(
 pub unsafe extern "C" fn dk_snapshot_plan_restore(
     ctx: Option<&Ctx>,
     control: Option<&Control>,
+    manifest: *const c_char,
     request: *const c_char,
     fds: *const c_int,
     fd_count: usize,
@@ -193,9 +195,7 @@ pub unsafe extern "C" fn dk_snapshot_plan_restore(
     call("dk_snapshot_plan_restore", error, || {
         let place = empty(plan, "plan")?;
         // SAFETY: as this function's own contract.
-        let (request, fds) =
-            unsafe { (text(request, "request")?, descriptors(fds, fd_count, "fds")?) };
-        let request = RestoreRequest::from_json(request, &fds)?;
+        let request = unsafe { restore_request(manifest, request, fds, fd_count) }?;
         with_host(ctx, control, |access| give_json(place, &plan_restore(access, request)?))
     })
 }
@@ -216,6 +216,7 @@ pub unsafe extern "C" fn dk_snapshot_plan_restore(
 pub unsafe extern "C" fn dk_snapshot_restore(
     ctx: Option<&Ctx>,
     control: Option<&Control>,
+    manifest: *const c_char,
     request: *const c_char,
     fds: *const c_int,
     fd_count: usize,
@@ -226,9 +227,7 @@ pub unsafe extern "C" fn dk_snapshot_restore(
     call("dk_snapshot_restore", error, || {
         let place = empty(restored, "restored")?;
         // SAFETY: as this function's own contract.
-        let (request, fds) =
-            unsafe { (text(request, "request")?, descriptors(fds, fd_count, "fds")?) };
-        let request = RestoreRequest::from_json(request, &fds)?;
+        let request = unsafe { restore_request(manifest, request, fds, fd_count) }?;
         let restore = |observer: &mut snapshot::Observer<'_>| {
             with_host(ctx, control, |access| {
                 let plan = plan_restore(access, request)?;
@@ -279,6 +278,37 @@ pub unsafe extern "C" fn dk_snapshot_recover(
         // SAFETY: as this function's own contract.
         unsafe { observed(observer, recover) }.map_err(|problem| problem.at(journal))
     })
+}
+
+/// A request and the manifest that belongs into it.
+///
+/// # Safety
+///
+/// As dk_snapshot_plan_restore().
+unsafe fn restore_request(
+    manifest: *const c_char,
+    request: *const c_char,
+    fds: *const c_int,
+    fd_count: usize,
+) -> Result<RestoreRequest, Problem> {
+    // SAFETY: as this function's own contract.
+    let (manifest, request, fds) = unsafe {
+        (
+            text(manifest, "manifest")?,
+            text(request, "request")?,
+            descriptors(fds, fd_count, "fds")?,
+        )
+    };
+    if request.len() > REQUEST_MAX {
+        return Err(RequestError::TooLong { octets: request.len() }.into());
+    }
+    let mut document: Map<String, Value> = serde_json::from_str(request)
+        .map_err(|error| Problem::of(Status::InvalidData, &error).at("."))?;
+    if document.insert("snapshot".into(), manifest.into()).is_some() {
+        let message = "`snapshot` is passed as `manifest`, and must not be in the request";
+        return Err(Problem::new(Status::InvalidData, message).at("snapshot"));
+    }
+    Ok(RestoreRequest::from_json(&Value::from(document).to_string(), &fds)?)
 }
 
 /// The host as the library takes it.
