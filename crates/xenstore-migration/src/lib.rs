@@ -45,6 +45,7 @@
 //! | quotas that are handed on | [`ServerQuotas`] |
 //! | another version, byte order or form | [`convert()`], [`Converter`] |
 //! | one domain's state | [`domain_state`] |
+//! | JSON and back, with the feature `json` | `json` |
 //! | sizes | [`limits`] |
 //!
 //! Specified in Xen's `docs/designs/xenstore-migration.md`; the layouts are drawn at each record, and all together in this
@@ -58,6 +59,8 @@ pub mod domain_state;
 mod fields;
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod limits;
 mod order;
 mod peer;
@@ -70,7 +73,7 @@ mod writer;
 pub use convert::{ConvertError, Converted, Converter, Loss, LossKind, convert};
 pub use deviation::{Deviation, Deviations};
 pub use fields::{BodyError, EncodeError};
-pub use order::{OrderChecker, StreamKind, Violation};
+pub use order::{AssumedKind, OrderChecker, StreamKind, Violation};
 pub use peer::Peer;
 pub use peer_check::{PeerChecker, PeerTrouble};
 pub use preamble::{ByteOrder, Preamble, PreambleError, Version};

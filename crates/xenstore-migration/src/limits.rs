@@ -8,3 +8,8 @@ pub const RECORD_MAX: usize = 64 << 20;
 
 /// Octets by which a reader's buffer grows ahead of what has arrived, so that a length field alone makes it hold no more.
 pub const READ_AHEAD: usize = 64 << 10;
+
+/// Most octets of a JSON document of a stream. The longest record has 384 MiB there if it is text of which every octet has to be
+/// written as `\u0000`.
+#[cfg(feature = "json")]
+pub const DOCUMENT_MAX: usize = 512 << 20;

@@ -1,10 +1,12 @@
 //! Whether the records of a stream go together.
 
+mod kind;
 mod messages;
 mod violation;
 
 use std::collections::HashSet;
 
+pub use kind::AssumedKind;
 pub(crate) use messages::check_messages;
 pub use violation::Violation;
 use xenstore_proto::{DomId, PathOrSpecial, QuotaName, TxId};
