@@ -79,7 +79,8 @@ static int driver_suspend(void *user, uint32_t domid, int fd, bool live, dk_call
     if (status)
         return status;
     printf("suspend domain %u%s\n", domid, fd < 0 ? "" : " and write its memory");
-    return ended(dk_control_suspend(driver->hypervisor, &domain, fd, live, (uint32_t)call->left_ms, NULL, &error),
+    return ended(dk_control_suspend(driver->hypervisor, &domain, fd, live, (uint32_t)call->left_ms, call->cancel,
+                                    &error),
                  error, call);
 }
 
@@ -100,8 +101,8 @@ static int driver_build(void *user, const char *configuration, int fd, uint32_t 
     struct driver *driver = user;
     dk_domain built;
     dk_error *error;
-    dk_status status = dk_control_build(driver->hypervisor, configuration, fd, (uint32_t)call->left_ms, NULL, &built,
-                                        &error);
+    dk_status status = dk_control_build(driver->hypervisor, configuration, fd, (uint32_t)call->left_ms, call->cancel,
+                                        &built, &error);
     if (status == DK_STATUS_OK) {
         *domid = built.domid;
         printf("build domain %u, %s\n", built.domid, built.name);
@@ -283,7 +284,7 @@ static int retrieve(const char *nodes, const char *directory)
 {
     char templates[4096], *contents = NULL, *configuration, *report;
     uint32_t *domids;
-    size_t count, length;
+    size_t count, length = 0;
     dk_ctx *ctx;
     dk_error *error;
     FILE *file = fopen(nodes, "r");

@@ -181,6 +181,8 @@ typedef struct {
   uint64_t left_ms;
   // A descriptor that is readable once the call is cancelled: DK_STATUS_CANCELLED. -1 if it cannot be.
   int cancel_fd;
+  // The same for calls of this library, as dk_control_suspend(). NULL if it cannot be cancelled.
+  const dk_cancel *cancel;
   // For a callback that returns DK_STATUS_IO: the errno; 0 if there is none.
   int errnum;
   // Where a callback that fails says why, as a text that ends with a NUL.
@@ -755,12 +757,14 @@ dk_status dk_snapshot_verify(const char *manifest,
 
 // Looks whether a snapshot can be restored, and what that would do. Nothing is changed.
 //
-// `request`, `fds` and `fd_count` are as for dk_snapshot_plan_save(): the manifest is in the request, as its member "snapshot". `*plan`
-// becomes a JSON object. It is freed with free().
+// `manifest` is what dk_snapshot_save() gave, octet for octet. `request` is the JSON of docs/snapshot-schema.md but for its member
+// "snapshot", which is the manifest; `fds` and `fd_count` are as for dk_snapshot_plan_save(). `*plan` becomes a JSON object. It is freed
+// with free().
 //
 // Pointers: As dk_snapshot_plan_save().
 dk_status dk_snapshot_plan_restore(const dk_ctx *ctx,
                                    const dk_control *control,
+                                   const char *manifest,
                                    const char *request,
                                    const int *fds,
                                    size_t fd_count,
@@ -779,6 +783,7 @@ dk_status dk_snapshot_plan_restore(const dk_ctx *ctx,
 // Pointers: As dk_snapshot_save().
 dk_status dk_snapshot_restore(const dk_ctx *ctx,
                               const dk_control *control,
+                              const char *manifest,
                               const char *request,
                               const int *fds,
                               size_t fd_count,
@@ -799,6 +804,29 @@ dk_status dk_snapshot_recover(const dk_ctx *ctx,
                               const dk_observer *observer,
                               char **recovered,
                               dk_error **error);
+
+// An xenstore-migration stream, of either version and byte order, as JSON: "version", "byte_order", "records", each with its "type"
+// and fields, "peer" and "deviations". docs/xenstore-migration.md has the fields.
+//
+// `*json` is freed with free(). DK_STATUS_INVALID_DATA: it is no such stream, or does not end; the message says at which record and
+// octet.
+//
+// Pointers: `stream` has `length` octets. `json` can be written; `error` is NULL or can be written.
+dk_status dk_stream_decode(const uint8_t *stream,
+                           size_t length,
+                           char **json,
+                           dk_error **error);
+
+// The stream that a JSON document describes: octet for octet that of which dk_stream_decode() made it.
+//
+// `*stream` becomes `*length` octets, freed with free(). DK_STATUS_INVALID_DATA: it describes none; the message says where in the
+// document and why.
+//
+// Pointers: `json` ends with a NUL. `stream` and `length` can be written; `error` is NULL or can be written.
+dk_status dk_stream_encode(const char *json,
+                           uint8_t **stream,
+                           size_t *length,
+                           dk_error **error);
 
 // Stores the template of a new domain. When the call has succeeded, it is durable.
 //

@@ -7,6 +7,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr;
 use std::time::{Duration, Instant};
 
 use libxl_config::{DomainConfig, Layout};
@@ -20,6 +21,7 @@ use xsclient::DomId;
 
 use crate::arguments::required;
 use crate::control::{Call, ControlOps, Domain};
+use crate::observer::Cancel;
 use crate::problem::Problem;
 use crate::status::Status;
 
@@ -108,10 +110,12 @@ impl Callbacks {
         act: impl FnOnce(*mut c_void, *mut Call) -> c_int,
     ) -> Result<(), Answer> {
         let mut message = [0; MESSAGE_LEN];
+        let cancel = until.cancel.cloned().map(Cancel);
         let left = until.deadline.saturating_duration_since(Instant::now());
         let mut call = Call {
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             cancel_fd: until.cancel.map_or(-1, |token| token.as_fd().as_raw_fd()),
+            cancel: cancel.as_ref().map_or(ptr::null(), ptr::from_ref),
             errnum: 0,
             message: message.as_mut_ptr(),
             message_size: MESSAGE_LEN,

@@ -11,11 +11,19 @@ use xsclient::Endpoint;
 use crate::arguments::{empty, invalid, optional_text, required, text};
 use crate::boundary::{call, guarded};
 use crate::callbacks::Callbacks;
+use crate::observer::Cancel;
 use crate::problem::{Error, Problem};
 use crate::status::Status;
 
 /// What is asked to suspend, build, pause and destroy domains. It may be used by several threads at the same time.
 pub struct Control(pub(crate) Box<dyn DomainControl>);
+
+impl Control {
+    /// As Rust calls it.
+    pub fn as_dyn(&self) -> &dyn DomainControl {
+        self.0.as_ref()
+    }
+}
 
 /// Kind of guest.
 #[repr(C)]
@@ -72,6 +80,8 @@ pub struct Call {
     pub left_ms: u64,
     /// A descriptor that is readable once the call is cancelled: DK_STATUS_CANCELLED. -1 if it cannot be.
     pub cancel_fd: c_int,
+    /// The same for calls of this library, as dk_control_suspend(). NULL if it cannot be cancelled.
+    pub cancel: *const Cancel,
     /// For a callback that returns DK_STATUS_IO: the errno; 0 if there is none.
     pub errnum: c_int,
     /// Where a callback that fails says why, as a text that ends with a NUL.

@@ -33,6 +33,7 @@ pub mod problem;
 pub mod retrieve;
 pub mod snapshot;
 pub mod status;
+pub mod stream;
 pub mod template;
 pub mod version;
 pub mod xenstore;

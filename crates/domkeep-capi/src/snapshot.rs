@@ -293,11 +293,7 @@ unsafe fn restore_request(
 ) -> Result<RestoreRequest, Problem> {
     // SAFETY: as this function's own contract.
     let (manifest, request, fds) = unsafe {
-        (
-            text(manifest, "manifest")?,
-            text(request, "request")?,
-            descriptors(fds, fd_count, "fds")?,
-        )
+        (text(manifest, "manifest")?, text(request, "request")?, descriptors(fds, fd_count, "fds")?)
     };
     if request.len() > REQUEST_MAX {
         return Err(RequestError::TooLong { octets: request.len() }.into());

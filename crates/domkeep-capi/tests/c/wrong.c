@@ -72,7 +72,7 @@ static void null_pointers(dk_ctx *ctx)
     WRONG(dk_snapshot_plan_save(ctx, NULL, "{}", NULL, 0, NULL, &error));
     WRONG(dk_snapshot_save(ctx, NULL, NULL, NULL, 0, NULL, &text, &error));
     WRONG(dk_snapshot_verify(NULL, DK_DEPTH_FULL, -1, -1, NULL, NULL, &error));
-    WRONG(dk_snapshot_restore(ctx, NULL, NULL, NULL, 0, NULL, &text, &error));
+    WRONG(dk_snapshot_restore(ctx, NULL, NULL, NULL, NULL, 0, NULL, &text, &error));
     WRONG(dk_snapshot_recover(ctx, NULL, NULL, NULL, &text, &error));
     WRONG(dk_stream_decode(NULL, 1, &text, &error));
     WRONG(dk_stream_encode(NULL, &octets, &count, &error));

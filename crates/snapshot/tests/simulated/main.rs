@@ -11,4 +11,5 @@ mod hosts;
 mod moments;
 mod qcow2;
 mod toolstack;
+mod world;
 mod xenstore;
