@@ -49,7 +49,8 @@ static int ended(dk_status status, dk_error *error, dk_call *call)
 static int with_domain(struct driver *driver, uint32_t domid, dk_domain *domain, dk_call *call)
 {
     dk_error *error;
-    return ended(dk_control_find(driver->hypervisor, domid, (uint32_t)call->left_ms, domain, &error), error, call);
+    dk_status status = dk_control_find(driver->hypervisor, domid, (uint32_t)call->left_ms, domain, &error);
+    return ended(status, error, call);
 }
 
 static int driver_find(void *user, uint32_t domid, dk_domain *domain, dk_call *call)
@@ -79,9 +80,8 @@ static int driver_suspend(void *user, uint32_t domid, int fd, bool live, dk_call
     if (status)
         return status;
     printf("suspend domain %u%s\n", domid, fd < 0 ? "" : " and write its memory");
-    return ended(dk_control_suspend(driver->hypervisor, &domain, fd, live, (uint32_t)call->left_ms, call->cancel,
-                                    &error),
-                 error, call);
+    status = dk_control_suspend(driver->hypervisor, &domain, fd, live, (uint32_t)call->left_ms, call->cancel, &error);
+    return ended(status, error, call);
 }
 
 static int driver_resume(void *user, uint32_t domid, dk_call *call)
@@ -93,7 +93,8 @@ static int driver_resume(void *user, uint32_t domid, dk_call *call)
     if (status)
         return status;
     printf("resume domain %u\n", domid);
-    return ended(dk_control_resume(driver->hypervisor, &domain, (uint32_t)call->left_ms, &error), error, call);
+    status = dk_control_resume(driver->hypervisor, &domain, (uint32_t)call->left_ms, &error);
+    return ended(status, error, call);
 }
 
 static int driver_build(void *user, const char *configuration, int fd, uint32_t *domid, dk_call *call)
@@ -120,7 +121,8 @@ static int change(struct driver *driver, uint32_t domid, dk_call *call, const ch
     if (status)
         return status;
     printf("%s domain %u\n", what, domid);
-    return ended(act(driver->hypervisor, &domain, (uint32_t)call->left_ms, &error), error, call);
+    status = act(driver->hypervisor, &domain, (uint32_t)call->left_ms, &error);
+    return ended(status, error, call);
 }
 
 static int driver_pause(void *user, uint32_t domid, dk_call *call)
@@ -147,7 +149,8 @@ static int driver_rename(void *user, uint32_t domid, const char *name, dk_call *
     if (status)
         return status;
     printf("rename domain %u to %s\n", domid, name);
-    return ended(dk_control_rename(driver->hypervisor, &domain, name, (uint32_t)call->left_ms, &error), error, call);
+    status = dk_control_rename(driver->hypervisor, &domain, name, (uint32_t)call->left_ms, &error);
+    return ended(status, error, call);
 }
 
 static const dk_control_ops driver_ops = {
@@ -217,7 +220,7 @@ static char *save(dk_ctx *ctx, dk_control *control, const dk_domain *domain, con
     }
     snprintf(request, sizeof request,
              "{ \"domain\": { \"domid\": %u, \"uuid\": \"%s\" },"
-             "  \"memory\": { \"target\": { \"fd\": 0 }, \"format\": \"mapped\" },"
+             "  \"memory\": { \"target\": { \"fd\": 0 }, \"format\": { \"stream\": { \"side_digest\": null } } },"
              "  \"disks\": [{ \"vdev\": \"xvda\", \"action\": { \"copy\": {"
              "    \"destination\": { \"path\": \"%s/root-saved.img\" }, \"method\": \"reflink_or_sparse\", \"digest\": true } } }],"
              "  \"journal\": { \"path\": \"%s/web.journal\" } }",
@@ -228,7 +231,31 @@ static char *save(dk_ctx *ctx, dk_control *control, const dk_domain *domain, con
     return manifest;
 }
 
-/* Brings it back under another name, on the copy of its disk. */
+/* What is frozen is never written: a guest that is restored beside the first gets a copy of it. */
+static int copy(const char *host, const char *from, const char *to)
+{
+    char buffer[65536], path[4096];
+    size_t octets;
+    int failed = 1;
+    snprintf(path, sizeof path, "%s/%s", host, from);
+    FILE *in = fopen(path, "r");
+    snprintf(path, sizeof path, "%s/%s", host, to);
+    FILE *out = fopen(path, "wx");
+    if (in && out) {
+        while ((octets = fread(buffer, 1, sizeof buffer, in)) > 0 && fwrite(buffer, 1, octets, out) == octets)
+            ;
+        failed = ferror(in) || ferror(out);
+    }
+    if (in)
+        fclose(in);
+    if (out && fclose(out) != 0)
+        failed = 1;
+    if (failed)
+        perror(path);
+    return failed;
+}
+
+/* Brings it back under another name, on a copy of its disk. */
 static int restore(dk_ctx *ctx, dk_control *control, const char *manifest, const char *host)
 {
     char request[4096], last[32] = "", *restored;
@@ -241,10 +268,14 @@ static int restore(dk_ctx *ctx, dk_control *control, const char *manifest, const
         return failed(error);
     }
     puts("what was saved is as it was saved");
+    if (copy(host, "root-saved.img", "root-again.img")) {
+        close(fds[0]);
+        return 1;
+    }
     snprintf(request, sizeof request,
              "{ \"memory\": { \"fd\": 0 },"
              "  \"identity\": { \"name\": \"web-again\", \"uuid\": { \"new\": \"0c7a63d1-4f1e-4a51-8b6d-7d1c2a90f3b4\" } },"
-             "  \"disks\": { \"xvda\": { \"image\": { \"path\": \"%s/root-saved.img\", \"format\": \"raw\", \"verify\": true } } } }",
+             "  \"disks\": { \"xvda\": { \"image\": { \"path\": \"%s/root-again.img\", \"format\": \"raw\", \"verify\": true } } } }",
              host);
     dk_status status = dk_snapshot_restore(ctx, control, manifest, request, fds, 1, &observer, &restored, &error);
     close(fds[0]);

@@ -27,6 +27,7 @@ pub(crate) fn call(
         Ok(Err(problem)) => problem,
         Err(panic) => Problem::new(Status::Internal, words(panic.as_ref())),
     };
+    tracing::debug!(operation, problem = problem.in_words(), "failed");
     let (status, boxed) = problem.into_error(operation);
     if let Some(error) = error {
         error.write(Box::into_raw(boxed));

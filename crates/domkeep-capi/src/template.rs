@@ -9,6 +9,7 @@ use libxl_config::template::{
 
 use crate::arguments::{domid, required, text, uuid};
 use crate::boundary::call;
+use crate::config;
 use crate::context::Ctx;
 use crate::problem::{Error, Problem};
 use crate::status::Status;
@@ -16,7 +17,7 @@ use crate::status::Status;
 /// Stores the template of a new domain. When the call has succeeded, it is durable.
 ///
 /// `json` is what libxl_domain_config_to_json() gives, or dk_config_print(). DK_STATUS_EXISTS if the domain has a template:
-/// creating never replaces.
+/// creating never replaces. DK_STATUS_INVALID_DATA if it is no configuration.
 ///
 /// # Safety
 ///
@@ -34,6 +35,7 @@ pub unsafe extern "C" fn dk_template_create(
         // SAFETY: as this function's own contract.
         let (uuid, json) = unsafe { (text(uuid, "uuid")?, text(json, "json")?) };
         let key = key(domid, uuid)?;
+        config::read(json).map_err(|problem| problem.about(key.domid))?;
         let text = TemplateText::new(json.as_bytes().to_vec())
             .map_err(|error| Problem::of(Status::InvalidData, &error).about(key.domid))?;
         create(ctx.templates().as_ref(), &key, &text, ctx.deadline())

@@ -38,16 +38,18 @@
 
 #define CONTAINS(text, part)                                                                         \
     do {                                                                                             \
-        if (!(text) || !strstr((text), (part))) {                                                    \
-            fprintf(stderr, "%s:%d: no \"%s\" in %s\n", __FILE__, __LINE__, (part), TEXT(text));     \
+        const char *whole = (text);                                                                  \
+        if (!whole || !strstr(whole, (part))) {                                                      \
+            fprintf(stderr, "%s:%d: no \"%s\" in %s\n", __FILE__, __LINE__, (part), TEXT(whole));    \
             exit(1);                                                                                 \
         }                                                                                            \
     } while (0)
 
 #define LACKS(text, part)                                                                            \
     do {                                                                                             \
-        if (!(text) || strstr((text), (part))) {                                                     \
-            fprintf(stderr, "%s:%d: \"%s\" in %s\n", __FILE__, __LINE__, (part), TEXT(text));        \
+        const char *whole = (text);                                                                  \
+        if (!whole || strstr(whole, (part))) {                                                       \
+            fprintf(stderr, "%s:%d: \"%s\" in %s\n", __FILE__, __LINE__, (part), TEXT(whole));       \
             exit(1);                                                                                 \
         }                                                                                            \
     } while (0)

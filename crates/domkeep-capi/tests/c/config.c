@@ -54,11 +54,12 @@ int main(void)
     DONE(dk_set_logger(DK_LOG_LEVEL_TRACE, count, &lines, &error));
     DONE(dk_ctx_open_in_process(&ctx, NODES, NULL, &error));
     DONE(dk_template_create(ctx, 7, UUID, TEMPLATE, &error));
-    dk_hotplug *hotplug;
-    dk_ctx_set_timeout(ctx, 10);
-    DONE(dk_hotplug_begin(ctx, 7, NULL, &hotplug, &error));
-    dk_hotplug_abort(hotplug);
+    char *configuration;
+    DONE(dk_retrieve_domain_configuration(ctx, 7, DK_POLICY_LIVE, &configuration, NULL, &error));
+    free(configuration);
+    EXPECT(DK_STATUS_NOT_FOUND, dk_template_forget(ctx, 8, UUID, &error));
     dk_ctx_free(ctx);
+    CHECK(lines > 0);
     DONE(dk_set_logger(DK_LOG_LEVEL_TRACE, NULL, NULL, &error));
     return 0;
 }

@@ -76,7 +76,7 @@ static void committed(dk_ctx *ctx)
     /* Nobody else begins meanwhile, and nobody reads a template that is about to change. */
     dk_hotplug *other;
     dk_ctx_set_timeout(ctx, 50);
-    EXPECT(DK_STATUS_BUSY, dk_hotplug_begin(ctx, 7, NULL, &other, &error));
+    EXPECT(DK_STATUS_BUSY, dk_hotplug_begin(ctx, 7, UUID, &other, &error));
     CHECK(other == NULL);
     dk_ctx_set_timeout(ctx, DK_TIMEOUT_DEFAULT_MS);
     plug(ctx);

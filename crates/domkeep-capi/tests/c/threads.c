@@ -3,8 +3,8 @@
 
 #include <pthread.h>
 
-#define THREADS 8
-#define ROUNDS 20
+#define THREADS 4
+#define ROUNDS 5
 
 static dk_ctx *ctx;
 
