@@ -3,6 +3,7 @@
 //! Every figure is measured in the run that prints it, next to what it is compared with, and the ratio is what counts:
 //! the absolute times are those of the machine.
 
+mod c_api;
 mod domain_state;
 mod host;
 mod measure;
@@ -24,6 +25,7 @@ type Benchmark = (&'static str, fn(Effort, &[&str]) -> Result<(), Box<dyn Error>
 
 const ALL: &[Benchmark] = &[
     ("retrieve", |_, _| retrieve::run()),
+    ("c-api", |_, _| c_api::run()),
     ("templates", |_, _| templates::run()),
     ("store-memory", |_, _| store_memory::run()),
     ("migration", |_, _| migration::run()),

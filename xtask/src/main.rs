@@ -35,7 +35,7 @@ enum Task {
     Header,
     /// Benchmarks side by side with the stock servers, printed as ratios.
     Bench {
-        /// Which: retrieve, templates, store-memory, migration, snapshot, xenstored, or one case of the last, such as
+        /// Which: retrieve, c-api, templates, store-memory, migration, snapshot, xenstored, or one case of the last, such as
         /// xenstored:fill. All, if none is named.
         names: Vec<String>,
         /// So little of xenstored that it only shows that it works.
