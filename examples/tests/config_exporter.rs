@@ -83,9 +83,7 @@ impl Host {
         let entries = fs::read_dir(self.kept(below)).unwrap().map(|entry| entry.unwrap());
         let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
         files
-            .map(|file| {
-                (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())
-            })
+            .map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap()))
             .collect()
     }
 
@@ -103,18 +101,13 @@ impl Host {
         let prefix = format!("userdata-d.{domid}.");
         let entries = fs::read_dir(self.directory.path().join("templates")).unwrap();
         let mut paths = entries.map(|entry| entry.unwrap().path());
-        paths
-            .find(|path| path.file_name().unwrap().to_string_lossy().starts_with(&prefix))
-            .unwrap()
+        paths.find(|path| path.file_name().unwrap().to_string_lossy().starts_with(&prefix)).unwrap()
     }
 
     fn remove_db(&self) {
         fs::remove_file(self.template(2)).unwrap();
         for path in ["/local/domain/2", "/libxl/2"] {
-            assert_eq!(
-                self.xenstore.apply(Request::Rm(path.parse().unwrap())),
-                Reply::Ok
-            );
+            assert_eq!(self.xenstore.apply(Request::Rm(path.parse().unwrap())), Reply::Ok);
         }
     }
 }
@@ -128,8 +121,7 @@ fn every_domain_is_kept_with_a_report_beside_it() {
     let host = Host::demo();
     fs::write(host.kept("notes.json"), "the operator's own").unwrap();
     let (status, told) = host.export();
-    let expected =
-        format!("kept: {DOM0}\nkept: {WEB}\nkept: {DB}\n3 of 3 domains seen whole\n");
+    let expected = format!("kept: {DOM0}\nkept: {WEB}\nkept: {DB}\n3 of 3 domains seen whole\n");
     assert_eq!((status, told), (Some(0), expected));
 
     let mut names = [DOM0, DB, WEB].map(pair).concat();
@@ -166,8 +158,7 @@ fn every_domain_is_kept_with_a_report_beside_it() {
 #[test]
 fn captured_hosts_are_exported_whole() {
     const TEST: &str = "captured_hosts_are_exported_whole";
-    let captures =
-        FilePath::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures/xen-4.17");
+    let captures = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures/xen-4.17");
     let Ok(entries) = fs::read_dir(&captures) else {
         println!("skipped: {TEST}: no ../shared/captures");
         return;

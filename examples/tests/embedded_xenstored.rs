@@ -57,11 +57,8 @@ fn what_a_client_on_the_socket_wrote_is_there_after_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
     let node: Path = "/tool/kept".parse().unwrap();
     for round in 0..2 {
-        let mut child = program(directory.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            program(directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut told = BufReader::new(child.stdout.take().unwrap());
         let mut lines = String::new();
         while !lines.ends_with("serving until the input ends\n") {

@@ -5,7 +5,7 @@
 
 use std::env;
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::Path as FilePath;
 use std::process::ExitCode;

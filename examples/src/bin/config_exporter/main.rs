@@ -11,12 +11,13 @@ mod changes;
 mod files;
 
 use std::collections::BTreeSet;
+use std::env;
 use std::error::Error;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use libxl_config::Layout;
 use libxl_config::retrieve::{
     Consistency, Report, RetrieveError, Retrieved, Retriever, TemplateSource, Unseen,
@@ -30,36 +31,48 @@ use crate::files::{Files, Stem};
 /// How long one look at all domains may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Exports the configurations of this host's domains.
-#[derive(Parser)]
+const USAGE: &str = "\
+usage: config_exporter --output DIR [--xenstore SOCKET] [--templates DIR] [--watch]
+  --output DIR       where the configurations go; the directory must exist
+  --xenstore SOCKET  Xenstore's socket; else it is searched for as the stock tools do
+  --templates DIR    where libxl keeps its templates; else /var/lib/xen
+  --watch            go on whenever something changes";
+
 struct Arguments {
-    /// Xenstore's socket; else it is searched for as the stock tools do
-    #[arg(long, value_name = "SOCKET")]
     xenstore: Option<PathBuf>,
-    /// Where libxl keeps its templates
-    #[arg(long, value_name = "DIR", default_value = UserdataDir::HOST_PATH)]
     templates: PathBuf,
-    /// Where the configurations go; the directory must exist
-    #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Go on whenever something changes
-    #[arg(long)]
     watch: bool,
 }
 
+impl Arguments {
+    /// `None` if they make no sense.
+    fn of(mut given: impl Iterator<Item = OsString>) -> Option<Self> {
+        let (mut xenstore, mut output, mut watch) = (None, None, false);
+        let mut templates = PathBuf::from(UserdataDir::HOST_PATH);
+        while let Some(option) = given.next() {
+            match option.to_str()? {
+                "--watch" => watch = true,
+                "--xenstore" => xenstore = Some(given.next()?.into()),
+                "--templates" => templates = given.next()?.into(),
+                "--output" => output = Some(given.next()?.into()),
+                _ => return None,
+            }
+        }
+        Some(Self { xenstore, templates, output: output?, watch })
+    }
+}
+
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let Some(arguments) = Arguments::of(env::args_os().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprint!("config_exporter: {error}");
-            // The libraries' errors say what failed; why is in what they stem from.
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                eprint!(": {error}");
-                cause = error.source();
-            }
-            eprintln!();
+            eprintln!("config_exporter: {}", with_causes(error.as_ref()));
             ExitCode::from(2)
         }
     }
@@ -181,6 +194,7 @@ fn missing(report: &Report) -> Vec<String> {
     missing
 }
 
+/// The libraries' errors say what failed; why is in what they stem from.
 fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
