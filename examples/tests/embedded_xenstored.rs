@@ -14,14 +14,14 @@ const TOLD: &str = "\
 started with 1 nodes
 watch: /local/domain/7/data changed
 the toolstack reads \"seen by the toolstack\"
-domain 8 is refused what domain 7 has opened to all: READ of /local/domain/7/data: EACCES
-domain 8 has what it may have: WRITE of data/6: ENOSPC
+domain 8 is refused what domain 7 has opened to all: READ of /local/domain/7/data: refused with EACCES
+domain 8 has what it may have: WRITE of data/6: refused with ENOSPC
 domain 8 has 8 nodes
 before the commit: []
 after the commit: [\"frontend\", \"backend\"]
 a client on the socket reads \"1\"
 serving until the input ends
-saved 10 nodes
+saved 11 nodes
 ";
 
 fn program(directory: &FilePath) -> Command {
@@ -48,7 +48,7 @@ fn what_is_shown_is_what_happens() {
             paths.push(String::from_utf8(node.path.to_vec()).unwrap());
         }
     }
-    assert_eq!(paths.len(), 10);
+    assert_eq!(paths.len(), 11);
     assert!(paths.contains(&"/local/domain/7/data".to_owned()), "{paths:?}");
 }
 
@@ -70,14 +70,14 @@ fn what_a_client_on_the_socket_wrote_is_there_after_the_next_start() {
             client.write(&node, b"across \0 the stop").unwrap();
             client.set_perms(&node.clone().into(), &"n0,r7".parse().unwrap()).unwrap();
         } else {
-            assert!(lines.starts_with("started with 11 nodes\n"), "{lines}");
+            assert!(lines.starts_with("started with 12 nodes\n"), "{lines}");
             assert_eq!(client.read(&node).unwrap(), b"across \0 the stop");
             assert_eq!(client.get_perms(&node.clone().into()).unwrap().to_string(), "n0,r7");
         }
         // The end of its input ends it, also while a client is connected.
         drop(child.stdin.take());
         told.read_to_string(&mut lines).unwrap();
-        assert!(lines.ends_with("saved 11 nodes\n"), "{lines}");
+        assert!(lines.ends_with("saved 12 nodes\n"), "{lines}");
         assert!(child.wait().unwrap().success());
     }
 }

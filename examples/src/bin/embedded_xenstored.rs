@@ -193,6 +193,8 @@ fn transactions_inside_transactions(xenstore: &Embedded) -> Outcome {
     };
     let done = |reply: Reply| if reply == Reply::Ok { Ok(()) } else { Err(format!("{reply:?}")) };
 
+    // What the last start has left of it. The program itself needs no client, and watchers hear of it all the same.
+    xenstore.apply(Request::Rm(place.clone()));
     let outer = xenstore.transaction(DomId::DOM0)?;
     done(outer.ask(put("frontend")?))?;
     let first_try = outer.nested()?;

@@ -145,7 +145,8 @@ impl Toolstack {
         let mut client = connect(&self.xenstore);
         nodes::of_domain(domain, config)?.write(&mut client)?;
         // From now on the server knows the domain, and forgets what it owns when it is released.
-        client.introduce(domid, 0, 0)?;
+        // Frame and event channel are of its ring, which nobody serves here.
+        client.introduce(domid, 0, 1)?;
         for disk in &config.disks {
             nodes::of_disk(domid, disk)?.write(&mut client)?;
             nodes::await_connected(&mut client, domid, disk)?;
