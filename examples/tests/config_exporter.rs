@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod readme;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -122,6 +124,7 @@ fn every_domain_is_kept_with_a_report_beside_it() {
     fs::write(host.kept("notes.json"), "the operator's own").unwrap();
     let (status, told) = host.export();
     let expected = format!("kept: {DOM0}\nkept: {WEB}\nkept: {DB}\n3 of 3 domains seen whole\n");
+    assert_eq!(expected, readme::shown_of("config_exporter"));
     assert_eq!((status, told), (Some(0), expected));
 
     let mut names = [DOM0, DB, WEB].map(pair).concat();

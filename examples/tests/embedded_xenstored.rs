@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod readme;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path as FilePath;
@@ -36,6 +38,7 @@ fn what_is_shown_is_what_happens() {
     let output = program(directory.path()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(String::from_utf8_lossy(&output.stdout), TOLD);
+    assert_eq!(readme::shown_of("embedded_xenstored"), TOLD);
     assert!(output.status.success());
     assert!(!directory.path().join("socket").exists());
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod readme;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -46,8 +48,8 @@ fn run(directory: &Path, search: Option<&str>) -> Output {
 }
 
 /// Without what is another one each time.
-fn normalised(output: &Output) -> String {
-    let lines = str::from_utf8(&output.stdout).unwrap().lines().map(|line| {
+fn normalised(told: &[u8]) -> String {
+    let lines = str::from_utf8(told).unwrap().lines().map(|line| {
         match line.split_once("template is now ") {
             Some((before, revision)) => {
                 assert!(revision.len() >= 16, "{line}");
@@ -61,9 +63,13 @@ fn normalised(output: &Output) -> String {
 
 fn assert_lived(directory: &Path, output: &Output, image_after_save: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(normalised(output), TOLD.replace("IMAGE", image_after_save));
+    assert_eq!(normalised(&output.stdout), TOLD.replace("IMAGE", image_after_save));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 
+    // Nothing is left to be undone or completed.
+    assert!(
+        !directory.join("save.journal").exists() && !directory.join("restore.journal").exists()
+    );
     let manifest = fs::read_to_string(directory.join("web.snapshot")).unwrap();
     let snapshot = Snapshot::from_json(&manifest).unwrap();
     assert!(snapshot.memory.unwrap().location.path().unwrap().is_file());
@@ -111,6 +117,12 @@ fn a_domain_lives_through_hotplug_snapshot_and_restore_on_qcow2_disks() {
 }
 
 #[test]
+fn the_readme_shows_what_is_told() {
+    let shown = readme::shown_of("mini_toolstack");
+    assert_eq!(normalised(shown.as_bytes()), TOLD.replace("IMAGE", "root-1.img"));
+}
+
+#[test]
 fn without_qemu_the_same_is_done_with_raw_disks() {
     let directory = tempfile::tempdir().unwrap();
     let output = run(directory.path(), Some("/nonexistent"));
@@ -139,5 +151,5 @@ fn a_step_that_fails_ends_the_program_with_what_failed_and_why() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("web.memory"), "{told}");
     assert_eq!(fs::read(directory.path().join("web.memory")).unwrap(), b"somebody's");
-    assert!(!normalised(&Output { stderr: Vec::new(), ..output }).contains("saved"));
+    assert!(!normalised(&output.stdout).contains("saved"));
 }

@@ -43,6 +43,8 @@ impl Toolstack {
             let plan = plan_save(access, request)?;
             Ok(save(access, plan, &mut Observer::none())?)
         })?;
+        // It is for `recover` after a crash, and there was none.
+        fs::remove_file(self.file("save.journal"))?;
         // The manifest is the caller's to keep: the library has no shelf for snapshots.
         fs::write(self.file("web.snapshot"), saved.to_json()?)?;
         println!("saved: {:?}, the guest goes on", saved.consistency);
@@ -71,6 +73,7 @@ impl Toolstack {
             let plan = plan_restore(access, request)?;
             Ok(restore(access, plan, &mut Observer::none())?)
         })?;
+        fs::remove_file(self.file("restore.journal"))?;
         let domain = restored.domain.ok_or("the snapshot has no memory to restore from")?;
         let config = restored.configuration.to_string();
         self.publish(domain, &DomainConfig::read(config.as_bytes(), Mode::Lenient)?.config)?;
