@@ -43,10 +43,10 @@ impl Toolstack {
             let plan = plan_save(access, request)?;
             Ok(save(access, plan, &mut Observer::none())?)
         })?;
-        // It is for `recover` after a crash, and there was none.
-        fs::remove_file(self.file("save.journal"))?;
         // The manifest is the caller's to keep: the library has no shelf for snapshots.
         fs::write(self.file("web.snapshot"), saved.to_json()?)?;
+        // It is for `recover` after a crash, and there was none.
+        fs::remove_file(self.file("save.journal"))?;
         println!("saved: {:?}, the guest goes on", saved.consistency);
         self.tell_configuration(domain)?;
         Ok(saved)
