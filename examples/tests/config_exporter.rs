@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -277,7 +277,8 @@ impl Watching {
     fn await_line(&self, wanted: &str) {
         loop {
             let line = self.lines.recv_timeout(PATIENCE);
-            if line.unwrap_or_else(|_| panic!("it does not tell {wanted:?}")) == wanted {
+            assert!(line.is_ok(), "it does not tell {wanted:?}");
+            if line.is_ok_and(|line| line == wanted) {
                 return;
             }
         }
@@ -328,6 +329,14 @@ fn an_exporter_whose_xenstore_ends_does_not_go_on_as_if_it_saw() {
     watching.await_line("3 of 3 domains seen whole");
     let Host { directory, _served, .. } = host;
     drop(_served);
+    // Its last line is followed by the end of its output.
+    let end = loop {
+        match watching.lines.recv_timeout(PATIENCE) {
+            Ok(_) => {}
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(end, RecvTimeoutError::Disconnected, "it goes on");
     assert_eq!(watching.child.wait().unwrap().code(), Some(2));
     drop(directory);
 }

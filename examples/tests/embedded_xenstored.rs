@@ -1,7 +1,5 @@
 //! The embedded Xenstore: what it tells, what a client on its socket finds, and what is there at the next start.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod readme;
 
 use std::fs;

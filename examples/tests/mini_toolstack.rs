@@ -81,8 +81,8 @@ fn assert_lived(directory: &Path, output: &Output, image_after_save: &str) {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "libxl-json"))
         .collect();
-    let [template] = templates.as_slice() else { panic!("{templates:?}") };
-    let text = fs::read(template).unwrap();
+    assert_eq!(templates.len(), 1, "{templates:?}");
+    let text = fs::read(&templates[0]).unwrap();
     let config =
         DomainConfig::read(text.strip_suffix(b"\0").unwrap(), Mode::Lenient).unwrap().config;
     assert_eq!(config.c_info.name.as_deref(), Some("web-2"));
