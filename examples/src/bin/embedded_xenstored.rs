@@ -36,20 +36,14 @@ fn main() -> ExitCode {
         _ => Err("usage: embedded_xenstored [DIRECTORY]".into()),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    eprint!("embedded_xenstored: {error}");
-    // The libraries' errors say what failed; why is in what they stem from.
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        eprint!(": {error}");
-        cause = error.source();
-    }
-    eprintln!();
+    eprintln!("embedded_xenstored: {}", with_causes(error.as_ref()));
     ExitCode::FAILURE
 }
 
 fn run(directory: &FilePath) -> Outcome {
     let state = directory.join("state");
-    let xenstore = load(&state).map_err(|error| format!("{}: {error}", state.display()))?;
+    let xenstore = load(&state)
+        .map_err(|error| format!("{}: {}", state.display(), with_causes(error.as_ref())))?;
     println!("started with {} nodes", xenstore.snapshot().nodes().count());
 
     compartments_and_a_watch(&xenstore)?;
@@ -68,6 +62,17 @@ fn run(directory: &FilePath) -> Outcome {
     save(&xenstore.snapshot(), &state)?;
     println!("saved {} nodes", xenstore.snapshot().nodes().count());
     Ok(())
+}
+
+/// The libraries' errors say what failed; why is in what they stem from.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// The standard model lets a guest open its nodes to any other. Here guests see nothing of each other, whatever they permit.

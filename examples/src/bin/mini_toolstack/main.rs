@@ -67,6 +67,9 @@ fn main() -> ExitCode {
 }
 
 /// The whole life of a domain, in the order in which it happens.
+///
+/// An error ends the program, and the simulated host with all domains ends with it. On a host that stays, a toolstack destroys
+/// what it has half created.
 fn tour(directory: &FilePath) -> Outcome {
     let host = Toolstack::start(directory)?;
     let domain = host.create("web")?;
@@ -169,7 +172,9 @@ impl Toolstack {
         // What can be wrong with the template shows here, while nothing is in Xenstore yet.
         begun.check()?;
         let mut client = connect(&self.xenstore);
+        // If this fails, `begun` is dropped, and that is an abort.
         nodes::of_disk(domain.domid, &disk)?.write(&mut client)?;
+        // If this fails, `retrieve` reports a disk that only Xenstore has, and `Hotplug::repair` finishes or undoes it.
         let revision = begun.commit(soon())?;
         nodes::await_connected(&mut client, domain.domid, &disk)?;
         println!("plug xvdb by hand: connected, template is now {revision}");

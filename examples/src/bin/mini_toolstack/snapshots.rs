@@ -37,6 +37,8 @@ impl Toolstack {
             DiskRequestAction::Copy { destination, method: CopyMethod::Sparse, digest: true }
         };
         request.disks.push(DiskRequest { vdev: "xvda".to_owned(), action });
+        // What the guest has in Xenstore can be saved too (`request.xenstore`). It is given back when a domain is built, so it is for
+        // hosts where building a domain writes its nodes, as libxl does.
         request.journal = Some(self.file("save.journal").into());
         // A plan changes nothing, and names everything that speaks against it at once.
         let saved = self.with_access(|access| {
