@@ -38,8 +38,10 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 const PAGES: u64 = 1024;
 
 /// Every call that can wait has a deadline.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(60)
+    Instant::now() + PATIENCE
 }
 
 fn main() -> ExitCode {
@@ -114,7 +116,9 @@ impl Toolstack {
         let format = if self.has_qemu { "qcow2" } else { "raw" };
         let disk = simulation::new_disk("xvda", format, &image)?;
         let uuid = new_uuid()?;
-        let guest = DomainSpec::new(name, uuid, GuestSpec::new(1, PAGES));
+        let mut guest = DomainSpec::new(name, uuid, GuestSpec::new(1, PAGES));
+        // As long as libxl waits for a guest that is to suspend itself: hosts are busy.
+        guest.acknowledge_ms = 60_000;
         let guest = if self.has_qemu {
             guest.with_qcow2_disk("xvda", &image)
         } else {
@@ -263,7 +267,7 @@ impl Toolstack {
 }
 
 fn connect(xenstore: &Embedded) -> Client {
-    Client::over(Box::new(xenstore.transport(DomId::DOM0)), Options::default())
+    Client::over(Box::new(xenstore.transport(DomId::DOM0)), Options::with_timeout(PATIENCE))
 }
 
 /// Templates are filed under both: a domid is used again, and a uuid may be.

@@ -10,7 +10,7 @@ use snapshot::control::DomainIdentity;
 use xsclient::{Client, DomId, Nodes, OperationError, Path, Perms, RetryPolicy};
 
 /// How long the ends of a device may take to connect.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Paths, what they hold, and who may do what: the toolstack's, readable by the guest, or the guest's own.
 pub(crate) struct ToWrite(Vec<(Path, String, Perms)>);
