@@ -21,6 +21,28 @@ use super::EntryError;
 /// For a toolstack that plugs devices itself: begin, [`add`](Begun::add) or [`remove`](Begun::remove), commit its own
 /// Xenstore transaction, then [`commit`](Begun::commit). Nothing slow belongs in between: `xl` waits.
 ///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use libxl_config::hotplug::{begin, spec};
+/// use libxl_config::template::{DomId, MemoryStore, TemplateKey, TemplateText, create};
+///
+/// let templates = MemoryStore::new();
+/// let key = TemplateKey::new(DomId::new(7), "a7989683-6a5f-495a-b64f-11438bce7d66".parse()?);
+/// let deadline = Instant::now() + Duration::from_secs(10);
+/// create(&templates, &key, &TemplateText::new(r#"{"c_info": {"name": "web"}}"#)?, deadline)?;
+///
+/// let disk = spec::disk("vdev=xvdb,format=raw,access=rw,target=/srv/data.img")?;
+/// let mut begun = begin(&templates, &key, deadline)?;
+/// begun.add(&disk.into())?;
+/// // What is wrong with the template shows while nothing is in Xenstore yet.
+/// begun.check()?;
+/// // Here the toolstack commits the transaction with the device's nodes; if that fails, it aborts.
+/// let revision = begun.commit(deadline)?;
+/// # drop(revision);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// If the lock was not taken by the deadline, or the template is missing or cannot be read.
 pub fn begin<'s>(

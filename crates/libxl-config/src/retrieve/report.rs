@@ -40,6 +40,9 @@ impl Report {
 
     /// Whether template and Xenstore say the same and everything could be seen, but for what only a hypervisor could
     /// have told.
+    ///
+    /// This is about the domain. A device that is half attached makes its report unclean, although all of it was seen. Who asks
+    /// only whether the configuration can be relied on looks at `template`, `consistency`, `unseen` and every `problem`.
     pub fn is_clean(&self) -> bool {
         let settled = |device: &DeviceReport| {
             device.presence == Presence::Both && device.attachment.is_settled()

@@ -50,7 +50,8 @@ pub struct Restored {
     pub state: Option<DomainState>,
     /// Its name.
     pub name: String,
-    /// Its configuration, as libxl-json.
+    /// Its configuration, as libxl-json, whose text [`DomainConfig::read`](libxl_config::DomainConfig::read) takes. Whether it is
+    /// filed as the domain's template is up to [`DomainControl::build_from`](crate::control::DomainControl::build_from).
     pub configuration: serde_json::Value,
     /// The image of each disk.
     pub disks: Vec<RestoredDisk>,

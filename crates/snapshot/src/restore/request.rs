@@ -33,6 +33,9 @@ pub struct RestoreRequest {
     /// Which image each disk gets, by vdev. Every disk that the snapshot has must be named.
     pub disks: BTreeMap<String, DiskRestore>,
     /// Which of the saved Xenstore nodes the new domain gets; `None` for none.
+    ///
+    /// They are given to it as soon as it is built, so its own nodes must be there by then, as with libxl. A toolstack that writes
+    /// them itself says `None` and [`Start::Paused`], and calls [`crate::xenstore_state::apply`] after it has.
     pub policy: Option<RestorePolicy>,
     /// Whether an HVM guest is told that it is a copy.
     pub generation_id: GenerationId,

@@ -20,6 +20,45 @@
 //! What it is not: there is one kind of domain, PV; a suspend cannot be live, as on a hypervisor without shadow paging; a page
 //! of memory costs a system call. What it streams is a libxl stream, and it builds from no other guest's.
 //!
+//! Host and guardian are processes of their own. A program can be both of them as well, and be told which by its arguments:
+//!
+//! ```no_run
+//! use std::env;
+//! use std::io::{self, BufReader};
+//! use std::path::PathBuf;
+//! use std::process::Command;
+//! use std::time::{Duration, Instant};
+//!
+//! use snapshot::simulated::{Host, HostProcess, SimulatedDomain, listener_on_stdin};
+//! use snapshot::{GuardianProgram, guard};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = PathBuf::from("/tmp/simulated");
+//! match env::args().nth(1).as_deref() {
+//!     // Without a Xenstore of its own: nodes are the toolstack's to write.
+//!     Some("host") => Host::new(directory, None)?.serve(&listener_on_stdin()?)?,
+//!     Some("guardian") => {
+//!         let mut saver = BufReader::new(io::stdin());
+//!         let needs = guard::read_needs(&mut saver)?;
+//!         let control = SimulatedDomain::from_guardian(&needs)?;
+//!         guard::run(&control, &needs.domain, saver, io::stdout())?;
+//!     }
+//!     _ => {
+//!         let program = env::current_exe()?;
+//!         let mut host = Command::new(&program);
+//!         host.arg("host");
+//!         let deadline = Instant::now() + Duration::from_secs(10);
+//!         let host = HostProcess::start(host, directory.join("host"), deadline)?;
+//!         // For `HostAccess`.
+//!         let control = host.control();
+//!         let guardian = GuardianProgram { program, arguments: vec!["guardian".to_owned()] };
+//!         # drop((control, guardian));
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | what | where |
 //! |---|---|
 //! | the domains, as a saver sees them | [`SimulatedDomain`] |

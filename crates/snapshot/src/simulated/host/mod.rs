@@ -64,6 +64,9 @@ impl std::fmt::Debug for Table {
 impl Host {
     /// A host without domains. Memory is kept in files in `directory`, which must exist and take sparse files.
     ///
+    /// With a Xenstore it writes and removes its domains' nodes there, as libxl does. Without one that is the toolstack's, also for a
+    /// domain that was just restored.
+    ///
     /// # Errors
     ///
     /// If the process has no file descriptor left.
