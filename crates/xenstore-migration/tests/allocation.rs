@@ -297,9 +297,11 @@ fn what_does_not_belong_into_a_document_takes_no_memory() {
         ("per_domain", &quotas, 8 * quotas.len()),
         ("perms", &perms, 8 * perms.len()),
     ] {
-        let record = format!(r#"{{"type":"NODE_DATA","path_hex":"2f","value":"","{field}":{value}}}"#);
+        let record =
+            format!(r#"{{"type":"NODE_DATA","path_hex":"2f","value":"","{field}":{value}}}"#);
         let document = format!(r#"{{"version":2,"byte_order":"big","records":[{record}]}}"#);
-        let (held, refused) = peak(|| encode(document.as_bytes(), EncodeOptions::default()).is_err());
+        let (held, refused) =
+            peak(|| encode(document.as_bytes(), EncodeOptions::default()).is_err());
         assert!(refused && held <= most, "{field}: {held} octets held of {}", document.len());
     }
 }
