@@ -13,6 +13,7 @@ const TARGETS: &[Target] = &[
     ("decoder", xenstore_proto::fuzzing::decode_stream),
     ("domain_state", xenstore_migration::fuzzing::domain_state),
     ("migration", xenstore_migration::fuzzing::read_and_write),
+    ("stream_json", xenstore_migration::fuzzing::stream_json),
     ("journal", snapshot::fuzzing::journal),
     ("manifest", snapshot::fuzzing::manifest),
     ("snapshot_request", snapshot::fuzzing::snapshot_request),

@@ -17,6 +17,7 @@ use snapshot::simulated::{CallError, OperatorError};
 use snapshot::xenstore_state::{ApplyError, ExtractError};
 use xenstore_migration as migration;
 use xenstore_migration::domain_state::{FromStreamError, ToStreamError, TranslateError};
+use xenstore_migration::json::DocumentError;
 use xenstored::{LoadError as StoreLoadError, ServeError};
 use xsclient::{DomId, Failure, OpenError, OperationError};
 
@@ -102,6 +103,8 @@ pub(crate) enum CommandError {
     StreamWrite { path: PathBuf, source: migration::WriteError },
     #[error("{}: cannot be converted", path.display())]
     StreamConvert { path: PathBuf, source: migration::ConvertError },
+    #[error("{}: cannot be made a stream", path.display())]
+    StreamEncode { path: PathBuf, source: DocumentError },
     #[error("{}: is no stream of one domain", path.display())]
     DomainStream { path: PathBuf, source: FromStreamError },
     #[error("{}: cannot be for domain {domid}", path.display())]
@@ -202,6 +205,7 @@ impl CommandError {
             | Self::StreamCreate { .. }
             | Self::StreamWrite { .. }
             | Self::StreamConvert { .. }
+            | Self::StreamEncode { .. }
             | Self::Translate { .. }
             | Self::ToStream { .. }
             | Self::NewFile(CompleteFileError::Exists { .. })
@@ -298,6 +302,18 @@ impl CommandError {
             Self::StreamCreate { source: migration::CreateError::Version { .. }, .. } => {
                 "ask for a version that it knows, with --version"
             }
+            Self::StreamEncode { source, .. } => match source {
+                DocumentError::Order { reason, .. } if is_of_unknown_kind(reason) => {
+                    "keep such records with --unknown keep"
+                }
+                DocumentError::Order { .. } => {
+                    "put it right, or write the stream as it is with --unchecked"
+                }
+                DocumentError::NoEnd | DocumentError::BrokenOff => {
+                    "give all lines that `domkeep stream inspect FILE --json` prints of a whole stream"
+                }
+                _ => return None,
+            },
             Self::NewFile(CompleteFileError::Exists { .. }) => {
                 "give a name that is free; a file is never replaced"
             }
@@ -319,6 +335,11 @@ const START_A_HOST: &str = "start one with `domkeep simulate serve DIR`; its soc
 
 fn is_of_simulated_host(error: &QueryError) -> bool {
     matches!(error, QueryError::Hypervisor { source, .. } if source.is::<CallError>())
+}
+
+fn is_of_unknown_kind(violation: &migration::Violation) -> bool {
+    use migration::Violation;
+    matches!(violation, Violation::UnknownType { .. } | Violation::ConnectionKind { .. })
 }
 
 /// What the server refuses is an answer; that it gives none is not.

@@ -51,6 +51,50 @@ pub fn read_and_write(octets: &[u8]) {
     assert_eq!(written, octets[..octets.len() - behind.len()], "written for {peer}");
 }
 
+/// Takes any octets for a stream if they begin as one, and for JSON otherwise. What reads as a stream and is written by some server
+/// comes back from its document with the same octets. What JSON makes a stream reads, and comes back from its own document.
+///
+/// # Panics
+///
+/// If a property does not hold.
+#[cfg(feature = "json")]
+pub fn stream_json(octets: &[u8]) {
+    use crate::json::{DocumentError, EncodeOptions, decode, encode};
+
+    let unchecked = EncodeOptions::default().unchecked();
+    let stream = if octets.starts_with(&crate::preamble::IDENT) {
+        octets.to_vec()
+    } else {
+        let checked = encode(octets, EncodeOptions::default());
+        let Ok(stream) = encode(octets, unchecked) else {
+            assert!(checked.is_err(), "refused only where nothing is checked");
+            return;
+        };
+        assert!(checked.is_ok_and(|it| it == stream) || is_of_order(octets), "in another way");
+        stream
+    };
+    let options = ReadOptions::default().record_max(RECORD_MAX);
+    let Ok(mut reader) = StreamReader::open(&*stream, options) else { return };
+    while matches!(reader.next_record(), Ok(Some(_))) {}
+    if reader.deviations().count(Deviation::PaddingNotZero) > 0 {
+        return;
+    }
+    let behind = reader.into_inner().len();
+    let Ok(document) = decode(&*stream, options) else { return };
+    match encode(document.as_bytes(), unchecked) {
+        Ok(again) => assert_eq!(again, stream[..stream.len() - behind], "{document}"),
+        Err(DocumentError::NoPeer) => {}
+        Err(error) => unreachable!("{error}: {document}"),
+    }
+}
+
+/// Whether what is wrong with JSON is the order of its records.
+#[cfg(feature = "json")]
+fn is_of_order(json: &[u8]) -> bool {
+    let checked = crate::json::encode(json, crate::json::EncodeOptions::default());
+    matches!(checked, Err(crate::json::DocumentError::Order { .. }))
+}
+
 /// The last line of a stream that was read to its end.
 const END: &str = "END";
 

@@ -48,6 +48,14 @@ pub enum ByteOrder {
 impl ByteOrder {
     /// The order of the machine this is compiled for. C xenstored reads no other.
     pub const NATIVE: Self = if cfg!(target_endian = "big") { Self::Big } else { Self::Little };
+
+    /// The name on command lines and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Little => "little",
+            Self::Big => "big",
+        }
+    }
 }
 
 impl fmt::Display for ByteOrder {

@@ -256,3 +256,52 @@ fn a_plan_takes_no_memory_for_what_lies_above_the_nodes() {
     assert_eq!(plan.changes.len(), 1);
     assert!(held < 4 * octets, "{held} octets for paths of {octets}");
 }
+
+/// Records are made one at a time, wherever in the document they stand.
+#[cfg(feature = "json")]
+#[test]
+fn a_document_takes_no_memory_for_records_that_have_been_written() {
+    use xenstore_migration::json::{EncodeOptions, encode_to};
+
+    let node = r#"{"type":"NODE_DATA","path":"/a","perms":"n0,r3","value":"some value"}"#;
+    let encode = |count: usize| {
+        let records = vec![node; count].join(",");
+        let document = format!(r#"{{"records":[{records}],"version":1,"byte_order":"big"}}"#);
+        peak(|| {
+            let options = EncodeOptions::default().unchecked();
+            encode_to(document.as_bytes(), io::sink(), options).unwrap().records
+        })
+    };
+    let [(few, _), (many, records)] = [10, 50_000].map(encode);
+    assert_eq!(records, 50_000);
+    // Their numbers have more digits.
+    assert!(few < 4096 && many < 4096, "{few} octets held for 10 records and {many} for 50,000");
+}
+
+/// What does not belong where it stands is refused before it is held, and nothing takes much more memory than its text.
+#[cfg(feature = "json")]
+#[test]
+fn what_does_not_belong_into_a_document_takes_no_memory() {
+    use xenstore_migration::json::{EncodeOptions, encode};
+
+    let zeros = format!("[{}0]", "0,".repeat(1 << 19));
+    let quotas = format!("[{}{{}}]", r#"{"name":"a","value":0},"#.repeat(1 << 15));
+    let perms = format!(r#""{}""#, "n0,".repeat(1 << 19));
+    for (field, value, most) in [
+        ("kind", &zeros, 4096),
+        ("depth", &zeros, 4096),
+        ("path", &zeros, 4096),
+        ("input", &zeros, 4096),
+        ("unheard", &zeros, 4096),
+        ("per_domain", &zeros, 4096),
+        ("per_domain", &quotas, 8 * quotas.len()),
+        ("perms", &perms, 8 * perms.len()),
+    ] {
+        let record =
+            format!(r#"{{"type":"NODE_DATA","path_hex":"2f","value":"","{field}":{value}}}"#);
+        let document = format!(r#"{{"version":2,"byte_order":"big","records":[{record}]}}"#);
+        let (held, refused) =
+            peak(|| encode(document.as_bytes(), EncodeOptions::default()).is_err());
+        assert!(refused && held <= most, "{field}: {held} octets held of {}", document.len());
+    }
+}

@@ -40,6 +40,22 @@ pub(crate) enum Stream {
         #[arg(long, value_enum, default_value_t = UnknownChoice::Keep)]
         unknown: UnknownChoice,
     },
+    /// Write the stream that a JSON document describes, or the lines of `stream inspect --json`
+    Encode {
+        /// The JSON, or - for stdin
+        file: PathBuf,
+        /// The stream, or - for stdout; never replaces a file
+        out: PathBuf,
+        /// What the stream is for [default: what it looks like]
+        #[arg(long, value_enum)]
+        kind: Option<KindChoice>,
+        /// What to do with records of unknown types
+        #[arg(long, value_enum, default_value_t = UnknownChoice::Keep)]
+        unknown: UnknownChoice,
+        /// Also records that do not go together
+        #[arg(long, conflicts_with = "kind")]
+        unchecked: bool,
+    },
     /// Write what a domain has in Xenstore as a stream; exit status 1 if not all of it could be read
     Extract(Extract),
     /// Put the nodes of a stream of one domain back, into a domain that has been created and does not run yet

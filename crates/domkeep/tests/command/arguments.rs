@@ -32,6 +32,7 @@ const COMMANDS: [&[&str]; 32] = [
     &["stream", "inspect"],
     &["stream", "verify"],
     &["stream", "convert"],
+    &["stream", "encode"],
     &["stream", "extract"],
     &["stream", "apply"],
     &["simulate"],

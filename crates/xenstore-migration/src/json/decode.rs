@@ -5,7 +5,6 @@ use std::io::Read;
 use serde::Serialize;
 
 use super::failure::DecodeError;
-use super::words;
 use crate::deviation::Deviations;
 use crate::limits::DOCUMENT_MAX;
 use crate::peer::Peer;
@@ -64,8 +63,7 @@ pub struct Head {
 impl Head {
     /// What a preamble says.
     pub const fn new(preamble: Preamble) -> Self {
-        let byte_order = words::byte_order(preamble.byte_order);
-        Self { version: preamble.version.number(), byte_order }
+        Self { version: preamble.version.number(), byte_order: preamble.byte_order.name() }
     }
 }
 

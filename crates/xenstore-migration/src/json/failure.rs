@@ -1,5 +1,6 @@
 //! Why a stream is no document, or a document no stream.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use crate::fields::EncodeError;
@@ -188,25 +189,24 @@ impl<T: fmt::Display> fmt::Display for Shown<T> {
 
         struct Short<'f, 'g> {
             to: &'f mut fmt::Formatter<'g>,
-            left: usize,
+            shown: usize,
         }
         impl Write for Short<'_, '_> {
             fn write_str(&mut self, text: &str) -> fmt::Result {
                 for c in text.chars() {
-                    let Some(left) = self.left.checked_sub(1) else { return Ok(()) };
-                    self.left = left;
-                    if c.is_control() {
-                        write!(self.to, "{}", c.escape_default())?;
-                    } else {
-                        self.to.write_char(c)?;
-                    }
-                    if left == 0 {
-                        self.to.write_str("...")?;
+                    self.shown += 1;
+                    match self.shown.cmp(&(SHOWN + 1)) {
+                        Ordering::Less if c.is_control() => {
+                            write!(self.to, "{}", c.escape_default())?;
+                        }
+                        Ordering::Less => self.to.write_char(c)?,
+                        Ordering::Equal => self.to.write_str("...")?,
+                        Ordering::Greater => return Ok(()),
                     }
                 }
                 Ok(())
             }
         }
-        write!(Short { to: f, left: SHOWN }, "{}", self.0)
+        write!(Short { to: f, shown: 0 }, "{}", self.0)
     }
 }

@@ -108,16 +108,8 @@ pub(super) fn record_type(text: &str) -> Option<RecordType> {
     named.or_else(|| text.strip_prefix("type ").and_then(hexadecimal).map(RecordType))
 }
 
-/// As on command lines.
-pub(super) const fn byte_order(order: ByteOrder) -> &'static str {
-    match order {
-        ByteOrder::Little => "little",
-        ByteOrder::Big => "big",
-    }
-}
-
 pub(super) fn byte_order_of(text: &str) -> Option<ByteOrder> {
-    [ByteOrder::Little, ByteOrder::Big].into_iter().find(|order| byte_order(*order) == text)
+    [ByteOrder::Little, ByteOrder::Big].into_iter().find(|order| order.name() == text)
 }
 
 pub(super) fn version_of(number: u32) -> Option<Version> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use xenstore_migration::{ConvertError, Loss, Peer, Preamble, ReadOptions, StreamWriter, convert};
 
-use super::findings::{Finding, order, plural, preamble_in_words};
+use super::findings::{Finding, plural, preamble_in_words};
 use super::sink::Sink;
 use super::source::Source;
 use crate::arguments::{Form, UnknownChoice};
@@ -64,7 +64,7 @@ pub(super) fn run(
     let quiet = out.as_os_str() == "-" && count == 0;
     let out = out.display().to_string();
     if output.is_json() {
-        let (version, byte_order) = (preamble.version.number(), order(preamble.byte_order));
+        let (version, byte_order) = (preamble.version.number(), preamble.byte_order.name());
         let peer = peer.name();
         output.line(&Converted { out, version, byte_order, peer, octets, losses: count })?;
     } else if !quiet {

@@ -7,7 +7,7 @@ use snapshot::xenstore_state::{
 use xenstore_migration::domain_state::{StreamLoss, ToStreamError};
 use xenstore_migration::{Peer, Preamble, StreamWriter, Version};
 
-use super::findings::{order, plural, preamble_in_words};
+use super::findings::{plural, preamble_in_words};
 use super::sink::Sink;
 use crate::arguments::Extract;
 use crate::domains;
@@ -113,7 +113,7 @@ impl Report<'_> {
             roots: state.roots.iter().map(ToString::to_string).collect(),
             nodes: state.nodes.len(),
             version: self.preamble.version.number(),
-            byte_order: order(self.preamble.byte_order),
+            byte_order: self.preamble.byte_order.name(),
             peer: self.peer.name(),
             octets: self.octets,
             consistent,

@@ -1,16 +1,13 @@
-//! What a record says: a list of fields, for people and for programs.
+//! What a record says: a list of fields, for people. For programs it is `xenstore_migration::json`.
 
 use std::fmt::Write;
 
-use serde_json::{Map, Value};
-use xenstore_migration::{
-    ConnectionData, ConnectionSpec, NodeAccess, NodePerm, NodeScope, PermFlags, Quotas, Record,
-    WatchDepth,
-};
+use xenstore_migration::json::{access_to_text, perms_to_text};
+use xenstore_migration::{ConnectionData, ConnectionSpec, NodeScope, Quotas, Record, WatchDepth};
 use xenstored::escape_value;
 use xsclient::DomId;
 
-use crate::commands::octets::{Octets, hex};
+use crate::commands::octets::hex;
 
 /// The fields of a record with their names, in the order in which they are told.
 pub(super) fn fields<'a>(record: &Record<'a>) -> Vec<(&'static str, Field<'a>)> {
@@ -41,11 +38,11 @@ pub(super) fn fields<'a>(record: &Record<'a>) -> Vec<(&'static str, Field<'a>)> 
                 NodeScope::Pending { connection, transaction, access } => vec![
                     ("connection", Field::of(connection.get())),
                     ("transaction", Field::of(transaction.0)),
-                    ("access", Field::Word(access_in_words(access))),
+                    ("access", Field::Word(access_to_text(access))),
                 ],
             };
             fields.push(("path", Field::Name(node.path)));
-            fields.push(("perms", Field::Word(perms_in_words(node.perms))));
+            fields.push(("perms", Field::Word(perms_to_text(node.perms))));
             fields.push(("value", Field::Value(node.value)));
             fields
         }
@@ -90,7 +87,7 @@ fn of_connection<'a>(connection: &ConnectionData<'a>) -> Vec<(&'static str, Fiel
 /// What a field says.
 #[derive(Clone, Debug)]
 pub(super) enum Field<'a> {
-    Number(Value),
+    Number(i128),
     /// Our own words.
     Word(String),
     /// Nothing, and how people are told so.
@@ -104,11 +101,11 @@ pub(super) enum Field<'a> {
 }
 
 impl Field<'_> {
-    fn of(number: impl Into<Value>) -> Self {
+    fn of(number: impl Into<i128>) -> Self {
         Self::Number(number.into())
     }
 
-    fn told(number: Option<impl Into<Value>>, absent: &'static str) -> Self {
+    fn told(number: Option<impl Into<i128>>, absent: &'static str) -> Self {
         number.map_or(Self::Absent(absent), Self::of)
     }
 
@@ -148,33 +145,6 @@ impl Field<'_> {
             }
         };
     }
-
-    /// For programs: octets that are no text are under a name of their own.
-    pub(super) fn put(self, name: &str, document: &mut Map<String, Value>) {
-        let value = match self {
-            Self::Number(number) => number,
-            Self::Word(word) => word.into(),
-            Self::Absent(_) => Value::Null,
-            Self::Name(octets) | Self::Octets(octets) | Self::Value(octets) => {
-                match octets.into() {
-                    Octets::Text(text) => text.into(),
-                    Octets::Hex(hex) => {
-                        document.insert(format!("{name}_hex"), hex.into());
-                        return;
-                    }
-                }
-            }
-            Self::Quotas(quotas) => quotas.iter().map(quota).collect(),
-        };
-        document.insert(name.to_owned(), value);
-    }
-}
-
-fn quota((name, value): (&[u8], u32)) -> Value {
-    let mut document = Map::new();
-    Field::Name(name).put("name", &mut document);
-    document.insert("value".to_owned(), value.into());
-    document.into()
 }
 
 /// As [`escape_value`], and these octets too.
@@ -197,47 +167,10 @@ fn depth(depth: WatchDepth) -> Field<'static> {
     }
 }
 
-fn access_in_words(access: NodeAccess) -> String {
-    if access == NodeAccess::REMOVED {
-        return "removed".to_owned();
-    }
-    let mut words = Vec::new();
-    let mut rest = access.0;
-    for (bit, word) in [(NodeAccess::READ, "read"), (NodeAccess::WRITTEN, "written")] {
-        if access.contains(bit) {
-            words.push(word.to_owned());
-            rest &= !bit.0;
-        }
-    }
-    if rest != 0 {
-        words.push(format!("{rest:#x}"));
-    }
-    words.join(",")
-}
-
-/// `n0,r3`, with those marked that count no more.
-fn perms_in_words(perms: &[NodePerm]) -> String {
-    let mut words = String::new();
-    for perm in perms {
-        if !words.is_empty() {
-            words.push(',');
-        }
-        let _ = write!(words, "{}{}", perm.access.letter(), perm.domid);
-        if perm.flags.contains(PermFlags::STALE) {
-            words.push_str("(stale)");
-        }
-        let rest = perm.flags.0 & !PermFlags::STALE.0;
-        if rest != 0 {
-            let _ = write!(words, "(flags {rest:#x})");
-        }
-    }
-    if words.is_empty() { "none".to_owned() } else { words }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xenstore_migration::{NodeData, QuotaTable};
+    use xenstore_migration::{NodeData, NodePerm, QuotaTable};
     use xsclient::Access;
 
     fn words(field: &Field<'_>) -> String {
@@ -254,14 +187,6 @@ mod tests {
     }
 
     #[test]
-    fn octets_that_are_no_text_are_hexadecimal_for_programs() {
-        let mut document = Map::new();
-        Field::Octets(b"\xff\x00").put("token", &mut document);
-        Field::Name(b"/a").put("path", &mut document);
-        assert_eq!(Value::from(document).to_string(), r#"{"token_hex":"ff00","path":"/a"}"#);
-    }
-
-    #[test]
     fn quotas_keep_their_order_and_their_doubles() {
         let mut table = QuotaTable::new();
         for (name, value) in [(&b"nodes"[..], 1), (b"a,b", 2), (b"nodes", 3)] {
@@ -269,24 +194,7 @@ mod tests {
         }
         let quotas = Field::Quotas(table.quotas());
         assert_eq!(words(&quotas), "nodes:1,a\\x2cb:2,nodes:3");
-        let mut document = Map::new();
-        quotas.put("quotas", &mut document);
-        assert_eq!(document["quotas"].as_array().unwrap().len(), 3);
         assert_eq!(words(&Field::Quotas(Quotas::NONE)), "none");
-    }
-
-    #[test]
-    fn bits_without_a_name_are_shown() {
-        assert_eq!(access_in_words(NodeAccess(0)), "removed");
-        assert_eq!(access_in_words(NodeAccess(3)), "read,written");
-        assert_eq!(access_in_words(NodeAccess(0x12)), "written,0x10");
-        let perm = |flags| NodePerm {
-            access: Access::Read,
-            flags: PermFlags(flags),
-            domid: DomId::new(3),
-        };
-        let perms = [perm(0), perm(1), perm(6), perm(3)];
-        assert_eq!(perms_in_words(&perms), "r3,r3(stale),r3(flags 0x6),r3(stale)(flags 0x2)");
     }
 
     #[test]

@@ -1,41 +1,23 @@
 //! Findings with their places, no more of them than somebody reads.
 
 use serde::Serialize;
-use xenstore_migration::{ByteOrder, Deviations, Peer, Place, Preamble};
+use xenstore_migration::{Deviations, Peer, Place, Preamble};
 
 /// Most findings of one sort that are printed; the others are counted. A stream can have a million of the same.
 pub(super) const LISTED_MAX: usize = 100;
-
-/// Where in a stream a record is, for a program.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct At {
-    pub(super) index: u64,
-    pub(super) offset: u64,
-    #[serde(rename = "type")]
-    pub(super) record_type: Option<String>,
-}
-
-impl From<Place> for At {
-    fn from(place: Place) -> Self {
-        let record_type = place.record_type.map(|record_type| record_type.to_string());
-        Self { index: place.index, offset: place.offset, record_type }
-    }
-}
 
 /// Something about a record.
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
     /// `None` if it is about the stream as such.
     #[serde(flatten)]
-    pub(super) at: Option<At>,
-    pub(super) message: String,
-    #[serde(skip)]
     place: Option<Place>,
+    message: String,
 }
 
 impl Finding {
     pub(super) fn new(place: Option<Place>, message: &impl ToString) -> Self {
-        Self { at: place.map(At::from), message: message.to_string(), place }
+        Self { place, message: message.to_string() }
     }
 
     pub(super) fn in_words(&self) -> String {
@@ -71,22 +53,6 @@ impl Findings {
     }
 }
 
-/// A deviation from the specification.
-#[derive(Debug, Serialize)]
-pub(super) struct Deviating {
-    message: String,
-    count: u64,
-    first: At,
-}
-
-pub(super) fn deviations(found: &Deviations) -> Vec<Deviating> {
-    let deviating = |(deviation, count, first): (_, _, Place)| {
-        let message = xenstore_migration::Deviation::to_string(&deviation);
-        Deviating { message, count, first: first.into() }
-    };
-    found.iter().map(deviating).collect()
-}
-
 /// A line for each deviation.
 pub(super) fn deviations_in_words(found: &Deviations) -> Vec<String> {
     let line = |(deviation, count, first)| {
@@ -102,14 +68,6 @@ pub(super) fn plural(count: u64, one: &str, several: &str) -> String {
 
 pub(super) fn preamble_in_words(preamble: Preamble) -> String {
     format!("version {}, {}", preamble.version, preamble.byte_order)
-}
-
-/// The byte order as it is typed.
-pub(super) fn order(order: ByteOrder) -> &'static str {
-    match order {
-        ByteOrder::Little => "little",
-        ByteOrder::Big => "big",
-    }
 }
 
 pub(super) fn peer_in_words(peer: Option<Peer>) -> String {

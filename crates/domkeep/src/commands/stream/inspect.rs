@@ -3,13 +3,11 @@
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
-use xenstore_migration::{Placed, ReadOptions};
+use xenstore_migration::json::Head;
+use xenstore_migration::{Deviations, Place, Placed, ReadOptions};
 
 use super::fields::fields;
-use super::findings::{
-    At, Deviating, deviations, deviations_in_words, order, peer_in_words, plural, preamble_in_words,
-};
+use super::findings::{deviations_in_words, peer_in_words, plural, preamble_in_words};
 use super::source::Source;
 use crate::exit::{CommandError, Exit, on_one_line};
 use crate::output::Output;
@@ -17,20 +15,13 @@ use crate::output::Output;
 /// Octets of text that are printed at once.
 const PAGE: usize = 64 << 10;
 
-/// The first line for a program.
-#[derive(Serialize)]
-struct Begun {
-    version: u32,
-    byte_order: &'static str,
-}
-
 /// The last line for a program.
 #[derive(Serialize)]
-struct Ended {
+struct Ended<'s> {
     /// How many there were before the end.
     records: u64,
     peer: Option<&'static str>,
-    deviations: Vec<Deviating>,
+    deviations: &'s Deviations,
     #[serde(skip_serializing_if = "Option::is_none")]
     octets: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +33,7 @@ struct Ended {
 #[derive(Serialize)]
 struct BrokenOff {
     #[serde(flatten)]
-    at: At,
+    place: Place,
     message: String,
 }
 
@@ -51,8 +42,7 @@ pub(super) fn run(path: &Path, output: &mut Output) -> Result<Exit, CommandError
     let mut page = Page { text: String::new(), output };
     let preamble = source.reader.preamble();
     if page.output.is_json() {
-        let (version, byte_order) = (preamble.version.number(), order(preamble.byte_order));
-        page.document(&Begun { version, byte_order })?;
+        page.document(&Head::new(preamble))?;
     } else {
         let preamble = preamble_in_words(preamble);
         page.line(&format!("xenstore-migration stream, {preamble}"))?;
@@ -72,7 +62,7 @@ pub(super) fn run(path: &Path, output: &mut Output) -> Result<Exit, CommandError
         page.document(&Ended {
             records,
             peer: peer.map(xenstore_migration::Peer::name),
-            deviations: deviations(&deviating),
+            deviations: &deviating,
             octets: end.map(|end| end.octets),
             goes_on: end.map(|end| end.goes_on),
             error: broken.as_ref().and_then(broken_off),
@@ -100,7 +90,7 @@ pub(super) fn run(path: &Path, output: &mut Output) -> Result<Exit, CommandError
 fn broken_off(error: &CommandError) -> Option<BrokenOff> {
     match error {
         CommandError::StreamRead { source, .. } => {
-            Some(BrokenOff { at: source.place.into(), message: on_one_line(&source.failure) })
+            Some(BrokenOff { place: source.place, message: on_one_line(&source.failure) })
         }
         _ => None,
     }
@@ -115,17 +105,10 @@ struct Page<'o> {
 impl Page<'_> {
     fn record(&mut self, placed: &Placed<'_>) -> Result<(), CommandError> {
         let Placed { place, record } = placed;
-        let record_type = record.record_type().to_string();
         if self.output.is_json() {
-            let mut document = Map::new();
-            document.insert("index".to_owned(), place.index.into());
-            document.insert("offset".to_owned(), place.offset.into());
-            document.insert("type".to_owned(), record_type.into());
-            for (name, field) in fields(record) {
-                field.put(name, &mut document);
-            }
-            return self.document(&Value::from(document));
+            return self.document(placed);
         }
+        let record_type = record.record_type();
         self.text.push_str(&format!("{} @{} {record_type}", place.index, place.offset));
         for (name, field) in fields(record) {
             self.text.push(' ');

@@ -2,6 +2,7 @@
 
 mod apply;
 mod convert;
+mod encode;
 mod extract;
 mod fields;
 mod findings;
@@ -33,6 +34,10 @@ pub(super) fn run(
         }
         Stream::Convert { file, out, form, unknown } => {
             convert::run(file, out, *form, *unknown, output)
+        }
+        Stream::Encode { file, out, kind, unknown, unchecked } => {
+            let options = encode::options(kind.map(Into::into), *unknown, *unchecked);
+            encode::run(file, out, options, output)
         }
         Stream::Extract(asked) => extract::run(asked, places, output),
         Stream::Apply(asked) => apply::run(asked, places, output),

@@ -5,14 +5,14 @@ use std::fmt::Write;
 
 use serde::Serialize;
 use snapshot::xenstore_state::{Applied, StatePart, Unapplied};
-use xenstore_migration::WatchDepth;
 use xenstore_migration::domain_state::{
     Attachment, Change, Left, LeftReason, StalePerm, UnknownRecord,
 };
+use xenstore_migration::{Place, WatchDepth};
 use xenstored::escape_value;
 use xsclient::{DomId, Path};
 
-use super::findings::{At, plural};
+use super::findings::plural;
 use crate::commands::octets::Octets;
 use crate::explain::printable;
 
@@ -138,7 +138,7 @@ impl Report {
             vm_left_out: self.vm_left_out.as_ref().map(ToString::to_string),
             stale_perms: self.stale.iter().map(stale).collect(),
             strangers: self.applied.strangers.iter().map(|domid| domid.get()).collect(),
-            unknown: self.unknown.iter().map(|unknown| unknown.place.into()).collect(),
+            unknown: self.unknown.iter().map(|unknown| unknown.place).collect(),
             given: self
                 .applied
                 .given
@@ -222,7 +222,7 @@ pub(super) struct Document<'r> {
     stale_perms: Vec<StaleDocument>,
     /// Domains that would get rights by their number alone. If there is one, nothing was changed.
     strangers: Vec<u16>,
-    unknown: Vec<At>,
+    unknown: Vec<Place>,
     /// What the domain has got, or would.
     given: Vec<AttachmentDocument>,
     not_restored: Vec<AttachmentDocument>,

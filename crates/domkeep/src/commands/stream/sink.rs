@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Stdout, Write};
 use std::path::Path;
 
 use snapshot::CompleteFile;
+use xenstore_migration::json::DocumentError;
 use xenstore_migration::{ConvertError, CreateError, WriteError, WriteFailure};
 
 use crate::exit::CommandError;
@@ -62,6 +63,17 @@ impl Sink {
         match error.failure {
             WriteFailure::Io { source } => io_error(out, source),
             _ => CommandError::StreamWrite { path: out.to_owned(), source: error },
+        }
+    }
+
+    /// That a document was not made a stream.
+    pub(super) fn encode_error(file: &Path, out: &Path, error: DocumentError) -> CommandError {
+        match error {
+            DocumentError::Create { source: CreateError::Io { source } }
+            | DocumentError::Write {
+                source: WriteError { failure: WriteFailure::Io { source }, .. },
+            } => io_error(out, source),
+            source => CommandError::StreamEncode { path: file.to_owned(), source },
         }
     }
 

@@ -5,13 +5,12 @@ use std::path::Path;
 
 use serde::Serialize;
 use xenstore_migration::{
-    ConnectionSpec, Deviations, NodeScope, OrderChecker, Peer, PeerChecker, Placed, Preamble,
-    ReadOptions, Record, RecordType, StreamKind,
+    AssumedKind, Deviations, OrderChecker, Peer, PeerChecker, Placed, Preamble, ReadOptions,
+    RecordType, StreamKind,
 };
 
 use super::findings::{
-    Deviating, Finding, Findings, deviations, deviations_in_words, order, peer_in_words, plural,
-    preamble_in_words,
+    Finding, Findings, deviations_in_words, peer_in_words, plural, preamble_in_words,
 };
 use super::source::{End, Source};
 use crate::exit::{CommandError, Exit, on_one_line};
@@ -59,7 +58,7 @@ struct Verifying {
     asked: Asked,
     /// What it may be, [`StreamKind::Domain`] last: a stream is that of a domain as long as nothing says otherwise.
     candidates: Vec<Candidate>,
-    connections: u64,
+    assumed: AssumedKind,
     records: BTreeMap<RecordType, u64>,
     peer: Option<PeerCandidate>,
 }
@@ -101,15 +100,15 @@ impl Verifying {
             }
             candidate
         });
-        let (connections, records) = (0, BTreeMap::new());
-        Self { preamble, asked, candidates, connections, records, peer }
+        let (assumed, records) = (AssumedKind::default(), BTreeMap::new());
+        Self { preamble, asked, candidates, assumed, records, peer }
     }
 
     fn check(&mut self, placed: &Placed<'_>) {
         let Placed { place, record } = placed;
         *self.records.entry(record.record_type()).or_default() += 1;
-        self.connections += u64::from(matches!(record, Record::Connection(_)));
-        if self.asked.kind.is_none() && (self.connections > 1 || is_of_a_server(record)) {
+        self.assumed.see(record);
+        if self.asked.kind.is_none() && self.assumed.kind() == StreamKind::LiveUpdate {
             self.candidates.retain(|candidate| candidate.kind == StreamKind::LiveUpdate);
         }
         for candidate in &mut self.candidates {
@@ -151,16 +150,6 @@ impl Verifying {
             peer: self.peer,
             error: broken.map(|error| on_one_line(error)),
         }
-    }
-}
-
-/// Whether a record can only be in a stream of all that a server knows.
-fn is_of_a_server(record: &Record<'_>) -> bool {
-    match record {
-        Record::Global(_) | Record::GlobalQuota(_) => true,
-        Record::Connection(connection) => matches!(connection.spec, ConnectionSpec::Socket { .. }),
-        Record::Node(node) => node.scope == NodeScope::Committed && node.path == b"/",
-        _ => false,
     }
 }
 
@@ -250,12 +239,12 @@ impl Verified {
             },
             kind_assumed: self.assumed,
             version: self.preamble.version.number(),
-            byte_order: order(self.preamble.byte_order),
+            byte_order: self.preamble.byte_order.name(),
             peer: self.form.map(Peer::name),
             records: self.records.iter().map(count).collect(),
             violations: &self.violations.first,
             violation_count: self.violations.count,
-            deviations: deviations(&self.deviating),
+            deviations: &self.deviating,
             octets: self.end.map(|end| end.octets),
             goes_on: self.end.map(|end| end.goes_on),
             for_peer: peer,
@@ -293,7 +282,7 @@ struct Document<'v> {
     violations: &'v [Finding],
     /// How many there are, also those that are not listed.
     violation_count: u64,
-    deviations: Vec<Deviating>,
+    deviations: &'v Deviations,
     #[serde(skip_serializing_if = "Option::is_none")]
     octets: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

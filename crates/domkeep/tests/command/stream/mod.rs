@@ -2,6 +2,7 @@
 
 mod convert;
 mod domain;
+mod encode;
 mod inspect;
 mod verify;
 
