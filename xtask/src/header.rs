@@ -25,7 +25,8 @@ fn generate() -> Result<String, Failure> {
         .map_err(|error| format!("cannot make the header: {error}"))?;
     let mut text = Vec::new();
     bindings.write(&mut text);
-    let text = String::from_utf8(text).map_err(|error| format!("the header is not text: {error}"))?;
+    let text =
+        String::from_utf8(text).map_err(|error| format!("the header is not text: {error}"))?;
     // As Rust calls it.
     Ok(text.replace("// # Safety\n//\n// ", "// Pointers: "))
 }

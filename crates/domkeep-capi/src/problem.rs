@@ -5,7 +5,7 @@ use std::ffi::{CString, c_char};
 use std::io;
 
 use serde::Serialize;
-use xsclient::{DomId, Failure, OpenError, OperationError};
+use xsclient::{DomId, Failure, OpenError, OperationError, on_one_line};
 
 use crate::outcome::text_of;
 use crate::status::Status;
@@ -94,16 +94,7 @@ impl Problem {
     /// An error of a library, its causes, and the path that the first of them to have one was about.
     pub(crate) fn of(status: Status, error: &(dyn StdError + 'static)) -> Self {
         let mut problem = Self::new(status, error.to_string());
-        let mut causes = Vec::new();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            let words = cause.to_string();
-            if causes.last() != Some(&words) {
-                causes.push(words);
-            }
-            next = cause.source();
-        }
-        problem.cause = (!causes.is_empty()).then(|| causes.join(": "));
+        problem.cause = error.source().map(|cause| on_one_line(cause));
         problem.path = chain(error).find_map(path_of);
         problem
     }

@@ -19,6 +19,7 @@ use xenstore_migration as migration;
 use xenstore_migration::domain_state::{FromStreamError, ToStreamError, TranslateError};
 use xenstore_migration::json::DocumentError;
 use xenstored::{LoadError as StoreLoadError, ServeError};
+pub(crate) use xsclient::on_one_line;
 use xsclient::{DomId, Failure, OpenError, OperationError};
 
 use crate::commands::{DeviceError, SnapshotError};
@@ -357,20 +358,4 @@ fn is_out_of_reach(error: &LoadError) -> bool {
 fn list(domids: &[DomId]) -> String {
     let domids: Vec<String> = domids.iter().map(ToString::to_string).collect();
     domids.join(", ")
-}
-
-/// An error and its causes on one line, for a row of a list.
-pub(crate) fn on_one_line(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut last = line.clone();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if text != last {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        (last, cause) = (text, error.source());
-    }
-    line
 }

@@ -45,6 +45,7 @@ pub mod fuzzing;
 
 mod domid;
 mod errno;
+mod error_text;
 mod header;
 mod message;
 mod path;
@@ -58,6 +59,7 @@ mod transport;
 
 pub use domid::{DomId, DomIdError};
 pub use errno::Errno;
+pub use error_text::on_one_line;
 pub use header::{Header, MessageType, RequestId, TxId};
 pub use message::{Broken, Decoded, Decoder, Message, PayloadTooLong};
 pub use path::{Name, Path, PathError, PathOrSpecial, SpecialName};

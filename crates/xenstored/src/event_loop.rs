@@ -12,11 +12,10 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use xenstore_migration::GlobalData;
-use xenstore_proto::DomId;
+use xenstore_proto::{DomId, on_one_line};
 
 use crate::client::{Client, TURN_OCTETS, Turn};
 use crate::embedded::{Embedded, Waker};
-use crate::error_text::on_one_line;
 use crate::link::Link;
 use crate::live_update::{Capture, Due, LinkState, LiveUpdate, Succession, Successor};
 use crate::server::{ConnectionId, Server};

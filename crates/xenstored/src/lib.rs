@@ -74,7 +74,6 @@ mod control;
 mod domain_state;
 mod domains;
 mod embedded;
-mod error_text;
 mod event_loop;
 mod events;
 mod features;

@@ -19,7 +19,9 @@ use xenstore_migration::{
 use xenstored::{
     AccessPolicy, Embedded, Inheritance, Object, Quota, Quotas, Server, Standard, Store, Subject,
 };
-use xsclient::{Access, Client, DomId, Endpoint, Nodes, Options, Path, Reply, Request};
+use xsclient::{
+    Access, Client, DomId, Endpoint, Nodes, Options, Path, Reply, Request, on_one_line,
+};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -36,14 +38,14 @@ fn main() -> ExitCode {
         _ => Err("usage: embedded_xenstored [DIRECTORY]".into()),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    eprintln!("embedded_xenstored: {}", with_causes(error.as_ref()));
+    eprintln!("embedded_xenstored: {}", on_one_line(error.as_ref()));
     ExitCode::FAILURE
 }
 
 fn run(directory: &FilePath) -> Outcome {
     let state = directory.join("state");
     let xenstore = load(&state)
-        .map_err(|error| format!("{}: {}", state.display(), with_causes(error.as_ref())))?;
+        .map_err(|error| format!("{}: {}", state.display(), on_one_line(error.as_ref())))?;
     println!("started with {} nodes", xenstore.snapshot().nodes().count());
 
     compartments_and_a_watch(&xenstore)?;
@@ -62,17 +64,6 @@ fn run(directory: &FilePath) -> Outcome {
     save(&xenstore.snapshot(), &state)?;
     println!("saved {} nodes", xenstore.snapshot().nodes().count());
     Ok(())
-}
-
-/// The libraries' errors say what failed; why is in what they stem from.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// The standard model lets a guest open its nodes to any other. Here guests see nothing of each other, whatever they permit.

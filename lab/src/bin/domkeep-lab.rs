@@ -44,13 +44,7 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(status) => status,
         Err(error) => {
-            eprint!("lab: {error}");
-            let mut source = error.source();
-            while let Some(cause) = source {
-                eprint!(": {cause}");
-                source = cause.source();
-            }
-            eprintln!();
+            eprintln!("lab: {}", xsclient::on_one_line(&error));
             ExitCode::from(2)
         }
     }

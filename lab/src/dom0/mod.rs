@@ -48,12 +48,6 @@ impl Failure {
 /// Any error ends a scenario. A failure is no error itself: it is not for programs to handle.
 impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Failure {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        Failure::Failed(text)
+        Failure::Failed(xsclient::on_one_line(&error))
     }
 }

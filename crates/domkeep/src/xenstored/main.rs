@@ -23,6 +23,8 @@ use xenstored::{
     Server, Serving, SledBackend, Store,
 };
 
+use xsclient::on_one_line;
+
 use crate::options::Options;
 use crate::wall::WallFileError;
 
@@ -82,21 +84,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // There is nobody to tell if that fails.
-            let _ = writeln!(io::stderr(), "xenstored: {}", whole(&error));
+            let _ = writeln!(io::stderr(), "xenstored: {}", on_one_line(&error));
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error with its causes, on one line.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn serve(options: &Options) -> Result<(), DaemonError> {
@@ -131,7 +122,7 @@ fn serve(options: &Options) -> Result<(), DaemonError> {
             tracing::error!(path = %state.display(), %error, "the predecessor's state is not removed");
         }
         around
-            .inspect_err(|error| tracing::error!(error = whole(error), "served all the same"))
+            .inspect_err(|error| tracing::error!(error = on_one_line(error), "served all the same"))
             .ok()
     } else {
         Some(around?)

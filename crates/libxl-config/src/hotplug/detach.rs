@@ -133,7 +133,7 @@ impl Hotplug<'_> {
             // As in libxl, what a script cannot take back does not keep the device.
             if let Err(error) = self.run_script(place, script, names, Action::Remove) {
                 tracing::warn!(%error, id = %place.id, "the hotplug script failed");
-                script_error = Some(crate::hotplug::error::on_one_line(&error));
+                script_error = Some(xsclient::on_one_line(&error));
             }
             steps::reached("detach: script done");
         }

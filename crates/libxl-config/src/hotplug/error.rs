@@ -309,19 +309,3 @@ fn state_or_none(state: Option<u32>) -> String {
         |state| crate::retrieve::BackendState(state).to_string(),
     )
 }
-
-/// An error and its causes on one line.
-pub(super) fn on_one_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut last = line.clone();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if text != last {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        (last, cause) = (text, error.source());
-    }
-    line
-}

@@ -173,7 +173,7 @@ impl Hotplug<'_> {
                 match self.bring_up(&place, script) {
                     Ok(attachment) => Mended::Attached { attachment },
                     Err(error) => {
-                        let because = Some(super::error::on_one_line(&error));
+                        let because = Some(xsclient::on_one_line(&error));
                         self.take_down(domain, &place, claimed, script, let_go, None)
                             .map_err(failed(false))?;
                         Mended::Detached { because }

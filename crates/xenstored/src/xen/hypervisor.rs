@@ -5,10 +5,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use xenstore_proto::{DomId, Errno};
+use xenstore_proto::{DomId, Errno, on_one_line};
 
 use super::page::RingPage;
-use crate::error_text;
 
 /// All that the server asks of a Xen host.
 ///
@@ -177,7 +176,7 @@ pub enum XenError {
 impl XenError {
     /// This with its causes, for a log.
     pub(crate) fn on_one_line(&self) -> String {
-        error_text::on_one_line(self)
+        on_one_line(self)
     }
 
     /// What a client is told whose request failed for this.

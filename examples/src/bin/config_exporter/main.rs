@@ -23,7 +23,7 @@ use libxl_config::retrieve::{
     Consistency, Report, RetrieveError, Retrieved, Retriever, TemplateSource, Unseen,
 };
 use libxl_config::template::UserdataDir;
-use xsclient::{Client, DomId, Endpoint, Options};
+use xsclient::{Client, DomId, Endpoint, Options, on_one_line};
 
 use crate::changes::Changes;
 use crate::files::{Files, Stem};
@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("config_exporter: {}", with_causes(error.as_ref()));
+            eprintln!("config_exporter: {}", on_one_line(error.as_ref()));
             ExitCode::from(2)
         }
     }
@@ -135,7 +135,7 @@ impl Exporter {
                 Err(RetrieveError::NoSuchDomain { .. }) => whole += 1,
                 Err(error) => {
                     not_known = true;
-                    println!("not seen: {}", with_causes(error));
+                    println!("not seen: {}", on_one_line(error));
                 }
             }
         }
@@ -192,15 +192,4 @@ fn missing(report: &Report) -> Vec<String> {
         }
     }
     missing
-}
-
-/// The libraries' errors say what failed; why is in what they stem from.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

@@ -30,7 +30,7 @@ use snapshot::control::{DomainControl, DomainIdentity};
 use snapshot::simulated::{DomainSpec, GuestSpec, HostProcess};
 use uuid::Uuid;
 use xenstored::{Embedded, Store};
-use xsclient::{Client, DomId, Nodes, Options, Path, RetryPolicy};
+use xsclient::{Client, DomId, Nodes, Options, Path, RetryPolicy, on_one_line};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -57,14 +57,7 @@ fn main() -> ExitCode {
         _ => Err("usage: mini_toolstack [DIRECTORY]".into()),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
-    eprint!("mini_toolstack: {error}");
-    // The libraries' errors say what failed; why is in what they stem from.
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        eprint!(": {error}");
-        cause = error.source();
-    }
-    eprintln!();
+    eprintln!("mini_toolstack: {}", on_one_line(error.as_ref()));
     ExitCode::FAILURE
 }
 

@@ -40,7 +40,9 @@ pub(super) fn run(
     } else {
         output.text(in_words(&recovered))?;
     }
-    Ok(Exit::bad_news_if(matches!(&recovered, Recovered::RolledBack { left, .. } if !left.is_empty())))
+    Ok(Exit::bad_news_if(
+        matches!(&recovered, Recovered::RolledBack { left, .. } if !left.is_empty()),
+    ))
 }
 
 fn in_words(recovered: &Recovered) -> String {
