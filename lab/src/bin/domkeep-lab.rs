@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;

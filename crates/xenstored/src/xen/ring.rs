@@ -160,8 +160,9 @@ impl Ring {
         // A domain that waits for a new start has given up what it had sent.
         if self.ahead > 0 && !self.wants_reset() {
             let waiting = self.look()?;
-            let full = RING - waiting < HEADER;
-            let done = self.ahead - if full { 0 } else { at_most(held, self.ahead) };
+            let answered = self.ahead - at_most(held, self.ahead);
+            let full = RING - (waiting - answered) < HEADER;
+            let done = if full { self.ahead } else { answered };
             let taken = self.base.wrapping_add(done);
             if done > 0 && self.page.replace_taken(Requests, self.base, taken) {
                 self.base = taken;

@@ -112,6 +112,24 @@ fn a_request_that_was_not_answered_is_there_for_the_next_server() {
     assert_eq!(guest.take(&mut answer), 6);
 }
 
+/// A ring full of an answered request and the beginning of the next was given back as a whole: the next server found the
+/// middle of a message, and the guest never got an answer.
+#[test]
+fn the_beginning_of_a_request_is_there_for_the_next_server_also_when_the_ring_is_full() {
+    let (xen, guest, mut ring) = pair();
+    let (first, second) = (pattern(930), pattern(900));
+    assert_eq!(guest.put(&first), 930);
+    let begun = guest.put(&second);
+    assert_eq!(begun, 1024 - 930);
+    assert_eq!(read(&mut ring).len(), 1024);
+    assert_eq!(ring.write(b"answer").unwrap(), 6);
+    ring.settle(begun).unwrap();
+    drop(ring);
+    let mut next = open(&xen, GUEST);
+    assert_eq!(guest.put(&second[begun..]), second.len() - begun);
+    assert_eq!(read(&mut next), second);
+}
+
 #[test]
 fn a_message_longer_than_the_ring_goes_on_also_where_the_domain_keeps_an_octet_free() {
     for free in [0, 1] {
