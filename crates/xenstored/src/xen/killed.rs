@@ -10,7 +10,9 @@ use xenstore_proto::{
 };
 
 use super::fuse::Fuse;
-use super::{Direction, Field, Indices, SimulatedGuest, SimulatedXen};
+use super::{
+    Direction, Field, Hypervisor as _, InFlight, Indices, Ring, SimulatedGuest, SimulatedXen,
+};
 use crate::{Embedded, Server, Serving, Store, UnixServer};
 
 const SEVEN: DomId = DomId::new(7);
@@ -61,24 +63,28 @@ impl Life {
 
     /// A node of the domain.
     fn write(&self, path: &str, value: &[u8]) {
-        let path: xenstore_proto::Path = path.parse().unwrap();
         let perms = "n7".parse().unwrap();
-        let write = Request::Write { path: path.clone(), value: value.to_vec() };
-        assert_eq!(self.xenstore.apply(write), Reply::Ok);
-        let set = Request::SetPerms { path: path.into(), perms };
-        assert_eq!(self.xenstore.apply(set), Reply::Ok);
+        let set = Request::SetPerms { path: path.parse().unwrap(), perms };
+        for request in [write(path, value.to_vec()), set] {
+            assert_eq!(self.xenstore.apply(request), Reply::Ok);
+        }
     }
 
-    /// Kills the server, if there is one, and starts another, to be killed after so many stores.
-    fn serve(&mut self, stores: usize) {
+    /// Kills the server, if there is one.
+    fn kill(&mut self) {
         if let Some(served) = self.served.take() {
             served.stop();
             self.reopen();
         }
+    }
+
+    /// Kills the server, if there is one, and starts another, to be killed after so many stores.
+    fn serve(&mut self, stores: usize) {
+        self.kill();
         let serving = Serving::new(self.dir.path().join("socket"))
             .rings(self.xen.hypervisor())
             .without_own_ring()
-            .in_flight(self.dir.path().join("in-flight"));
+            .in_flight(self.in_flight());
         let fuse = Fuse::after(stores, self.guest.events());
         self.served = Some(fuse.protecting(|| serving.start(&self.xenstore)).unwrap());
         self.fuse = Some(fuse);
@@ -97,6 +103,10 @@ impl Life {
                 Embedded::from(Server::open(backend.unwrap(), Store::new()).unwrap())
             }
         };
+    }
+
+    fn in_flight(&self) -> std::path::PathBuf {
+        self.dir.path().join("in-flight")
     }
 
     fn is_killed(&self) -> bool {
@@ -120,13 +130,8 @@ struct Talk {
 
 impl Talk {
     fn new(requests: &[Request], chunks: &[usize]) -> Self {
-        let encode = |(request, number): (&Request, u32)| {
-            let mut octets = Vec::new();
-            request.encode(RequestId(number), TxId::NONE, PAYLOAD_MAX, &mut octets).unwrap();
-            octets
-        };
-        Self {
-            requests: requests.iter().zip(1..).map(encode).collect(),
+        let mut talk = Self {
+            requests: Vec::new(),
             sent: (0, 0),
             chunks: chunks.to_vec(),
             turns: 0,
@@ -134,6 +139,18 @@ impl Talk {
             answers: Vec::new(),
             events: Vec::new(),
             decoder: Decoder::new(PAYLOAD_MAX),
+        };
+        talk.say(requests);
+        talk
+    }
+
+    /// Has more to say. Requests are numbered from 1.
+    fn say(&mut self, requests: &[Request]) {
+        for request in requests {
+            let number = RequestId(u32::try_from(self.requests.len()).unwrap() + 1);
+            let mut octets = Vec::new();
+            request.encode(number, TxId::NONE, PAYLOAD_MAX, &mut octets).unwrap();
+            self.requests.push(octets);
         }
     }
 
@@ -268,4 +285,213 @@ fn wherever_a_server_is_killed_each_request_is_answered_once_and_in_order() {
 #[test]
 fn wherever_a_server_is_killed_it_goes_on_where_the_indices_begin_again_at_0() {
     at_every_store(0u32.wrapping_sub(3000), &[700, 16, 90]);
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn wherever_a_server_is_killed_long_events_come_whole_and_answers_between_them_once() {
+    let token = Token::from_octets(vec![b't'; 2000]).unwrap();
+    let event = |path: &str| [path.as_bytes(), &[0], token.as_octets(), &[0]].concat();
+    let written = ["/w/0", "/w/1"];
+    for stores in 0.. {
+        let mut life = Life::begin(77, Keeps::Watches);
+        life.write("/w/middle", &pattern(2100, 2100));
+        life.serve(NEVER);
+        let path = "/w".parse().unwrap();
+        let watch = Request::Watch { path, token: token.clone(), depth: None };
+        let mut talk = Talk::new(&[watch], &[1024]);
+        talk.through(&mut life, &mut std::iter::empty(), |talk| talk.events.len() == 1);
+        talk.say(&[
+            write(written[0], b"x".to_vec()),
+            read("/w/middle"),
+            write(written[1], pattern(1, 1500)),
+            read("/w/1"),
+        ]);
+        life.serve(stores);
+        let killed = talk.through(&mut life, &mut std::iter::empty(), |talk| {
+            let came = |path: &str| talk.events.iter().filter(|e| e.payload == event(path)).count();
+            // What the dead one had not told is made up for by telling that anything may have changed.
+            came("/w") >= 2 && (came(written[1]) > 0 || came("/w") >= 3)
+        });
+        talk.assert_answers(&[
+            Reply::Ok,
+            Reply::Ok,
+            Reply::Value(pattern(2100, 2100)),
+            Reply::Ok,
+            Reply::Value(pattern(1, 1500)),
+        ]);
+        let known = ["/w", written[0], written[1]].map(event);
+        assert!(talk.events.iter().all(|event| known.contains(&event.payload)));
+        if killed == 0 {
+            assert!(stores > 40, "{stores} stores are no conversation");
+            return;
+        }
+    }
+}
+
+/// One of a guest's moves: to write so many octets, or to read what it wrote as its nth, if there is one.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Write(usize),
+    Read(usize),
+    ReadNothing,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let len = prop_oneof![0..40_usize, 0..4000_usize, 900..1200_usize];
+    let one = prop_oneof![
+        len.prop_map(Move::Write),
+        (0..8_usize).prop_map(Move::Read),
+        (0..8_usize).prop_map(Move::Read),
+        Just(Move::ReadNothing),
+    ];
+    prop::collection::vec(one, 1..24)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// The model is a list of what was written.
+    #[test]
+    fn whatever_is_said_in_whatever_pieces_and_whenever_servers_are_killed_it_is_answered_as_by_one(
+        moves in moves(),
+        start in prop_oneof![any::<u32>(), (u32::MAX - 9000)..=u32::MAX],
+        chunks in prop::collection::vec(prop_oneof![1..64_usize, 1..1500_usize, Just(1024)], 1..5),
+        kills in prop::collection::vec(0..90_usize, 0..8),
+    ) {
+        let mut life = Life::begin(start, Keeps::Nodes);
+        let mut written: Vec<Vec<u8>> = Vec::new();
+        let (mut requests, mut expected) = (Vec::new(), Vec::new());
+        for (number, one) in moves.into_iter().enumerate() {
+            let (request, reply) = match one {
+                Move::Write(len) => {
+                    let value = pattern(number, len);
+                    written.push(value.clone());
+                    (write(&format!("data/{}", written.len() - 1), value), Reply::Ok)
+                }
+                Move::Read(nth) if nth < written.len() => {
+                    (read(&format!("data/{nth}")), Reply::Value(written[nth].clone()))
+                }
+                Move::Read(_) | Move::ReadNothing => {
+                    (read("data/none"), Reply::Error(xenstore_proto::Errno::ENOENT))
+                }
+            };
+            requests.push(request);
+            expected.push(reply);
+        }
+        let mut talk = Talk::new(&requests, &chunks);
+        let mut kills = kills.into_iter();
+        life.serve(kills.next().unwrap_or(NEVER));
+        talk.through(&mut life, &mut kills, |_| true);
+        talk.assert_answers(&expected);
+    }
+}
+
+/// A guest in the middle of a long answer and of a long request.
+fn in_the_middle() -> (Life, Talk) {
+    let mut life = Life::begin(500, Keeps::Nodes);
+    life.write("/w/long", &pattern(4000, 4000));
+    life.serve(NEVER);
+    let requests = [read("/w/long"), write("data/one", pattern(1, 3000))];
+    let mut talk = Talk::new(&requests, &[200]);
+    let deadline = Instant::now() + SOON;
+    while talk.received.len() < 600 || talk.sent != (1, 600) {
+        if !talk.turn(&mut life.guest) {
+            assert!(life.guest.wait_for_event(deadline).unwrap());
+        }
+    }
+    (life, talk)
+}
+
+#[test]
+fn a_guest_that_was_killed_upon_in_the_middle_both_ways_goes_on_both_ways() {
+    let (mut life, mut talk) = in_the_middle();
+    life.serve(NEVER);
+    talk.through(&mut life, &mut std::iter::empty(), |_| true);
+    talk.assert_answers(&[Reply::Value(pattern(4000, 4000)), Reply::Ok]);
+}
+
+#[test]
+fn a_domain_of_the_same_number_has_nothing_of_the_one_before() {
+    let (mut life, _) = in_the_middle();
+    let indices = |guest: &SimulatedGuest| {
+        [Direction::Requests, Direction::Responses].map(|direction| guest.page().indices(direction))
+    };
+    let before = indices(&life.guest);
+    life.kill();
+    life.xen.destroy(SEVEN);
+    life.guest = life.xen.create(SEVEN);
+    // Even where its ring looks the same.
+    let [requests, responses] = before.map(|indices| indices.put);
+    let at_rest = |index| Indices { taken: index, put: index };
+    life.guest.page().set_indices(Direction::Requests, at_rest(requests));
+    life.guest.page().set_indices(Direction::Responses, at_rest(responses));
+    life.serve(NEVER);
+    let mut talk = Talk::new(&[read("/w")], &[1024]);
+    talk.through(&mut life, &mut std::iter::empty(), |_| true);
+    talk.assert_answers(&[Reply::Value(Vec::new())]);
+}
+
+#[test]
+fn what_does_not_go_with_the_ring_is_not_used() {
+    // The first three are the ring's, the last is the file's.
+    for spoilt in 0..5 {
+        let (mut life, _) = in_the_middle();
+        let page = life.guest.page();
+        let (requests, responses) = (page.indices(Direction::Requests), page.indices(Direction::Responses));
+        life.kill();
+        let page = life.guest.page();
+        let at_rest = |index: u32| Indices { taken: index, put: index };
+        page.set_indices(Direction::Requests, at_rest(requests.taken));
+        page.set_indices(Direction::Responses, at_rest(responses.put));
+        match spoilt {
+            0 => page.set_indices(Direction::Responses, at_rest(responses.put.wrapping_add(9000))),
+            1 => page.set_indices(Direction::Responses, at_rest(490)),
+            2 => page.set_indices(Direction::Requests, at_rest(requests.taken.wrapping_add(2000))),
+            3 => page.set_indices(Direction::Requests, at_rest(0)),
+            _ => std::fs::write(life.in_flight(), vec![0x5A; 30_000]).unwrap(),
+        }
+        life.serve(NEVER);
+        let mut talk = Talk::new(&[read("/w")], &[1024]);
+        talk.through(&mut life, &mut std::iter::empty(), |_| true);
+        talk.assert_answers(&[Reply::Value(Vec::new())]);
+    }
+}
+
+#[test]
+fn no_more_is_read_than_can_be_kept_and_an_answer_makes_room() {
+    let xen = SimulatedXen::new();
+    let guest = xen.create(SEVEN);
+    let mut hypervisor = xen.hypervisor();
+    let channel = hypervisor.bind(SEVEN, xen.store_port()).unwrap();
+    let features = xenstore_proto::Features::default();
+    let mut ring = Ring::open(hypervisor.map_ring(SEVEN).unwrap(), channel, SEVEN, features);
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = InFlight::open(&dir.path().join("in-flight")).unwrap();
+    let handle = hypervisor.domain_handle(SEVEN).unwrap();
+    ring.keep_in(file.claim(SEVEN, handle).unwrap());
+    let (mut buffer, mut all) = ([0; 2000], Vec::new());
+    loop {
+        let put = guest.put(&pattern(all.len(), 1024));
+        match ring.read(&mut buffer) {
+            Ok(len) => all.extend_from_slice(&buffer[..len]),
+            Err(error) => {
+                assert_eq!((error.kind(), put), (std::io::ErrorKind::WouldBlock, 1024));
+                break;
+            }
+        }
+        // Nothing of it is answered, and the ring is full.
+        ring.settle(all.len()).unwrap();
+    }
+    assert_eq!(all.len(), 8192);
+    assert!(!ring.has_more(), "nobody is to try for ever");
+    ring.stage(b"an answer", 0, 8000).unwrap();
+    assert!(ring.has_more());
+    assert_eq!(ring.read(&mut buffer).unwrap(), 192);
+    drop(ring);
+
+    let channel = hypervisor.bind(SEVEN, xen.store_port()).unwrap();
+    let mut next = Ring::open(hypervisor.map_ring(SEVEN).unwrap(), channel, SEVEN, features);
+    let left = next.resume_in(file.claim(SEVEN, handle).unwrap());
+    assert_eq!((&left.input[..], &left.output[..]), (&all[192..], &b"an answer"[..]));
 }

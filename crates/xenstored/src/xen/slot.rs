@@ -216,3 +216,72 @@ const fn octets(number: u32) -> usize {
 }
 
 const _: () = assert!(RING < CAPACITY);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        let file = rustix::fs::memfd_create(c"slot", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, (SLOT_PAGES * PAGE) as u64).unwrap();
+        let mapping = Mapping::shared_pages(&file, 0, SLOT_PAGES).unwrap();
+        Slot::fresh(mapping, DomId::new(7), DomainHandle([1; 16]))
+    }
+
+    fn indices(taken: u32, put: u32) -> Indices {
+        Indices { taken, put }
+    }
+
+    #[test]
+    fn what_is_left_is_what_the_indices_say_wherever_they_are() {
+        for start in [0, 1, 8190, u32::MAX - 5, u32::MAX] {
+            let at = |offset: u32| start.wrapping_add(offset);
+            let mut slot = slot();
+            slot.keep_request(at(10), b"a request");
+            slot.keep_response(at(30), b"rest, and an answer");
+            let (put_from, put_to, answered, taken) = (at(30), at(49), at(10), at(19));
+            slot.keep(Record { put_from, put_to, rest: 4, answered, taken });
+            let left = |taken: u32, put: u32, responses: u32| {
+                slot.left(indices(at(taken), at(put)), indices(at(0), at(responses)))
+            };
+            for taken in 10..=19 {
+                for responses in 30..=49 {
+                    let left = left(taken, 20, responses).unwrap();
+                    assert_eq!(left.input, b"a request"[..taken as usize - 10]);
+                    assert_eq!(left.output, b"rest, and an answer");
+                    assert_eq!((left.written, left.rest), (responses as usize - 30, 4));
+                    assert_eq!(left.ahead, 0);
+                }
+            }
+            assert_eq!(left(6, 20, 30).unwrap().ahead, 4, "answered, and in the ring still");
+            for (taken, put, responses) in [
+                // Answered before they were sent; taken and not kept; more put than was kept, or less.
+                (6, 9, 30),
+                (20, 20, 30),
+                (19, 20, 50),
+                (19, 20, 29),
+                (19, 2000, 30),
+            ] {
+                assert_eq!(left(taken, put, responses), None, "{taken} {put} {responses}");
+            }
+            slot.void();
+            assert_eq!(slot.left(indices(at(10), at(10)), indices(at(30), at(30))), None);
+        }
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_leave_nothing() {
+        let whole = Record { put_from: 0, put_to: 0, rest: 0, answered: 0, taken: 0 };
+        for record in [
+            Record { put_to: CAPACITY + 1, ..whole },
+            Record { rest: 1, ..whole },
+            Record { answered: 1, taken: u32::MAX, ..whole },
+            Record { answered: 0u32.wrapping_sub(CAPACITY + 1), ..whole },
+            Record { answered: 0u32.wrapping_sub(20), taken: 0u32.wrapping_sub(1), ..whole },
+        ] {
+            let mut slot = slot();
+            slot.keep(record);
+            assert_eq!(slot.left(indices(0, 0), indices(0, 0)), None, "{record:?}");
+        }
+    }
+}
