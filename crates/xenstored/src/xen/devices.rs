@@ -11,8 +11,8 @@ use rustix::io::Errno as OsError;
 use xenstore_proto::DomId;
 
 use super::hypervisor::{
-    DomainHandle, DomainState, EventChannel, Hypervisor, LocalPort, PortState, RemotePort, ShutdownReason,
-    XenError,
+    DomainHandle, DomainState, EventChannel, Hypervisor, LocalPort, PortState, RemotePort,
+    ShutdownReason, XenError,
 };
 use super::page::RingPage;
 use super::raw::{self, DomainInfo, Hypercalls};

@@ -10,9 +10,9 @@ use xenstore_proto::limits::{HEADER_LEN, PAYLOAD_MAX};
 use xenstore_proto::{DomId, EventOrder, Framing, Interest, Manner, Readiness, Transport};
 
 use super::page::{Direction, Field, Indices, RING, RingPage};
-use super::simulated::{SimulatedXen, drain};
 #[cfg(test)]
 use super::simulated::signal;
+use super::simulated::{SimulatedXen, drain};
 
 use Direction::{Requests, Responses};
 

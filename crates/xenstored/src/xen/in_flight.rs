@@ -134,8 +134,7 @@ impl InFlight {
         let same = |place: &Place| place.owner.is_some_and(|(owner, _)| owner == domid);
         let free = |place: &Place| place.owner.is_none() && !place.claimed;
         let places = &self.slots;
-        if let Some(number) =
-            places.iter().position(same).or_else(|| places.iter().position(free))
+        if let Some(number) = places.iter().position(same).or_else(|| places.iter().position(free))
         {
             return Ok(number);
         }

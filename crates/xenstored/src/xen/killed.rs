@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use xenstore_proto::limits::{HEADER_LEN, PAYLOAD_MAX};
 use xenstore_proto::{
-    Decoded, Decoder, DomId, Message, MessageType, Reply, Request, RequestId, Token, Transport as _,
-    TxId,
+    Decoded, Decoder, DomId, Message, MessageType, Reply, Request, RequestId, Token,
+    Transport as _, TxId,
 };
 
 use super::fuse::Fuse;
@@ -163,8 +163,11 @@ impl Talk {
         if let Some(request) = self.requests.get(number) {
             let part = &request[from..request.len().min(from + chunk)];
             moved = guest.send(part).unwrap_or(0);
-            self.sent =
-                if from + moved == request.len() { (number + 1, 0) } else { (number, from + moved) };
+            self.sent = if from + moved == request.len() {
+                (number + 1, 0)
+            } else {
+                (number, from + moved)
+            };
         }
         let mut octets = vec![0; chunk];
         let len = guest.receive(&mut octets).unwrap_or(0);
@@ -236,7 +239,9 @@ fn conversation(life: &Life) -> (Vec<Request>, Vec<Reply>) {
     }
     let mut names = Vec::new();
     for number in 0..30 {
-        let name = format!("a-child-with-a-name-that-is-quite-long-so-that-few-of-them-are-enough-{number}");
+        let name = format!(
+            "a-child-with-a-name-that-is-quite-long-so-that-few-of-them-are-enough-{number}"
+        );
         life.write(&format!("/w/many/{name}"), b"");
         names.push(name.parse().unwrap());
     }
@@ -438,7 +443,8 @@ fn what_does_not_go_with_the_ring_is_not_used() {
     for spoilt in 0..5 {
         let (mut life, _) = in_the_middle();
         let page = life.guest.page();
-        let (requests, responses) = (page.indices(Direction::Requests), page.indices(Direction::Responses));
+        let (requests, responses) =
+            (page.indices(Direction::Requests), page.indices(Direction::Responses));
         life.kill();
         let page = life.guest.page();
         let at_rest = |index: u32| Indices { taken: index, put: index };

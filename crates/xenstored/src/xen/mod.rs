@@ -28,8 +28,8 @@ mod slot;
 pub use devices::XenDevices;
 pub use guest::SimulatedGuest;
 pub use hypervisor::{
-    DomainHandle, DomainState, EventChannel, Hypervisor, LocalPort, PortState, RemotePort, ShutdownReason,
-    XenError,
+    DomainHandle, DomainState, EventChannel, Hypervisor, LocalPort, PortState, RemotePort,
+    ShutdownReason, XenError,
 };
 pub(crate) use in_flight::InFlight;
 pub use page::{Direction, Field, Indices, RingPage};

@@ -83,7 +83,8 @@ impl Mapping {
 
     /// Stores `to` if `from` is there.
     pub(super) fn replace(&self, at: usize, from: u32, to: u32) -> bool {
-        !self.is_dead() && self.word(at).compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        !self.is_dead()
+            && self.word(at).compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     pub(super) fn copy_out(&self, at: usize, octets: &mut [u8]) {
@@ -145,7 +146,11 @@ impl Mapping {
 
     /// Where `len` octets are, all inside the memory, and aligned to their number.
     fn inside(&self, at: usize, len: usize) -> *mut u8 {
-        assert!(at.is_multiple_of(len) && at + len <= self.len, "{len} octets at {at} of {}", self.len);
+        assert!(
+            at.is_multiple_of(len) && at + len <= self.len,
+            "{len} octets at {at} of {}",
+            self.len
+        );
         // SAFETY: inside the memory.
         unsafe { self.base.as_ptr().add(at) }
     }
@@ -371,7 +376,11 @@ impl Hypercalls {
     fn info_at(&self, at: usize) -> DomainInfo {
         let mut handle = [0; 16];
         self.buffer.copy_out(at + 76, &mut handle);
-        DomainInfo { domid: low_half(self.buffer.load(at)), flags: self.buffer.load(at + 4), handle }
+        DomainInfo {
+            domid: low_half(self.buffer.load(at)),
+            flags: self.buffer.load(at + 4),
+            handle,
+        }
     }
 
     /// # Safety

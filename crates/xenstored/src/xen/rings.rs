@@ -178,9 +178,8 @@ impl Rings {
         let in_flight = self.in_flight.as_mut().filter(|_| !ring.is_kept())?;
         let domid = ring.domid();
         let handle = self.hypervisor.domain_handle(domid).map_err(|error| error.on_one_line());
-        let slot = handle.and_then(|handle| {
-            in_flight.claim(domid, handle).map_err(|error| error.to_string())
-        });
+        let slot = handle
+            .and_then(|handle| in_flight.claim(domid, handle).map_err(|error| error.to_string()));
         slot.inspect_err(|error| {
             tracing::warn!(%domid, error, "messages in flight are not kept");
         })

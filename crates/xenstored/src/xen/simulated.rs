@@ -12,8 +12,8 @@ use xenstore_proto::DomId;
 
 use super::guest::SimulatedGuest;
 use super::hypervisor::{
-    DomainHandle, DomainState, EventChannel, Hypervisor, LocalPort, PortState, RemotePort, ShutdownReason,
-    XenError,
+    DomainHandle, DomainState, EventChannel, Hypervisor, LocalPort, PortState, RemotePort,
+    ShutdownReason, XenError,
 };
 use super::page::RingPage;
 
