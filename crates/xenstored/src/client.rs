@@ -1,19 +1,24 @@
 //! A client that the loop serves: octets in, messages to the server, octets out.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use mio::{Registry, Token};
 use xenstore_proto::limits::{HEADER_LEN, PAYLOAD_MAX};
-use xenstore_proto::{Decoded, Decoder, Header, Message};
+use xenstore_proto::{Decoded, Decoder, Header, Message, MessageType};
 
 use crate::embedded::Embedded;
 use crate::link::Link;
 use crate::live_update::LinkState;
 use crate::server::ConnectionId;
+use crate::xen::Left;
 
 /// Most octets read from one client before the next one's turn.
 pub(crate) const TURN_OCTETS: usize = 16 << 10;
+
+/// Octets that are staged at once, if there are so many: with the last message, less than the link keeps.
+const STAGE_OCTETS: usize = 1 << 10;
 
 pub(crate) struct Client {
     link: Link,
@@ -27,6 +32,10 @@ pub(crate) struct Client {
     pub(crate) ended: bool,
     output: Vec<u8>,
     written: usize,
+    /// How much of the output the link keeps, if it does: only that is written.
+    staged: usize,
+    /// The lengths of the requests whose replies are not staged yet, in order; if the link keeps what is in flight.
+    owed: VecDeque<usize>,
     /// How much at the start of the output belongs to a message that a predecessor began to send.
     rest: usize,
     /// Whether the socket may have octets for us; known to have none once a read has said so, or has given less than
@@ -62,6 +71,8 @@ impl Client {
             ended: false,
             output: Vec::new(),
             written: 0,
+            staged: 0,
+            owed: VecDeque::new(),
             rest: 0,
             readable: true,
             closing: false,
@@ -80,13 +91,34 @@ impl Client {
         client
     }
 
+    /// A client that a dead server had: what that one had answered is sent, and the rest is answered.
+    pub(crate) fn resumed(link: Link, connection: ConnectionId, left: Left) -> Self {
+        let Left { input, output, written, rest, .. } = left;
+        let mut client = Self::new(link, connection);
+        client.undecoded = !input.is_empty();
+        client.decoder.push(&input);
+        (client.staged, client.written, client.rest) = (output.len(), written, rest);
+        client.output = output;
+        client
+    }
+
     pub(crate) fn link(&self) -> &Link {
         &self.link
     }
 
-    /// The client is reached by another way from now on.
-    pub(crate) fn set_link(&mut self, link: Link) {
+    /// The client is reached by this link from now on, as it was by a predecessor's.
+    pub(crate) fn go_on(&mut self, link: Link) {
         self.link = link;
+        if !self.link.is_kept() {
+            return;
+        }
+        self.link.inherit(self.decoder.undecoded());
+        // Whatever they answer is no longer here.
+        let replies = Messages { octets: &self.output, at: self.rest }.filter(|next| next.is_reply);
+        self.owed = replies.map(|_| 0).collect();
+        if let Err(error) = self.stage() {
+            tracing::debug!(connection = ?self.connection, %error, "nothing staged");
+        }
     }
 
     /// Has the loop told when something comes.
@@ -114,10 +146,12 @@ impl Client {
 
     /// How many octets of the message are left of which some have been sent.
     fn rest_of_message(&self) -> usize {
+        let mut messages = Messages { octets: &self.output, at: self.rest };
         let mut end = self.rest;
-        while end < self.written {
-            let Some(header) = self.output[end..].first_chunk::<HEADER_LEN>() else { break };
-            end += HEADER_LEN + usize::try_from(Header::from_octets(header).len).unwrap_or(0);
+        while end < self.written
+            && let Some(message) = messages.next()
+        {
+            end = message.end;
         }
         // What was begun by a predecessor and not gone on with yet is a rest as well.
         end.saturating_sub(self.written)
@@ -162,6 +196,11 @@ impl Client {
         if matches!(self.link, Link::Socket(_)) {
             return 0;
         }
+        if self.link.is_kept() {
+            // What is kept need not wait in the ring, but leaves what is not handled there as long as it can.
+            let all_handled = self.held.is_none() && !self.undecoded;
+            return if all_handled { 0 } else { self.unstaged() };
+        }
         if self.written < self.output.len() || embedded.lock().server.has_output(self.connection) {
             return usize::MAX;
         }
@@ -170,8 +209,18 @@ impl Client {
             // only if its beginning is not kept back.
             return 0;
         }
-        let held = self.held.as_ref().map_or(0, |held| HEADER_LEN + held.payload.len());
+        self.unhandled()
+    }
+
+    /// How many of the octets read last belong to requests that are not handled, or not there as a whole.
+    fn unhandled(&self) -> usize {
+        let held = self.held.as_ref().map_or(0, wire_len);
         held + self.decoder.undecoded().len()
+    }
+
+    /// How many of the octets read last belong to requests whose replies are not staged.
+    fn unstaged(&self) -> usize {
+        self.owed.iter().sum::<usize>() + self.unhandled()
     }
 
     /// Has the socket say when there is room, if that is waited for.
@@ -215,6 +264,7 @@ impl Client {
     }
 
     fn handle(&mut self, embedded: &Embedded) -> io::Result<()> {
+        let kept = self.undecoded && self.link.is_kept();
         while self.undecoded {
             // One message a lock: others in this process get their turns.
             let mut shared = embedded.lock();
@@ -230,7 +280,12 @@ impl Client {
                     self.held = Some(message);
                     break;
                 }
-                Ok(Decoded::Message(message)) => shared.server.handle(self.connection, &message),
+                Ok(Decoded::Message(message)) => {
+                    if kept {
+                        self.owed.push_back(wire_len(&message));
+                    }
+                    shared.server.handle(self.connection, &message);
+                }
                 Ok(Decoded::Need(_)) => self.undecoded = false,
                 Err(broken) => return Err(io::Error::new(io::ErrorKind::InvalidData, broken)),
             }
@@ -245,8 +300,7 @@ impl Client {
             let rest = &self.output[self.written..];
             if rest.is_empty() {
                 self.output.clear();
-                self.written = 0;
-                self.rest = 0;
+                (self.written, self.staged, self.rest) = (0, 0, 0);
                 let mut shared = embedded.lock();
                 let portion = self.link.portion();
                 shared.server.take_output(self.connection, &mut self.output, portion);
@@ -259,7 +313,8 @@ impl Client {
                 }
                 continue;
             }
-            match self.link.write(rest) {
+            self.stage()?;
+            match self.link.write(&self.output[self.written..self.staged]) {
                 Ok(len) => self.written += len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -272,9 +327,68 @@ impl Client {
         Ok(if self.can_receive(embedded) { Turn::More } else { Turn::Wait })
     }
 
+    /// Has the link keep some whole messages before the first of their octets is written.
+    fn stage(&mut self) -> io::Result<()> {
+        if self.written < self.staged || self.staged == self.output.len() {
+            return Ok(());
+        }
+        if !self.link.is_kept() {
+            self.staged = self.output.len();
+            return Ok(());
+        }
+        let rest = self.rest.saturating_sub(self.staged);
+        let mut end = self.output.len().min(self.staged + rest);
+        let mut messages = Messages { octets: &self.output, at: end };
+        while end - self.staged < STAGE_OCTETS
+            && let Some(message) = messages.next()
+        {
+            end = message.end;
+            if message.is_reply {
+                self.owed.pop_front();
+            }
+        }
+        let unanswered = self.unstaged();
+        self.link.stage(&self.output[self.staged..end], rest, unanswered)?;
+        self.staged = end;
+        Ok(())
+    }
+
     fn can_receive(&self, embedded: &Embedded) -> bool {
         (self.readable || self.undecoded)
             && self.held.is_none()
             && embedded.lock().server.has_room(self.connection)
+    }
+}
+
+/// The octets of a message.
+fn wire_len(message: &Message) -> usize {
+    HEADER_LEN + message.payload.len()
+}
+
+/// The messages in octets of which one is the first of a header.
+struct Messages<'o> {
+    octets: &'o [u8],
+    at: usize,
+}
+
+struct Found {
+    end: usize,
+    is_reply: bool,
+}
+
+impl Iterator for Messages<'_> {
+    type Item = Found;
+
+    fn next(&mut self) -> Option<Found> {
+        let rest = self.octets.get(self.at..).filter(|rest| !rest.is_empty())?;
+        let Some(header) = rest.first_chunk::<HEADER_LEN>() else {
+            // Our own messages are whole: this is for ends that are met all the same.
+            self.at = self.octets.len();
+            return Some(Found { end: self.at, is_reply: false });
+        };
+        let header = Header::from_octets(header);
+        let len = HEADER_LEN.saturating_add(usize::try_from(header.len).unwrap_or(usize::MAX));
+        self.at = self.at.saturating_add(len).min(self.octets.len());
+        Some(Found { end: self.at, is_reply: header.ty != MessageType::WATCH_EVENT })
     }
 }

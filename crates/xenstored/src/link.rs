@@ -94,6 +94,39 @@ impl Link {
         }
     }
 
+    /// Whether it outlives this process what is said with [`Link::stage`].
+    pub(crate) fn is_kept(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.with(|ring| Ok(ring.is_kept())).unwrap_or(false),
+            Self::Socket(_) | Self::Parked { .. } => false,
+        }
+    }
+
+    /// Says what will be written next. Of what was read, the last `unanswered` octets are not answered then. The first `rest`
+    /// octets belong to a message that was begun before.
+    pub(crate) fn stage(
+        &mut self,
+        octets: &[u8],
+        rest: usize,
+        unanswered: usize,
+    ) -> io::Result<()> {
+        match self {
+            Self::Ring(ring) => ring.with(|ring| ring.stage(octets, rest, unanswered)),
+            Self::Socket(_) | Self::Parked { .. } => Ok(()),
+        }
+    }
+
+    /// Takes over what a predecessor has read and not answered.
+    pub(crate) fn inherit(&mut self, input: &[u8]) {
+        if let Self::Ring(ring) = self {
+            // If it was taken away, there is nothing to keep.
+            let _ = ring.with(|ring| {
+                ring.inherit(input);
+                Ok(())
+            });
+        }
+    }
+
     /// A turn is over: of what was read, the last `held` octets are not answered yet.
     pub(crate) fn settle(&mut self, held: usize) -> io::Result<()> {
         match self {

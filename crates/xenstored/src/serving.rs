@@ -30,6 +30,7 @@ pub struct Serving {
     pub(crate) inherited: Option<Inheritance>,
     pub(crate) hypervisor: Option<Box<dyn Hypervisor>>,
     pub(crate) own_ring: bool,
+    pub(crate) in_flight: Option<PathBuf>,
     pub(crate) on_failure: Option<Act>,
 }
 
@@ -77,6 +78,7 @@ impl Serving {
             inherited: None,
             hypervisor: None,
             own_ring: true,
+            in_flight: None,
             on_failure: None,
         }
     }
@@ -119,6 +121,17 @@ impl Serving {
     #[must_use]
     pub fn rings(mut self, hypervisor: impl Hypervisor + 'static) -> Self {
         self.hypervisor = Some(Box::new(hypervisor));
+        self
+    }
+
+    /// Keeps, in a file at `path`, what of domains' messages is neither in their rings nor at its reader: if this process is killed,
+    /// the next one that is given the file goes on in the middle of a message, and nothing is answered twice. To go with a
+    /// store that is kept; one process at a time may have the file.
+    ///
+    /// If it cannot be used, the log says so, and domains are served as without it.
+    #[must_use]
+    pub fn in_flight(mut self, path: impl AsRef<FsPath>) -> Self {
+        self.in_flight = Some(path.as_ref().to_owned());
         self
     }
 

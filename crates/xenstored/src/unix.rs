@@ -12,7 +12,7 @@ use crate::event_loop::EventLoop;
 use crate::listen::ServeError;
 use crate::server::ConnectionId;
 use crate::serving::{OnFailure, Serving};
-use crate::xen::Rings;
+use crate::xen::{InFlight, Rings};
 
 /// A Unix socket that serves an [`Embedded`] server. Stopping or dropping it closes its clients' connections and
 /// removes the socket.
@@ -33,7 +33,15 @@ impl UnixServer {
             move |source| ServeError::Io { action, path, source }
         };
         let on_failure = serving.on_failure.take();
-        let rings = serving.hypervisor.take().map(Rings::new).transpose()?;
+        let mut rings = serving.hypervisor.take().map(Rings::new).transpose()?;
+        if let (Some(rings), Some(path)) = (&mut rings, &serving.in_flight) {
+            match InFlight::open(path) {
+                Ok(in_flight) => rings.keep_in(in_flight),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "messages in flight are not kept");
+                }
+            }
+        }
         let listener = serving.listener()?;
         // An inherited socket serves those who are connected even where somebody has removed its name.
         let identity = match fs::symlink_metadata(&path) {

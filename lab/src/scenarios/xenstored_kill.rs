@@ -75,8 +75,8 @@ fn another(host: &mut Host, when: &str) -> Result<(), Failure> {
 
 /// Killed while a guest asks without a pause.
 fn while_it_is_asked(host: &mut Host, guest: &Guest) -> Result<(), Failure> {
-    // Each message fits the ring; what becomes of longer ones is in docs/xenstored-rings.md.
-    guest.ask("flood-start 2 900")?;
+    // Messages that are longer than the ring: the daemon dies in the middle of one.
+    guest.ask("flood-start 2 1000")?;
     guest.ticks_on()?;
     host.kill_xenstored()?;
     host.start_xenstored()?;

@@ -34,6 +34,9 @@ const RUN_DIRECTORY: &str = "/run/xenstored";
 /// The file beside the socket by which a server's state goes to its successor.
 const STATE: &str = "state_dump";
 
+/// The file in the database's directory that keeps messages in flight.
+const IN_FLIGHT: &str = "in-flight";
+
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
 enum DaemonError {
@@ -211,7 +214,10 @@ fn with_rings(
         return Ok(serving);
     }
     let xen = event_channels().map_or_else(XenDevices::open, XenDevices::adopt)?;
-    let serving = serving.rings(xen);
+    let mut serving = serving.rings(xen);
+    if let Some(database) = &options.database {
+        serving = serving.in_flight(database.join(IN_FLIGHT));
+    }
     Ok(if options.no_domain_init { serving.without_own_ring() } else { serving })
 }
 

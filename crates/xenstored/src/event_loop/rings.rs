@@ -30,7 +30,7 @@ impl EventLoop {
         for (number, client) in &mut self.clients {
             if let Link::Parked { port } = *client.link() {
                 match shared.server.restore_ring(client.connection, port) {
-                    Some(ring) => client.set_link(Link::Ring(ring)),
+                    Some(ring) => client.go_on(Link::Ring(ring)),
                     None => lost.push((*number, client.connection)),
                 }
             }
@@ -51,6 +51,9 @@ impl EventLoop {
         } else {
             shared.server.pick_up();
             shared.server.settle_remembered();
+        }
+        if let Some(rings) = &mut shared.server.rings {
+            rings.settle_kept();
         }
         shared.server.look_at_domains();
         shared.wake();
@@ -83,14 +86,14 @@ impl EventLoop {
         let embedded = self.embedded.clone();
         let mut shared = embedded.lock();
         let Some(rings) = &mut shared.server.rings else { return };
-        for (connection, ring) in rings.take_fresh() {
+        for (connection, ring, left) in rings.take_fresh() {
             if !shared.server.is_open(connection) {
                 continue;
             }
             shared.carry(connection, Waker::Loop(Arc::clone(&self.waker)));
             let number = self.next_client;
             self.next_client += 1;
-            self.clients.insert(number, Client::new(Link::Ring(ring), connection));
+            self.clients.insert(number, Client::resumed(Link::Ring(ring), connection, left));
             self.by_connection.insert(connection, number);
             self.work.insert(number);
         }

@@ -11,8 +11,8 @@ use rustix::io::Errno as OsError;
 use xenstore_proto::DomId;
 
 use super::hypervisor::{
-    DomainState, EventChannel, Hypervisor, LocalPort, PortState, RemotePort, ShutdownReason,
-    XenError,
+    DomainHandle, DomainState, EventChannel, Hypervisor, LocalPort, PortState, RemotePort,
+    ShutdownReason, XenError,
 };
 use super::page::RingPage;
 use super::raw::{self, DomainInfo, Hypercalls};
@@ -203,6 +203,14 @@ impl Hypervisor for XenDevices {
         }
     }
 
+    fn domain_handle(&mut self, domid: DomId) -> Result<DomainHandle, XenError> {
+        match self.hypercalls.domain_info(self.domctl, domid.get()) {
+            Ok(info) if info.domid == domid.get() => Ok(DomainHandle(info.handle)),
+            Ok(_) => Err(XenError::DomainState { domid, source: OsError::SRCH.into() }),
+            Err(source) => Err(XenError::DomainState { domid, source }),
+        }
+    }
+
     fn domains(&mut self) -> Result<Vec<DomId>, XenError> {
         let mut domains = Vec::new();
         let mut first = 1;
@@ -326,7 +334,7 @@ mod tests {
 
     #[test]
     fn death_outweighs_shutdown_and_the_reason_is_the_third_octet() {
-        let of = |flags| state(DomainInfo { domid: 7, flags });
+        let of = |flags| state(DomainInfo { domid: 7, flags, handle: [0; 16] });
         assert_eq!(of(1 << 4), DomainState::Running);
         assert_eq!(of(0x0002_0004), DomainState::Shutdown(ShutdownReason::SUSPEND));
         assert_eq!(of(0xFF03_0004), DomainState::Shutdown(ShutdownReason::CRASH));

@@ -7,6 +7,7 @@ use xenstore_proto::{DomId, Errno, Path};
 use super::hypervisor::{DomainState, LocalPort, RemotePort, XenError, store_port};
 use super::ring::Ring;
 use super::rings::SharedRing;
+use super::slot::Left;
 use crate::domains::DomainEvent;
 use crate::server::{ConnectionId, Server};
 
@@ -142,7 +143,10 @@ impl Server {
             Err(error) => Err(error),
         };
         match ring {
-            Ok((ring, port)) => Some(rings.serve(connection, ring, port)),
+            Ok((mut ring, port)) => {
+                rings.keep(&mut ring);
+                Some(rings.serve(connection, ring, port))
+            }
             Err(error) => {
                 tracing::error!(%domid, error = error.on_one_line(), "ring not taken over");
                 None
@@ -181,14 +185,19 @@ impl Server {
     }
 
     fn serve_ring(&mut self, mut ring: Ring, port: Option<RemotePort>, beginning: Beginning) {
-        if beginning == Beginning::Anew {
-            ring.reset();
-        }
         let domid = ring.domid();
         let connection = self.connect(domid);
         if let Some(rings) = &mut self.rings {
+            let left = match beginning {
+                Beginning::Anew => {
+                    rings.keep(&mut ring);
+                    ring.reset();
+                    Left::default()
+                }
+                Beginning::AsFound => rings.resume(&mut ring),
+            };
             let ring = rings.serve(connection, ring, port);
-            rings.hand_over(connection, ring);
+            rings.hand_over(connection, ring, left);
         }
         if beginning == Beginning::Anew {
             self.forget_kept_watches(domid);

@@ -10,6 +10,8 @@ use xenstore_proto::limits::{HEADER_LEN, PAYLOAD_MAX};
 use xenstore_proto::{DomId, EventOrder, Framing, Interest, Manner, Readiness, Transport};
 
 use super::page::{Direction, Field, Indices, RING, RingPage};
+#[cfg(test)]
+use super::simulated::signal;
 use super::simulated::{SimulatedXen, drain};
 
 use Direction::{Requests, Responses};
@@ -92,12 +94,30 @@ impl SimulatedGuest {
         Ok(true)
     }
 
+    /// How to wake it up.
+    #[cfg(test)]
+    pub(super) fn events(&self) -> GuestEvents {
+        GuestEvents(Arc::clone(&self.events))
+    }
+
     fn readiness(&self, interest: Interest) -> Readiness {
         Readiness {
             receive: waiting(self.page.indices(Responses)) > 0,
             send: interest == Interest::ReceiveOrSend
                 && waiting(self.page.indices(Requests)) < RING,
         }
+    }
+}
+
+/// Where a guest hears its events.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct GuestEvents(Arc<OwnedFd>);
+
+#[cfg(test)]
+impl GuestEvents {
+    pub(super) fn signal(&self) {
+        signal(&self.0);
     }
 }
 

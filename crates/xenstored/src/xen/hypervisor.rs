@@ -38,6 +38,9 @@ pub trait Hypervisor: AsFd + Send {
     /// What has become of a domain.
     fn domain_state(&mut self, domid: DomId) -> Result<DomainState, XenError>;
 
+    /// Tells the domain from another one that had its number.
+    fn domain_handle(&mut self, domid: DomId) -> Result<DomainHandle, XenError>;
+
     /// All domains but this one, in order.
     fn domains(&mut self) -> Result<Vec<DomId>, XenError>;
 
@@ -61,6 +64,10 @@ pub struct LocalPort(pub u32);
 /// An event channel as the domain at the other end numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemotePort(pub u32);
+
+/// What a toolstack has given a domain when it was made: its UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DomainHandle(pub [u8; 16]);
 
 /// What has become of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

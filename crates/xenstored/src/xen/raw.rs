@@ -18,15 +18,19 @@ use rustix::mm::{MapFlags, ProtFlags};
 /// Octets of a page.
 pub(super) const PAGE: usize = 4096;
 
-/// A page of memory that others read and write at any time, until it is dropped.
+/// Memory of whole pages that others read and write at any time, until it is dropped.
 ///
 /// There is never a reference to what is in it, only atomic accesses.
 #[derive(Debug)]
 pub(super) struct Mapping {
     base: NonNull<u8>,
+    len: usize,
+    /// When the process that has mapped it dies, as far as a test is concerned.
+    #[cfg(test)]
+    fuse: Option<super::fuse::Fuse>,
 }
 
-// SAFETY: the page is reached by atomic accesses only, and belongs to the process, not to a thread.
+// SAFETY: the memory is reached by atomic accesses only, and belongs to the process, not to a thread.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -34,14 +38,37 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps one page of a file or device, shared.
     pub(super) fn shared(fd: impl AsFd, offset: u64) -> io::Result<Self> {
+        Self::shared_pages(fd, offset, 1)
+    }
+
+    /// Maps some pages of a file or device, shared.
+    pub(super) fn shared_pages(fd: impl AsFd, offset: u64, pages: usize) -> io::Result<Self> {
+        let len = pages * PAGE;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the kernel chooses where, so nothing that exists is mapped over.
         let base = unsafe {
-            rustix::mm::mmap(ptr::null_mut(), PAGE, protection, MapFlags::SHARED, fd, offset)
+            rustix::mm::mmap(ptr::null_mut(), len, protection, MapFlags::SHARED, fd, offset)
         }?;
         NonNull::new(base.cast())
-            .map(|base| Self { base })
+            .map(|base| Self {
+                base,
+                len,
+                #[cfg(test)]
+                fuse: super::fuse::Fuse::current(),
+            })
             .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    /// Whether the process that has mapped it is dead, as far as a test is concerned: nothing is stored any more.
+    #[cfg(test)]
+    fn is_dead(&self) -> bool {
+        self.fuse.as_ref().is_some_and(super::fuse::Fuse::burns)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "it is a test that has something to see")]
+    const fn is_dead(&self) -> bool {
+        false
     }
 
     pub(super) fn load(&self, at: usize) -> u32 {
@@ -49,12 +76,15 @@ impl Mapping {
     }
 
     pub(super) fn store(&self, at: usize, value: u32) {
-        self.word(at).store(value, Ordering::Release);
+        if !self.is_dead() {
+            self.word(at).store(value, Ordering::Release);
+        }
     }
 
     /// Stores `to` if `from` is there.
     pub(super) fn replace(&self, at: usize, from: u32, to: u32) -> bool {
-        self.word(at).compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        !self.is_dead()
+            && self.word(at).compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     pub(super) fn copy_out(&self, at: usize, octets: &mut [u8]) {
@@ -69,9 +99,15 @@ impl Mapping {
     }
 
     pub(super) fn copy_in(&self, at: usize, octets: &[u8]) {
+        if self.is_dead() {
+            return;
+        }
         let (head, words) = octets.split_at(until_aligned(at, octets.len()));
         let mut at = self.store_octets(at, head);
         let (words, tail) = words.as_chunks::<8>();
+        if self.is_dead() {
+            return;
+        }
         for word in words {
             self.long(at).store(u64::from_ne_bytes(*word), Ordering::Relaxed);
             at += 8;
@@ -94,12 +130,12 @@ impl Mapping {
     }
 
     fn octet(&self, at: usize) -> &AtomicU8 {
-        // SAFETY: inside the page, which is mapped as long as `self` lives.
+        // SAFETY: inside the memory, which is mapped as long as `self` lives.
         unsafe { AtomicU8::from_ptr(self.inside(at, 1)) }
     }
 
     fn word(&self, at: usize) -> &AtomicU32 {
-        // SAFETY: inside the page and aligned, as a page is and `inside` has seen.
+        // SAFETY: inside the memory and aligned, as a page is and `inside` has seen.
         unsafe { AtomicU32::from_ptr(self.inside(at, 4).cast()) }
     }
 
@@ -108,10 +144,14 @@ impl Mapping {
         unsafe { AtomicU64::from_ptr(self.inside(at, 8).cast()) }
     }
 
-    /// Where `len` octets are, all inside the page, and aligned to their number.
+    /// Where `len` octets are, all inside the memory, and aligned to their number.
     fn inside(&self, at: usize, len: usize) -> *mut u8 {
-        assert!(at.is_multiple_of(len) && at + len <= PAGE, "{len} octets at {at} of a page");
-        // SAFETY: inside the page.
+        assert!(
+            at.is_multiple_of(len) && at + len <= self.len,
+            "{len} octets at {at} of {}",
+            self.len
+        );
+        // SAFETY: inside the memory.
         unsafe { self.base.as_ptr().add(at) }
     }
 
@@ -123,10 +163,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `shared`, and no reference into it outlives a method.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), PAGE) };
+        // SAFETY: mapped by `shared_pages`, and no reference into it outlives a method.
+        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
         if let Err(error) = unmapped {
-            tracing::error!(%error, "page not unmapped");
+            tracing::error!(%error, "memory not unmapped");
         }
     }
 }
@@ -255,11 +295,12 @@ pub(super) struct Hypercalls {
     buffer: Mapping,
 }
 
-/// What the hypervisor says of a domain: the first octets of `xen_domctl_getdomaininfo`, the same in every version.
+/// What the hypervisor says of a domain: from `xen_domctl_getdomaininfo`, where they stand in every version.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DomainInfo {
     pub(super) domid: u16,
     pub(super) flags: u32,
+    pub(super) handle: [u8; 16],
 }
 
 /// What the hypervisor says of a port: `evtchn_status`.
@@ -333,7 +374,13 @@ impl Hypercalls {
     }
 
     fn info_at(&self, at: usize) -> DomainInfo {
-        DomainInfo { domid: low_half(self.buffer.load(at)), flags: self.buffer.load(at + 4) }
+        let mut handle = [0; 16];
+        self.buffer.copy_out(at + 76, &mut handle);
+        DomainInfo {
+            domid: low_half(self.buffer.load(at)),
+            flags: self.buffer.load(at + 4),
+            handle,
+        }
     }
 
     /// # Safety
@@ -380,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "of a page")]
+    #[should_panic(expected = "of 4096")]
     fn nothing_beyond_the_page_is_reached() {
         page().copy_out(PAGE - 4, &mut [0; 5]);
     }

@@ -7,6 +7,7 @@ use xenstore_proto::{DomId, Features};
 
 use super::hypervisor::{EventChannel, LocalPort};
 use super::page::{Direction, Field, Indices, RING, RingPage};
+use super::slot::{CAPACITY, Left, Record, Slot};
 
 use Direction::{Requests, Responses};
 
@@ -26,6 +27,10 @@ const OFFERED: Features = Features(Features::RECONNECT.0 | Features::ERROR.0);
 /// written. So if the server dies, what it had not answered is still there for the next one: a request may be carried
 /// out twice, but nobody waits for ever. The domain is sent its event there as well.
 ///
+/// A ring that has a [`Slot`] loses nothing of messages that do not fit it either, and sends no answer twice: all that is
+/// read is written down there, and so is what will be written, with how much of what was read it answers
+/// ([`Ring::stage`]).
+///
 /// A ring whose indices make no sense, or on which the domain breaks the protocol, says so in its page, and is not
 /// touched any more: every later call is an error until [`Ring::reset`].
 #[derive(Debug)]
@@ -41,6 +46,15 @@ pub struct Ring {
     /// Whether the domain has to be told that something has changed.
     owes_event: bool,
     fault: Option<Fault>,
+    /// What the next server will know, if this one is killed.
+    kept: Option<Kept>,
+}
+
+/// What is kept, and where.
+#[derive(Debug)]
+struct Kept {
+    slot: Slot,
+    record: Record,
 }
 
 /// What is wrong with a ring, by the number that its page says it with.
@@ -88,8 +102,47 @@ impl Ring {
         page.set_field(Field::Error, 0);
         let base = page.indices(Requests).taken;
         // Dom0's kernel looks for no Xenstore before its first event, and a dead predecessor may have owed one.
-        let (ahead, owes_event, fault) = (0, true, None);
-        Self { page, channel, domid, offered, base, ahead, owes_event, fault }
+        let (ahead, owes_event, fault, kept) = (0, true, None, None);
+        Self { page, channel, domid, offered, base, ahead, owes_event, fault, kept }
+    }
+
+    /// Keeps what is in flight from now on: none of it, at first.
+    pub(crate) fn keep_in(&mut self, slot: Slot) {
+        let record = self.at_rest();
+        let kept = self.kept.insert(Kept { slot, record });
+        kept.slot.keep(record);
+    }
+
+    /// Keeps what is in flight where a dead server has, and gives what is found there. What makes no sense is not used: the
+    /// ring goes on as it is.
+    pub(crate) fn resume_in(&mut self, slot: Slot) -> Left {
+        let indices = [Requests, Responses].map(|direction| self.page.indices(direction));
+        let was_valid = slot.record().is_some();
+        let left = slot.left(indices[0], indices[1]);
+        if let (Some(left), Some(record)) = (left, slot.record()) {
+            (self.base, self.ahead) = (indices[0].taken, left.ahead);
+            self.kept = Some(Kept { slot, record });
+            return left;
+        }
+        if was_valid {
+            let domid = self.domid;
+            tracing::warn!(%domid, "what is kept does not go with the ring: messages in flight may be lost");
+        }
+        self.keep_in(slot);
+        Left::default()
+    }
+
+    /// Whether what is in flight is kept.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Takes over octets that a predecessor has read and handed on: none of them is answered.
+    pub(crate) fn inherit(&mut self, input: &[u8]) {
+        let Some(kept) = &mut self.kept else { return };
+        let answered = self.base.wrapping_sub(at_most(input.len(), CAPACITY));
+        kept.slot.keep_request(answered, input);
+        kept.keep(Record { answered, ..kept.record });
     }
 
     /// Whose it is.
@@ -116,14 +169,46 @@ impl Ring {
     pub fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
         self.check()?;
         let fresh = self.look()?.saturating_sub(self.ahead);
-        let len = at_most(octets.len(), fresh);
+        let len = at_most(octets.len(), fresh.min(self.room_to_keep()));
         if len == 0 && !octets.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let (octets, _) = octets.split_at_mut(len as usize);
-        self.page.read(Requests, self.base.wrapping_add(self.ahead), octets);
+        let index = self.position();
+        self.page.read(Requests, index, octets);
+        if let Some(kept) = &self.kept {
+            kept.slot.keep_request(index, octets);
+        }
         self.ahead += len;
         Ok(octets.len())
+    }
+
+    /// Says what will be written next, all of it before anything else, and that all that was read is answered then, but
+    /// for the last `unanswered` octets. The first `rest` octets belong to a message that was begun before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::read`].
+    pub(crate) fn stage(
+        &mut self,
+        octets: &[u8],
+        rest: usize,
+        unanswered: usize,
+    ) -> io::Result<()> {
+        self.check()?;
+        let position = self.position();
+        let (indices, _) = self.indices(Responses)?;
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        kept.slot.keep_response(indices.put, octets);
+        let record = Record {
+            put_from: indices.put,
+            put_to: indices.put.wrapping_add(at_most(octets.len(), CAPACITY)),
+            rest: at_most(rest, CAPACITY),
+            answered: position.wrapping_sub(at_most(unanswered, CAPACITY)),
+            taken: kept.record.taken,
+        };
+        kept.keep(record);
+        Ok(())
     }
 
     /// Writes some octets, at least one unless `octets` is empty.
@@ -148,7 +233,8 @@ impl Ring {
     /// Says that what was read is done with, but for the last `held` octets, which have not been answered; and sends
     /// the domain an event if anything was read or written since the last time.
     ///
-    /// If the domain has no room to finish what it sends, all that was read is given up nevertheless.
+    /// If the domain has no room to finish what it sends, all that was read is given up nevertheless. What has not been
+    /// answered is kept, if anything is.
     ///
     /// # Errors
     ///
@@ -164,6 +250,9 @@ impl Ring {
             let full = RING - (waiting - answered) < HEADER;
             let done = if full { self.ahead } else { answered };
             let taken = self.base.wrapping_add(done);
+            if let Some(kept) = self.kept.as_mut().filter(|_| done > 0) {
+                kept.take(taken);
+            }
             if done > 0 && self.page.replace_taken(Requests, self.base, taken) {
                 self.base = taken;
                 self.ahead -= done;
@@ -180,7 +269,9 @@ impl Ring {
     /// this is to be asked after [`Ring::settle`].
     pub fn has_more(&self) -> bool {
         let indices = self.page.indices(Requests);
-        indices.taken != self.base || indices.put != self.base.wrapping_add(self.ahead)
+        // Nothing more is read before something is answered, which is a reason of its own to go on.
+        let fits = self.room_to_keep() > 0;
+        fits && (indices.taken != self.base || indices.put != self.position())
     }
 
     /// Whether the domain asks for a new start: it waits until [`Ring::reset`].
@@ -190,11 +281,17 @@ impl Ring {
 
     /// Empties the ring, which is open afterwards, and tells the domain. What was half read or half written is lost.
     pub fn reset(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.slot.void();
+        }
         self.page.set_indices(Requests, Indices::START);
         self.page.set_indices(Responses, Indices::START);
         self.page.set_field(Field::Features, self.offered.0);
         self.page.set_field(Field::Error, 0);
         (self.base, self.ahead, self.fault) = (0, 0, None);
+        if let Some(kept) = &mut self.kept {
+            kept.keep(Record::at_rest(0, 0));
+        }
         // Last, since that is what the domain waits for.
         self.page.set_field(Field::Connection, 0);
         self.owes_event = false;
@@ -205,6 +302,9 @@ impl Ring {
     pub fn fail(&mut self, fault: Fault) {
         if self.fault.is_none() {
             self.fault = Some(fault);
+            if let Some(kept) = &mut self.kept {
+                kept.slot.void();
+            }
             self.page.set_field(Field::Error, fault as u32);
             self.notify();
         }
@@ -229,6 +329,10 @@ impl Ring {
         if indices.taken != self.base || self.ahead > waiting {
             // The domain has begun anew by itself. hvmloader clears the whole page when it has got its last answer.
             (self.base, self.ahead) = (indices.taken, 0);
+            let record = self.at_rest();
+            if let Some(kept) = &mut self.kept {
+                kept.keep(record);
+            }
         }
         Ok(waiting)
     }
@@ -246,6 +350,22 @@ impl Ring {
         Err(self.closed(Fault::Index))
     }
 
+    /// The index after the last octet read.
+    fn position(&self) -> u32 {
+        self.base.wrapping_add(self.ahead)
+    }
+
+    /// Nothing is in flight, as far as the page tells.
+    fn at_rest(&self) -> Record {
+        Record::at_rest(self.base, self.page.indices(Responses).put)
+    }
+
+    /// How many octets can be read so that all that are not answered are kept.
+    fn room_to_keep(&self) -> u32 {
+        let Some(kept) = &self.kept else { return CAPACITY };
+        CAPACITY.saturating_sub(self.position().wrapping_sub(kept.record.answered))
+    }
+
     fn closed(&self, fault: Fault) -> io::Error {
         io::Error::other(RingError { domid: self.domid, fault })
     }
@@ -254,6 +374,22 @@ impl Ring {
         if let Err(error) = self.channel.notify() {
             // It will be heard of if the domain has died; otherwise it looks at its ring with its next request.
             tracing::debug!(domid = %self.domid, %error, "domain not notified");
+        }
+    }
+}
+
+impl Kept {
+    fn keep(&mut self, record: Record) {
+        self.slot.keep(record);
+        self.record = record;
+    }
+
+    /// The domain will be told that its requests are taken up to an index.
+    fn take(&mut self, taken: u32) {
+        let unanswered = taken.wrapping_sub(self.record.answered);
+        // Beyond what is kept means that all of it is answered.
+        if (1..=CAPACITY).contains(&unanswered) && taken != self.record.taken {
+            self.keep(Record { taken, ..self.record });
         }
     }
 }

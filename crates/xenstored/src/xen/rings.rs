@@ -11,7 +11,9 @@ use xenstore_proto::{DomId, Features};
 use super::hypervisor::{
     EventChannel, Hypervisor, LocalPort, PortState, RemotePort, XenError, store_port,
 };
+use super::in_flight::InFlight;
 use super::ring::{Fault, Ring};
+use super::slot::{Left, Slot};
 use crate::server::ConnectionId;
 use crate::unix::LoopWaker;
 
@@ -20,8 +22,10 @@ pub(crate) struct Rings {
     pub(crate) hypervisor: Box<dyn Hypervisor>,
     open: BTreeMap<DomId, Open>,
     by_port: HashMap<LocalPort, DomId>,
-    /// Those that nobody carries yet.
-    fresh: Vec<(ConnectionId, SharedRing)>,
+    /// Where it is kept what is in flight, if it is.
+    in_flight: Option<InFlight>,
+    /// Those that nobody carries yet, and what a dead server has left of them.
+    fresh: Vec<(ConnectionId, SharedRing, Left)>,
     domain_events: Option<Box<dyn EventChannel>>,
     /// Who carries them.
     waker: Option<Arc<LoopWaker>>,
@@ -82,8 +86,13 @@ impl Rings {
     pub(crate) fn new(mut hypervisor: Box<dyn Hypervisor>) -> Result<Self, XenError> {
         let domain_events = Some(hypervisor.bind_domain_events()?);
         let (open, by_port) = (BTreeMap::new(), HashMap::new());
-        let (fresh, waker) = (Vec::new(), None);
-        Ok(Self { hypervisor, open, by_port, fresh, domain_events, waker })
+        let (fresh, waker, in_flight) = (Vec::new(), None, None);
+        Ok(Self { hypervisor, open, by_port, in_flight, fresh, domain_events, waker })
+    }
+
+    /// Keeps what is in flight from now on, of rings that are opened after this.
+    pub(crate) fn keep_in(&mut self, in_flight: InFlight) {
+        self.in_flight = Some(in_flight);
     }
 
     /// Says who carries the rings: it is woken when there is another.
@@ -146,6 +155,37 @@ impl Rings {
         Ok(Ring::open(page, channel, domid, offered))
     }
 
+    /// Has what is in flight on a ring kept from now on, if it can be.
+    pub(crate) fn keep(&mut self, ring: &mut Ring) {
+        if let Some(slot) = self.slot_for(ring) {
+            ring.keep_in(slot);
+        }
+    }
+
+    /// As [`Rings::keep`]. Gives what a dead server has left.
+    pub(crate) fn resume(&mut self, ring: &mut Ring) -> Left {
+        self.slot_for(ring).map(|slot| ring.resume_in(slot)).unwrap_or_default()
+    }
+
+    /// Who has not been found is gone, with what was in flight.
+    pub(crate) fn settle_kept(&mut self) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.release_unclaimed();
+        }
+    }
+
+    fn slot_for(&mut self, ring: &Ring) -> Option<Slot> {
+        let in_flight = self.in_flight.as_mut().filter(|_| !ring.is_kept())?;
+        let domid = ring.domid();
+        let handle = self.hypervisor.domain_handle(domid).map_err(|error| error.on_one_line());
+        let slot = handle
+            .and_then(|handle| in_flight.claim(domid, handle).map_err(|error| error.to_string()));
+        slot.inspect_err(|error| {
+            tracing::warn!(%domid, error, "messages in flight are not kept");
+        })
+        .ok()
+    }
+
     /// Serves a ring as a connection, in place of the one that the domain had.
     pub(crate) fn serve(
         &mut self,
@@ -161,15 +201,15 @@ impl Rings {
     }
 
     /// Has the loop carry a ring.
-    pub(crate) fn hand_over(&mut self, connection: ConnectionId, ring: SharedRing) {
-        self.fresh.push((connection, ring));
+    pub(crate) fn hand_over(&mut self, connection: ConnectionId, ring: SharedRing, left: Left) {
+        self.fresh.push((connection, ring, left));
         if let Some(waker) = &self.waker {
             waker.wake_for_rings();
         }
     }
 
     /// Rings to be carried from now on.
-    pub(crate) fn take_fresh(&mut self) -> Vec<(ConnectionId, SharedRing)> {
+    pub(crate) fn take_fresh(&mut self) -> Vec<(ConnectionId, SharedRing, Left)> {
         std::mem::take(&mut self.fresh)
     }
 
@@ -223,6 +263,9 @@ impl Rings {
     /// Unmaps a domain's ring and gives its port up. The domain is not told.
     pub(crate) fn close(&mut self, domid: DomId) {
         drop(self.take_open(domid));
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.release(domid);
+        }
     }
 
     /// Gives up the ring of a connection that the server has closed, and tells the domain.
@@ -232,6 +275,10 @@ impl Rings {
         {
             ring.fail(Fault::Communication);
             let fault = ring.fault();
+            drop(ring);
+            if let Some(in_flight) = &mut self.in_flight {
+                in_flight.release(domid);
+            }
             tracing::warn!(%domid, ?fault, "ring closed, until the domain is introduced again");
         }
     }

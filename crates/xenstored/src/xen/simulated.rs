@@ -12,8 +12,8 @@ use xenstore_proto::DomId;
 
 use super::guest::SimulatedGuest;
 use super::hypervisor::{
-    DomainState, EventChannel, Hypervisor, LocalPort, PortState, RemotePort, ShutdownReason,
-    XenError,
+    DomainHandle, DomainState, EventChannel, Hypervisor, LocalPort, PortState, RemotePort,
+    ShutdownReason, XenError,
 };
 use super::page::RingPage;
 
@@ -49,6 +49,7 @@ struct Host {
     /// What each local port is bound to.
     ports: BTreeMap<LocalPort, End>,
     next_port: u32,
+    next_handle: u128,
     pending: BTreeSet<LocalPort>,
     masked: BTreeSet<LocalPort>,
     /// Readable while something is pending that nobody has been told.
@@ -56,6 +57,8 @@ struct Host {
 }
 
 struct Domain {
+    /// No other domain has this one, be its number the same.
+    handle: DomainHandle,
     page: Arc<OwnedFd>,
     /// Readable while the guest has an event.
     events: Arc<OwnedFd>,
@@ -74,9 +77,10 @@ impl SimulatedXen {
     /// A host with domain 0 alone.
     pub fn new() -> Self {
         let host = Host {
-            domains: BTreeMap::from([(DomId::DOM0, Domain::new())]),
+            domains: BTreeMap::from([(DomId::DOM0, Domain::new(0))]),
             ports: BTreeMap::new(),
             next_port: 10,
+            next_handle: 1,
             pending: BTreeSet::new(),
             masked: BTreeSet::new(),
             events: new_events(),
@@ -92,7 +96,11 @@ impl SimulatedXen {
 
     /// Creates a domain, with an empty ring, and gives its kernel.
     pub fn create(&self, domid: DomId) -> SimulatedGuest {
-        let old = lock(&self.host).domains.insert(domid, Domain::new());
+        let mut host = lock(&self.host);
+        let handle = host.next_handle;
+        host.next_handle += 1;
+        let old = host.domains.insert(domid, Domain::new(handle));
+        drop(host);
         assert!(old.is_none(), "domain {domid} exists");
         self.guest(domid)
     }
@@ -209,11 +217,12 @@ impl Host {
 }
 
 impl Domain {
-    fn new() -> Self {
+    fn new(handle: u128) -> Self {
         let page = memfd_create(c"ring page", MemfdFlags::CLOEXEC)
             .and_then(|page| ftruncate(&page, 4096).map(|()| page))
             .expect("there is memory, and a file descriptor for it");
         Self {
+            handle: DomainHandle(handle.to_ne_bytes()),
             page: Arc::new(page),
             events: new_events(),
             state: DomainState::Running,
@@ -298,6 +307,13 @@ impl Hypervisor for SimulatedHypervisor {
         Ok(host.domains.get(&domid).map_or(DomainState::Gone, |domain| domain.state))
     }
 
+    fn domain_handle(&mut self, domid: DomId) -> Result<DomainHandle, XenError> {
+        let source = || io::ErrorKind::NotFound.into();
+        (lock(&self.host).domains.get(&domid))
+            .map(|domain| domain.handle)
+            .ok_or_else(|| XenError::DomainState { domid, source: source() })
+    }
+
     fn domains(&mut self) -> Result<Vec<DomId>, XenError> {
         let host = lock(&self.host);
         Ok(host.domains.keys().copied().filter(|domid| *domid != DomId::DOM0).collect())
@@ -369,7 +385,7 @@ fn new_events() -> Arc<OwnedFd> {
     Arc::new(events.expect("there is a file descriptor left"))
 }
 
-fn signal(events: &OwnedFd) {
+pub(super) fn signal(events: &OwnedFd) {
     // Fails only if it was signalled 2^64 times.
     let _ = rustix::io::write(events, &1_u64.to_ne_bytes());
 }

@@ -28,13 +28,14 @@ fn a_guest_asks_and_is_answered_as_who_it_is() {
 
 #[test]
 fn messages_longer_than_the_ring_pass_both_ways() {
-    let host = Host::new();
-    let mut guest = host.domain(7);
-    host.xenstore.apply(write("/local/domain/7", ""));
-    host.xenstore.apply(set_perms("/local/domain/7", "n7"));
-    let value: Vec<u8> = (0..2000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
-    assert_eq!(guest.ask(&write("data", value.clone())), Reply::Ok);
-    assert_eq!(guest.value("data").unwrap(), value);
+    for host in Host::both() {
+        let mut guest = host.domain(7);
+        host.xenstore.apply(write("/local/domain/7", ""));
+        host.xenstore.apply(set_perms("/local/domain/7", "n7"));
+        let value: Vec<u8> = (0..2000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        assert_eq!(guest.ask(&write("data", value.clone())), Reply::Ok);
+        assert_eq!(guest.value("data").unwrap(), value);
+    }
 }
 
 #[test]
@@ -71,38 +72,43 @@ fn the_control_domains_own_ring_is_served_and_privileged() {
 /// As long as a header is not taken, Linux sends no event for the payload that it puts behind it.
 #[test]
 fn the_beginning_of_a_message_is_taken_so_that_its_rest_brings_an_event() {
-    let host = Host::new();
-    let mut guest = host.domain(7);
-    let mut others = host.watcher();
-    let request = wire(&read("/"));
-    let (header, payload) = request.split_at(HEADER_LEN);
-    assert_eq!(guest.kernel.put(header), header.len());
-    guest.kernel.notify();
-    // The server has read the header when others have been answered twice, and sleeps.
-    (0..2).for_each(|_| others.assert_quiet());
-    guest.send(payload);
-    assert_eq!(guest.answer().ty, MessageType::ERROR);
+    for host in Host::both() {
+        let mut guest = host.domain(7);
+        let mut others = host.watcher();
+        let request = wire(&read("/"));
+        let (header, payload) = request.split_at(HEADER_LEN);
+        assert_eq!(guest.kernel.put(header), header.len());
+        guest.kernel.notify();
+        // The server has read the header when others have been answered twice, and sleeps.
+        (0..2).for_each(|_| others.assert_quiet());
+        guest.send(payload);
+        assert_eq!(guest.answer().ty, MessageType::ERROR);
+    }
 }
 
 #[test]
 fn a_guest_that_pipelines_without_reading_gets_every_answer_in_order() {
-    let host = Host::new();
-    let mut guest = host.domain(7);
-    let mut next = 0_u32;
-    let mut expected = 0_u32;
-    // More than the limit of outstanding requests, and than fits the two rings.
-    for round in 1..=8_u32 {
-        let batch: Vec<u8> = (0..30)
-            .flat_map(|_| {
-                next += 1;
-                wire_in(&Request::GetDomainPath(DomId::new(7)), TxId::NONE, next)
-            })
-            .collect();
-        guest.send(&batch);
-        while expected < round * 30 {
-            expected += 1;
-            let answer = guest.answer();
-            assert_eq!((answer.request_id.0, answer.ty), (expected, MessageType::GET_DOMAIN_PATH));
+    for host in Host::both() {
+        let mut guest = host.domain(7);
+        let mut next = 0_u32;
+        let mut expected = 0_u32;
+        // More than the limit of outstanding requests, and than fits the two rings.
+        for round in 1..=8_u32 {
+            let batch: Vec<u8> = (0..30)
+                .flat_map(|_| {
+                    next += 1;
+                    wire_in(&Request::GetDomainPath(DomId::new(7)), TxId::NONE, next)
+                })
+                .collect();
+            guest.send(&batch);
+            while expected < round * 30 {
+                expected += 1;
+                let answer = guest.answer();
+                assert_eq!(
+                    (answer.request_id.0, answer.ty),
+                    (expected, MessageType::GET_DOMAIN_PATH)
+                );
+            }
         }
     }
 }
@@ -174,13 +180,14 @@ proptest! {
 
 #[test]
 fn an_answer_that_finds_no_room_is_sent_when_there_is_some() {
-    let host = Host::new();
-    let mut guest = host.domain(7);
-    host.xenstore.apply(write("/big", vec![b'x'; 3000]));
-    host.xenstore.apply(set_perms("/big", "r0"));
-    guest.send(&wire(&read("/big")));
-    guest.send(&wire(&read("/big")));
-    for _ in 0..2 {
-        assert_eq!(guest.answer().payload, vec![b'x'; 3000]);
+    for host in Host::both() {
+        let mut guest = host.domain(7);
+        host.xenstore.apply(write("/big", vec![b'x'; 3000]));
+        host.xenstore.apply(set_perms("/big", "r0"));
+        guest.send(&wire(&read("/big")));
+        guest.send(&wire(&read("/big")));
+        for _ in 0..2 {
+            assert_eq!(guest.answer().payload, vec![b'x'; 3000]);
+        }
     }
 }

@@ -112,24 +112,25 @@ fn a_shutdown_is_told_once_until_the_domain_is_resumed() {
 
 #[test]
 fn a_server_that_follows_a_dead_one_answers_what_waits_in_the_rings() {
-    let mut host = Host::new();
-    let mut guest = host.domain(7);
-    host.xenstore.apply(write("/a", "kept"));
-    host.xenstore.apply(set_perms("/a", "r0"));
-    assert_eq!(guest.value("/a").unwrap(), b"kept");
-    // A toolstack has written down another port than the one that waits: it is looked for.
-    host.xenstore.apply(write("/local/domain/7/store/port", "9"));
-    host.served.take().unwrap().stop();
-    assert!(!host.xen.is_mapped(SEVEN) && !host.xen.is_bound(SEVEN));
-    // Nobody hears the event of this one.
-    guest.send(&wire(&read("/a")));
-    let store = host.xenstore.snapshot();
-    host.xenstore = Embedded::new(store);
-    host.start();
-    assert_eq!(guest.answer().payload, b"kept");
-    assert!(is_introduced(&host));
-    let mut kernel = Guest::new(host.xen.guest(DomId::DOM0));
-    assert_eq!(kernel.value("/a").unwrap(), b"kept");
+    for mut host in Host::both() {
+        let mut guest = host.domain(7);
+        host.xenstore.apply(write("/a", "kept"));
+        host.xenstore.apply(set_perms("/a", "r0"));
+        assert_eq!(guest.value("/a").unwrap(), b"kept");
+        // A toolstack has written down another port than the one that waits: it is looked for.
+        host.xenstore.apply(write("/local/domain/7/store/port", "9"));
+        host.served.take().unwrap().stop();
+        assert!(!host.xen.is_mapped(SEVEN) && !host.xen.is_bound(SEVEN));
+        // Nobody hears the event of this one.
+        guest.send(&wire(&read("/a")));
+        let store = host.xenstore.snapshot();
+        host.xenstore = Embedded::new(store);
+        host.start();
+        assert_eq!(guest.answer().payload, b"kept");
+        assert!(is_introduced(&host));
+        let mut kernel = Guest::new(host.xen.guest(DomId::DOM0));
+        assert_eq!(kernel.value("/a").unwrap(), b"kept");
+    }
 }
 
 #[test]
@@ -154,18 +155,19 @@ fn what_died_while_nobody_served_leaves_nothing_to_the_next_of_its_number() {
 
 #[test]
 fn a_restart_keeps_serving_guests_and_forgets_their_watches() {
-    let mut host = Host::new();
-    let mut guest = host.domain(7);
-    host.xenstore.apply(write("/a", ""));
-    host.xenstore.apply(set_perms("/a", "r0"));
-    assert_eq!(guest.ask(&watch("/a")), Reply::Ok);
-    assert_eq!(guest.event(), "/a");
-    host.restart();
-    host.xenstore.apply(write("/a", "later"));
-    assert_eq!(guest.value("/a").unwrap(), b"later");
-    // Watching again is what a guest has to do.
-    assert_eq!(guest.ask(&watch("/a")), Reply::Ok);
-    assert_eq!(guest.event(), "/a");
+    for mut host in Host::both() {
+        let mut guest = host.domain(7);
+        host.xenstore.apply(write("/a", ""));
+        host.xenstore.apply(set_perms("/a", "r0"));
+        assert_eq!(guest.ask(&watch("/a")), Reply::Ok);
+        assert_eq!(guest.event(), "/a");
+        host.restart();
+        host.xenstore.apply(write("/a", "later"));
+        assert_eq!(guest.value("/a").unwrap(), b"later");
+        // Watching again is what a guest has to do.
+        assert_eq!(guest.ask(&watch("/a")), Reply::Ok);
+        assert_eq!(guest.event(), "/a");
+    }
 }
 
 #[test]

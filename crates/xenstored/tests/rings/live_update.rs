@@ -49,10 +49,14 @@ fn take_over(xen: &SimulatedXen, state: &[u8]) -> (Embedded, UnixServer, tempfil
     let (server, inheritance) = Inheritance::take(state, server, 1000).unwrap();
     let xenstore = Embedded::from(server);
     let dir = tempfile::tempdir().unwrap();
-    let serving = Serving::new(dir.path().join("socket"));
-    let serving = serving.inherited(inheritance).rings(xen.hypervisor());
+    let serving = serving(xen, &dir).inherited(inheritance);
     let served = serving.start(&xenstore).unwrap();
     (xenstore, served, dir)
+}
+
+fn serving(xen: &SimulatedXen, dir: &tempfile::TempDir) -> Serving {
+    let serving = Serving::new(dir.path().join("socket")).rings(xen.hypervisor());
+    serving.in_flight(dir.path().join("in-flight"))
 }
 
 #[test]
@@ -121,4 +125,17 @@ fn a_ring_that_cannot_be_taken_over_leaves_its_domain_introduced() {
     assert_eq!(xenstore.apply(introduce), Reply::Ok);
     let mut guest = Guest::new(xen.guest(SEVEN));
     assert_eq!(guest.value("/a").unwrap(), b"old");
+}
+
+#[test]
+fn half_a_request_that_was_handed_over_survives_the_death_of_the_successor() {
+    let xen = SimulatedXen::new();
+    let mut guest = Guest::new(xen.create(SEVEN));
+    let request = wire(&read("/a"));
+    let (xenstore, served, dir) = take_over(&xen, &state(LocalPort(77), &request[..9], b""));
+    served.stop();
+    let next = Embedded::new(xenstore.snapshot());
+    let _served = serving(&xen, &dir).start(&next).unwrap();
+    guest.send(&request[9..]);
+    assert_eq!(guest.answer().payload, b"old");
 }

@@ -19,6 +19,8 @@ pub(crate) struct Host {
     pub(crate) xen: SimulatedXen,
     pub(crate) xenstore: Embedded,
     pub(crate) served: Option<UnixServer>,
+    /// Whether messages in flight are kept.
+    keeps: bool,
     dir: tempfile::TempDir,
 }
 
@@ -35,14 +37,26 @@ impl Host {
     }
 
     pub(crate) fn with(xenstore: Embedded, xen: SimulatedXen) -> Self {
+        Self::keeping(true, xenstore, xen)
+    }
+
+    /// One that keeps messages in flight, and one that does not.
+    pub(crate) fn both() -> [Self; 2] {
+        [true, false].map(|keeps| Self::keeping(keeps, Embedded::default(), SimulatedXen::new()))
+    }
+
+    fn keeping(keeps: bool, xenstore: Embedded, xen: SimulatedXen) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut host = Self { xen, xenstore, served: None, dir };
+        let mut host = Self { xen, xenstore, served: None, keeps, dir };
         host.start();
         host
     }
 
     pub(crate) fn start(&mut self) {
-        let serving = Serving::new(self.dir.path().join("socket")).rings(self.xen.hypervisor());
+        let mut serving = Serving::new(self.dir.path().join("socket")).rings(self.xen.hypervisor());
+        if self.keeps {
+            serving = serving.in_flight(self.dir.path().join("in-flight"));
+        }
         self.served = Some(serving.start(&self.xenstore).unwrap());
     }
 
