@@ -66,7 +66,7 @@ fn what_the_specification_forbids_is_refused_unless_it_is_asked_for() {
         (doubled, &[][..], "records[1]: a second record of node /a", "--unchecked"),
         (
             everything(),
-            &["--unknown", "refuse", "--unchecked"],
+            &["--unknown", "refuse", "--unchecked"][..],
             "records[11]: records of type 0x21 are not known",
             "--unknown keep",
         ),
