@@ -49,7 +49,7 @@ fn json_can_come_from_stdin_and_the_stream_go_to_stdout() {
         } else {
             let told: Value = serde_json::from_str(&encoded.stderr()).unwrap();
             let expected = json!({
-                "out": "-", "version": 2, "byte_order": "little", "peer": "specification",
+                "out": "-", "version": 1, "byte_order": "little", "peer": "specification",
                 "octets": encoded.0.stdout.len(), "records": 1,
             });
             assert_eq!(told, expected);
