@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use crate::host::{Answer, Host, domkeep};
 
-const COMMANDS: [&[&str]; 32] = [
+const COMMANDS: [&[&str]; 33] = [
     &[],
     &["retrieve"],
     &["list"],

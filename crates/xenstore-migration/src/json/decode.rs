@@ -21,7 +21,7 @@ use crate::reader::{ReadOptions, StreamReader};
 ///
 /// let stream: &[u8] = include_bytes!("../../testdata/one-node.bin");
 /// let document: serde_json::Value = serde_json::from_str(&json::decode(stream, ReadOptions::default())?)?;
-/// assert_eq!(document["version"], 2);
+/// assert_eq!(document["version"], 1);
 /// assert_eq!(document["records"][0]["path"], "/tool");
 /// assert_eq!(document["peer"], "specification");
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -103,7 +103,7 @@ pub(super) fn head(text: &[u8]) -> Result<(Preamble, Peer, Form), DocumentError>
     let FirstLine { version, byte_order } = whole(first)?;
     let preamble = preamble(version, &byte_order)?;
     let last = &text[end..];
-    if !glance(last).is_some_and(|glance| glance.records.is_some()) {
+    if glance(last).is_none_or(|glance| glance.records.is_none()) {
         return Err(DocumentError::NoEnd);
     }
     let last: LastLine = whole(last).map_err(|error| match error {

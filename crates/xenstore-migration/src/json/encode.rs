@@ -38,12 +38,12 @@ pub fn encode(document: &[u8], options: EncodeOptions) -> Result<Vec<u8>, Docume
     encode_to(document, Vec::new(), options).map(|encoded| encoded.output)
 }
 
-/// As [`encode`], to any [`Write`], each record with one call. After an error the stream has no END, so that no reader takes it
+/// As [`encode()`], to any [`Write`], each record with one call. After an error the stream has no END, so that no reader takes it
 /// for whole.
 ///
 /// # Errors
 ///
-/// As [`encode`], and if the output fails.
+/// As [`encode()`], and if the output fails.
 pub fn encode_to<W: Write>(
     document: &[u8],
     output: W,

@@ -1,6 +1,6 @@
 //! Streams as JSON and back: for callers in other languages, for `jq`, and to be written by hand.
 //!
-//! [`decode`] makes a document of a stream, [`encode`] a stream of a document:
+//! [`decode()`] makes a document of a stream, [`encode()`] a stream of a document:
 //!
 //! ```json
 //! {"version":2,"byte_order":"little","records":[

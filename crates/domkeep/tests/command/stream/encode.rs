@@ -49,7 +49,7 @@ fn json_can_come_from_stdin_and_the_stream_go_to_stdout() {
         } else {
             let told: Value = serde_json::from_str(&encoded.stderr()).unwrap();
             let expected = json!({
-                "out": "-", "version": 2, "byte_order": "little", "peer": "specification",
+                "out": "-", "version": 1, "byte_order": "little", "peer": "specification",
                 "octets": encoded.0.stdout.len(), "records": 1,
             });
             assert_eq!(told, expected);
@@ -66,7 +66,7 @@ fn what_the_specification_forbids_is_refused_unless_it_is_asked_for() {
         (doubled, &[][..], "records[1]: a second record of node /a", "--unchecked"),
         (
             everything(),
-            &["--unknown", "refuse", "--unchecked"],
+            &["--unknown", "refuse", "--unchecked"][..],
             "records[11]: records of type 0x21 are not known",
             "--unknown keep",
         ),
