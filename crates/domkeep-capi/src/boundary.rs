@@ -63,9 +63,12 @@ impl WithoutSigpipe {
         let mut before = MaybeUninit::uninit();
         // SAFETY: both sets are valid for the call, which fills the second.
         let blocked = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &only, before.as_mut_ptr()) };
+        if blocked != 0 {
+            return None;
+        }
         // SAFETY: it was filled, since the call succeeded.
-        (blocked == 0)
-            .then(|| Self { before: unsafe { before.assume_init() }, was_pending: is_pending() })
+        let before = unsafe { before.assume_init() };
+        Some(Self { before, was_pending: is_pending() })
     }
 }
 

@@ -94,7 +94,7 @@ impl Problem {
     /// An error of a library, its causes, and the path that the first of them to have one was about.
     pub(crate) fn of(status: Status, error: &(dyn StdError + 'static)) -> Self {
         let mut problem = Self::new(status, error.to_string());
-        problem.cause = error.source().map(|cause| on_one_line(cause));
+        problem.cause = error.source().map(on_one_line);
         problem.path = chain(error).find_map(path_of);
         problem
     }

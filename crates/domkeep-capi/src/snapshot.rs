@@ -416,7 +416,7 @@ impl From<RestoreFailure> for Problem {
     fn from(failure: RestoreFailure) -> Self {
         let status = match failure.cause.as_ref() {
             RestoreCause::Cancelled => Status::Cancelled,
-            RestoreCause::StalePlan { .. } => Status::Busy,
+            RestoreCause::StalePlan => Status::Busy,
             cause => status_of(cause).unwrap_or(Status::Failed),
         };
         let details = json!({
