@@ -21,7 +21,7 @@ pub(crate) fn page() -> io::Result<Vec<u8>> {
 }
 
 fn of(name: &str) -> Page {
-    let mut command = Options::command().name(name.to_owned()).bin_name(name).display_name(name);
+    let mut command = Options::command().bin_name(name).display_name(name);
     command.build();
     let more = vec![
         Section::terms("SIGNALS", SIGNALS),
