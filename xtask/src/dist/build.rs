@@ -65,9 +65,8 @@ impl Build {
         let output = output.map_err(|error| format!("cannot run rustc: {error}"))?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         let libraries = told.lines().find_map(|line| line.split_once(NATIVE_LIBRARIES));
-        let (_, libraries) = libraries.ok_or_else(|| {
-            format!("rustc does not say what a static library needs: {told}")
-        })?;
+        let (_, libraries) = libraries
+            .ok_or_else(|| format!("rustc does not say what a static library needs: {told}"))?;
         std::fs::remove_file(&out).map_err(failed("remove", &out))?;
         Ok(in_order(libraries))
     }

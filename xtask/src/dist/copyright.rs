@@ -58,7 +58,8 @@ impl Linked {
         if holders.is_empty() {
             holders.push(format!("the authors of {}", self.name));
         }
-        let alternatives: Vec<_> = self.license.split(" OR ").flat_map(|part| part.split('/')).collect();
+        let alternatives: Vec<_> =
+            self.license.split(" OR ").flat_map(|part| part.split('/')).collect();
         let license = if alternatives.contains(&"Apache-2.0") {
             "Apache-2.0".to_owned()
         } else {
@@ -110,8 +111,10 @@ fn linked(source: &Path) -> Result<Vec<Linked>, Failure> {
         .map_err(|error| format!("cargo metadata cannot be read: {error}"))?;
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let packages: BTreeMap<String, Value> =
-        list(&metadata["packages"]).into_iter().map(|package| (word(&package["id"]), package)).collect();
+    let packages: BTreeMap<String, Value> = list(&metadata["packages"])
+        .into_iter()
+        .map(|package| (word(&package["id"]), package))
+        .collect();
     let nodes: BTreeMap<String, Value> = list(&metadata["resolve"]["nodes"])
         .into_iter()
         .map(|node| (word(&node["id"]), node))
@@ -204,7 +207,7 @@ mod tests {
     fn every_crate_that_is_linked_has_its_licence_in_the_copyright_file() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let text = text(&source).expect("the manifests can be read");
-        let apache = "License: Apache-2.0\n";
+        let apache = "License: Apache-2.0";
         for (files, license) in [
             ("Files: crates.io/sled-", apache),
             ("Files: crates.io/mio-", "License: Expat\n "),

@@ -223,7 +223,8 @@ fn depends(tree: &Tree, release: &Release) -> Result<String, Failure> {
 
 /// Sorted, with one owner and one date, and compressed by one thread: how many there are shows in what comes out.
 fn pack(tree: &Tree, release: &Release, package: &Path) -> Result<(), Failure> {
-    let mut deb = command("dpkg-deb", &["--root-owner-group", "-Zxz", "--threads-max=1", "--build"]);
+    let mut deb =
+        command("dpkg-deb", &["--root-owner-group", "-Zxz", "--threads-max=1", "--build"]);
     deb.arg(tree.root()).arg(package).env("SOURCE_DATE_EPOCH", release.epoch.to_string());
     execute(deb)
 }

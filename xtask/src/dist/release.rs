@@ -71,7 +71,8 @@ impl Release {
         let mut text = String::new();
         for part in self.changelog.split("\n## ").skip(1) {
             let (heading, body) = part.split_once('\n').unwrap_or((part, ""));
-            let named = heading.trim_start_matches('[').split([']', ' ']).next().unwrap_or_default();
+            let named =
+                heading.trim_start_matches('[').split([']', ' ']).next().unwrap_or_default();
             let upstream = if named == "Unreleased" { &self.upstream } else { named };
             if !text.is_empty() {
                 text.push('\n');
@@ -91,7 +92,9 @@ fn epoch(source: &Path) -> Result<u64, Failure> {
             let mut git = Command::new("git");
             git.args(["log", "-1", "--format=%ct"]).current_dir(source);
             answer(git).map_err(|error| {
-                format!("SOURCE_DATE_EPOCH is not set, and there is no commit to take it from: {error}")
+                format!(
+                    "SOURCE_DATE_EPOCH is not set, and there is no commit to take it from: {error}"
+                )
             })?
         }
     };

@@ -98,7 +98,9 @@ fn mirror() -> String {
     let known = |path: &PathBuf| {
         path.extension().is_some_and(|extension| extension == "list" || extension == "sources")
     };
-    texts.extend(parts.iter().filter(|path| known(path)).filter_map(|path| fs::read_to_string(path).ok()));
+    texts.extend(
+        parts.iter().filter(|path| known(path)).filter_map(|path| fs::read_to_string(path).ok()),
+    );
     texts.iter().find_map(|text| mirror_in(text)).unwrap_or_else(|| MIRROR.to_owned())
 }
 
@@ -112,9 +114,8 @@ fn mirror_in(text: &str) -> Option<String> {
         (words.next()? == SUITE).then(|| uri.to_owned())
     };
     let stanza = |stanza: &str| {
-        let field = |name: &str| {
-            stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        };
+        let field =
+            |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let suites = field("Suites")?;
         suites.split_whitespace().find(|suite| *suite == SUITE)?;
         field("URIs")?.split_whitespace().next().map(str::to_owned)

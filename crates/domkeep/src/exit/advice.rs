@@ -104,7 +104,9 @@ impl CommandError {
                 "become root, or choose another path with --socket PATH"
             }
             Self::Unpaired => "give each PATH its VALUE; '' is an empty one",
-            Self::NotAPath { .. } => "a path is names with slashes between, such as /local/domain/7/name",
+            Self::NotAPath { .. } => {
+                "a path is names with slashes between, such as /local/domain/7/name"
+            }
             Self::NoSuchCommand { .. } => "`domkeep help` lists the commands",
             Self::Create(CreateError::Exists { .. }) => {
                 "a template is changed by hotplug only; import under another domid or uuid"

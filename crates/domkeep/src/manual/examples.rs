@@ -21,9 +21,15 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "retrieve",
         &[
-            ("domkeep retrieve web", "The configuration of the domain web, as libxl would write it."),
+            (
+                "domkeep retrieve web",
+                "The configuration of the domain web, as libxl would write it.",
+            ),
             ("domkeep retrieve web --report", "Where every value and device came from, in words."),
-            ("domkeep retrieve 7 --watch --json", "A document a line, whenever the configuration of domain 7 changes."),
+            (
+                "domkeep retrieve 7 --watch --json",
+                "A document a line, whenever the configuration of domain 7 changes.",
+            ),
         ],
     ),
     (
@@ -78,11 +84,17 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     (
         "device-detach",
-        &[("domkeep device detach web disk xvdb", "The disk is taken away once the guest lets it go.")],
+        &[(
+            "domkeep device detach web disk xvdb",
+            "The disk is taken away once the guest lets it go.",
+        )],
     ),
     (
         "device-list",
-        &[("domkeep device list web", "How far each device of web has come, and who is plugging it.")],
+        &[(
+            "domkeep device list web",
+            "How far each device of web has come, and who is plugging it.",
+        )],
     ),
     (
         "device-repair",
@@ -100,12 +112,12 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     (
         "xenstore-ls",
-        &[("domkeep xenstore ls -fp /local/domain/7", "All nodes of domain 7, with permissions and full paths.")],
+        &[(
+            "domkeep xenstore ls -fp /local/domain/7",
+            "All nodes of domain 7, with permissions and full paths.",
+        )],
     ),
-    (
-        "xenstore-read",
-        &[("domkeep xenstore read /local/domain/7/name", "A value.")],
-    ),
+    ("xenstore-read", &[("domkeep xenstore read /local/domain/7/name", "A value.")]),
     (
         "xenstore-write",
         &[("domkeep xenstore write /tool/a 1 /tool/b 2", "Two values in one transaction.")],
@@ -146,8 +158,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "stream-apply",
         &[
-            ("domkeep stream apply web.xs web-2 --dry-run", "What would be changed in the domain web-2."),
-            ("domkeep stream apply web.xs web-2", "The nodes of a stream, in a domain that does not run yet."),
+            (
+                "domkeep stream apply web.xs web-2 --dry-run",
+                "What would be changed in the domain web-2.",
+            ),
+            (
+                "domkeep stream apply web.xs web-2",
+                "The nodes of a stream, in a domain that does not run yet.",
+            ),
         ],
     ),
     (
@@ -161,8 +179,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             "A domain with one disk, which runs.",
         )],
     ),
-    ("simulate-list", &[("domkeep simulate list /tmp/sim/host", "The domains of a simulated host.")]),
-    ("simulate-destroy", &[("domkeep simulate destroy /tmp/sim/host web", "One of them is destroyed.")]),
+    (
+        "simulate-list",
+        &[("domkeep simulate list /tmp/sim/host", "The domains of a simulated host.")],
+    ),
+    (
+        "simulate-destroy",
+        &[("domkeep simulate destroy /tmp/sim/host web", "One of them is destroyed.")],
+    ),
     (
         "snapshot-plan",
         &[(
@@ -204,7 +228,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             "A save whose process died is undone, or completed if its disks had been moved.",
         )],
     ),
-    ("snapshot-inspect", &[("domkeep snapshot inspect web.memory", "What a file is, from its headers.")]),
+    (
+        "snapshot-inspect",
+        &[("domkeep snapshot inspect web.memory", "What a file is, from its headers.")],
+    ),
     (
         "snapshot-transcode",
         &[
@@ -229,7 +256,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "man",
         &[
-            ("domkeep man snapshot save | man -l -", "The page of a subcommand, where none is installed."),
+            (
+                "domkeep man snapshot save | man -l -",
+                "The page of a subcommand, where none is installed.",
+            ),
             ("domkeep man --all /usr/local/share/man/man1", "All of them, to install."),
         ],
     ),

@@ -110,7 +110,10 @@ impl Reach {
             variables.extend(XENSTORE_VARIABLES);
         }
         if below == "demo" {
-            variables.push(("TMPDIR", "Where the demonstration's own directory is made; /tmp without it."));
+            variables.push((
+                "TMPDIR",
+                "Where the demonstration's own directory is made; /tmp without it.",
+            ));
         }
         variables.push(LOG_VARIABLE);
         variables
@@ -133,7 +136,10 @@ const EXIT_STATUS: [(&str, &str); 4] = [
 ];
 
 const XENSTORE_FILES: [(&str, &str); 2] = [
-    ("/run/xenstored/socket", "The socket of the Xenstore, where neither --xenstore nor a variable names another."),
+    (
+        "/run/xenstored/socket",
+        "The socket of the Xenstore, where neither --xenstore nor a variable names another.",
+    ),
     ("/dev/xen/xenbus", "The device that is tried where nobody serves the socket."),
 ];
 

@@ -35,7 +35,10 @@ fn of(name: &str) -> Page {
 }
 
 const SIGNALS: [(&str, &str); 2] = [
-    ("SIGTERM, SIGINT", "The daemon ends. On a Xen host nothing that uses Xenstore works from then on."),
+    (
+        "SIGTERM, SIGINT",
+        "The daemon ends. On a Xen host nothing that uses Xenstore works from then on.",
+    ),
     ("SIGHUP", "Nothing: a terminal that goes away is no reason to end."),
 ];
 
@@ -46,8 +49,14 @@ const EXIT_STATUS: [(&str, &str); 3] = [
 ];
 
 const FILES: [(&str, &str); 4] = [
-    ("/run/xenstored/socket", "The socket that clients connect to, where no variable names another."),
-    ("/run/xenstored/state_dump", "What goes to the successor of a live update, beside the socket."),
+    (
+        "/run/xenstored/socket",
+        "The socket that clients connect to, where no variable names another.",
+    ),
+    (
+        "/run/xenstored/state_dump",
+        "What goes to the successor of a live update, beside the socket.",
+    ),
     ("/dev/xen/evtchn, gntdev, privcmd, hypercall", "How domains are reached on a Xen host."),
     (
         "/usr/share/doc/domkeep/xenstored-guide.md",
@@ -58,7 +67,10 @@ const FILES: [(&str, &str); 4] = [
 
 const ENVIRONMENT: [(&str, &str); 3] = [
     ("XENSTORED_PATH", "The socket."),
-    ("XENSTORED_RUNDIR", "The directory of the socket, which is then called socket; /run/xenstored without it."),
+    (
+        "XENSTORED_RUNDIR",
+        "The directory of the socket, which is then called socket; /run/xenstored without it.",
+    ),
     ("XENSTORED_TRACE", "The file that the log is appended to, as with --trace-file."),
 ];
 

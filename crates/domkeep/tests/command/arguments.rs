@@ -123,7 +123,8 @@ fn all_manual_pages_are_written_into_one_directory() {
     let pages = directory.path().join("man1");
     let answer = Answer::of(domkeep().args(["man", "--all"]).arg(&pages)).expect(0);
     assert_eq!(answer.stdout(), "");
-    for (file, words) in [("domkeep.1", &[][..]), ("domkeep-config-check.1", &["config", "check"])] {
+    for (file, words) in [("domkeep.1", &[][..]), ("domkeep-config-check.1", &["config", "check"])]
+    {
         let printed = Answer::of(domkeep().arg("man").args(words)).expect(0).stdout();
         assert_eq!(fs::read_to_string(pages.join(file)).unwrap(), printed, "{file}");
     }
@@ -142,7 +143,8 @@ fn bash_completes_a_command_that_was_begun() {
     let file = directory.path().join("domkeep");
     fs::write(&file, script).unwrap();
     Answer::of(Command::new("bash").arg("-n").arg(&file)).expect(0);
-    for (line, offered) in [("domkeep sn", "snapshot"), ("domkeep snapshot re", "restore recover")] {
+    for (line, offered) in [("domkeep sn", "snapshot"), ("domkeep snapshot re", "restore recover")]
+    {
         let words = line.replace("domkeep", "");
         let last = words.split(' ').next_back().unwrap();
         let tab = format!(

@@ -121,7 +121,9 @@ impl SnapshotError {
             Self::ImageWrite { source: ImageWriteError::Duplicate { .. }, .. } => {
                 "write it with --to packed, which takes pages that were sent more than once"
             }
-            Self::ImageOpen { source, .. } if !matches!(source, ImageOpenError::Io { .. }) => INSPECT,
+            Self::ImageOpen { source, .. } if !matches!(source, ImageOpenError::Io { .. }) => {
+                INSPECT
+            }
             Self::NoDomain { .. } | Self::ManifestNotText { .. } => INSPECT,
             Self::ImageOnStdin => "give the name of the file",
             Self::ImageToStdout => "give the name of a new file, or --to stream",
