@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::package::{BASH_COMPLETIONS, COMMAND, DAEMON, HEADER, UNIT};
-use super::programs::{Program, command, need};
+use super::programs::{Program, answer, command, need};
 use super::release::Release;
 use super::root::Root;
 use super::{Places, failed};
@@ -32,7 +32,12 @@ const PROGRAM: &str = "#include <domkeep.h>\n#include <stdio.h>\n\nint main(void
 
 /// Fails unless all that the check takes is there.
 pub(super) fn need_programs() -> Result<(), Failure> {
-    need(&PROGRAMS)
+    need(&PROGRAMS)?;
+    if answer(command("id", &["-u"]))?.trim() == "0" {
+        Ok(())
+    } else {
+        Err("a root to install in is made by root only: run it as root".to_owned())
+    }
 }
 
 /// Checks the package; the first thing that is not as it should be is the failure.

@@ -228,3 +228,28 @@ fn pack(tree: &Tree, release: &Release, package: &Path) -> Result<(), Failure> {
     deb.arg(tree.root()).arg(package).env("SOURCE_DATE_EPOCH", release.epoch.to_string());
     execute(deb)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::root;
+
+    #[test]
+    fn the_unit_and_the_guide_name_the_daemon_as_it_is_installed() {
+        let read = |name: &str| fs::read_to_string(root().join(name)).expect("it is shipped");
+        let unit = read("packaging/systemd/domkeep-xenstored.service");
+        let daemon = format!("/{DAEMON}");
+        let commands = unit.lines().filter(|line| line.starts_with("Exec"));
+        for command in commands {
+            let named = command.split(['=', ' ']).any(|word| word == daemon);
+            assert!(named, "{command} is not about {daemon}");
+        }
+        assert!(unit.contains("\nExecStart="), "{unit}");
+        let guide = read("docs/xenstored-guide.md");
+        assert!(guide.contains(&daemon), "the guide does not name {daemon}");
+        // That is another package's.
+        for text in [&unit, &guide] {
+            assert!(!text.contains(" /usr/sbin/xenstored\n"), "{text}");
+        }
+    }
+}

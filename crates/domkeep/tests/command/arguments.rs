@@ -158,6 +158,22 @@ fn bash_completes_a_command_that_was_begun() {
 }
 
 #[test]
+fn other_shells_can_read_their_completions() {
+    const NAME: &str = "other_shells_can_read_their_completions";
+    for (shell, only_read) in [("zsh", "-n"), ("fish", "--no-execute")] {
+        if Command::new(shell).arg("--version").output().is_err() {
+            println!("skipped: {NAME}: {shell} is not installed");
+            continue;
+        }
+        let script = Answer::of(domkeep().args(["completions", shell])).expect(0).stdout();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("domkeep");
+        fs::write(&file, script).unwrap();
+        Answer::of(Command::new(shell).arg(only_read).arg(&file)).expect(0);
+    }
+}
+
+#[test]
 fn help_completions_and_manual_pages_are_there_for_every_command() {
     for command in COMMANDS {
         assert!(!Answer::of(domkeep().args(command).arg("--help")).expect(0).stdout().is_empty());
