@@ -1,8 +1,9 @@
-//! What the project runs on itself: `cargo xtask test`, `lab`, `bench`, `soak`, `kills`, `differential` and `fuzz`.
+//! What the project runs on itself: `cargo xtask test`, `lab`, `bench`, `soak`, `kills`, `differential`, `fuzz` and `dist`.
 
 mod bench;
 mod command;
 mod differential;
+mod dist;
 mod fuzz;
 mod header;
 mod kills;
@@ -78,6 +79,8 @@ enum Task {
         /// Which targets. All, if none is named.
         targets: Vec<String>,
     },
+    /// A Debian package with the programs, the C library, manual pages and completions (docs/packaging.md).
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
             differential::run(sequences, seed, seconds)
         }
         Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
+        Task::Dist(options) => dist::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

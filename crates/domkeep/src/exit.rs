@@ -1,5 +1,7 @@
 //! What can go wrong, and the exit status for it.
 
+mod advice;
+
 use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -247,100 +249,6 @@ impl CommandError {
             _ => Exit::OutOfReach,
         }
     }
-
-    fn advice(&self) -> Option<&'static str> {
-        Some(match self {
-            Self::Connect(_) => "start xenstored, or say with --xenstore SOCKET where it is",
-            Self::Retrieve(RetrieveError::NoSuchDomain { .. })
-            | Self::Extract(ExtractError::NoSuchDomain { .. })
-            | Self::NoSuchName { .. } => "`domkeep list` shows the domains",
-            Self::Apply(ApplyError::NoSuchDomain { .. }) => {
-                "create the domain first, paused: a state goes into a domain that is there"
-            }
-            Self::Apply(ApplyError::OutcomeUnknown { .. }) => {
-                "apply it again: what has been made already is not made twice"
-            }
-            Self::Apply(ApplyError::Conflict { .. }) => "apply it while the domain does not run",
-            Self::Apply(ApplyError::Xenstore { source, .. })
-            | Self::Extract(ExtractError::Xenstore { source, .. })
-                if source.is_timeout() =>
-            {
-                "allow more with --timeout SECONDS"
-            }
-            Self::DomainStream { source: FromStreamError::Read { .. }, .. } => {
-                "`domkeep stream inspect FILE` prints what can be read"
-            }
-            Self::DomainStream { .. } => {
-                "`domkeep stream verify FILE --kind domain` says all that is wrong with it"
-            }
-            Self::Snapshot(error) => return error.advice(),
-            Self::Device(error) => return error.advice(),
-            Self::NoSimulatedDomain { .. } => "`domkeep simulate list HOST` shows the domains",
-            Self::SimulatedHostRuns { .. } => "use that host, or another directory",
-            Self::Operator(error) if error.source.is::<CallError>() => START_A_HOST,
-            Self::Domains(error) if is_of_simulated_host(error) => START_A_HOST,
-            Self::Libxl(error) => return Some(error.advice()),
-            Self::SeveralOfThatName { .. } => "give the id instead of the name",
-            Self::SeveralTemplates { .. } => "give the uuid instead of the id",
-            Self::Userdata(_) | Self::Sled(_) => {
-                "say with --templates userdata:DIR, sled:DIR or none where the templates are"
-            }
-            Self::NoTemplate { .. } => "`domkeep template ls` shows the templates",
-            Self::NoUuid { .. } => "give it with --uuid UUID",
-            Self::Configuration { .. } => {
-                "`domkeep config check FILE` says all that is wrong with it"
-            }
-            Self::Nodes { .. } => "give a file that `domkeep xenstore ls -fp` has printed",
-            Self::StreamOpen {
-                source: migration::OpenError::Preamble { source: migration::PreambleError::Ident },
-                ..
-            } => "give a xenstore-migration stream, as xenstored dumps for a live update",
-            Self::StreamRead { source, .. } => match source.failure {
-                migration::ReadFailure::UnknownType => "keep such records with --unknown keep",
-                migration::ReadFailure::Io { .. } => return None,
-                _ => "`domkeep stream inspect FILE` prints what can be read",
-            },
-            Self::StreamCreate { source: migration::CreateError::Version { .. }, .. } => {
-                "ask for a version that it knows, with --version"
-            }
-            Self::StreamEncode { source, .. } => match source {
-                DocumentError::Order { reason, .. } if is_of_unknown_kind(reason) => {
-                    "keep such records with --unknown keep"
-                }
-                DocumentError::Order { .. } => {
-                    "put it right, or write the stream as it is with --unchecked"
-                }
-                DocumentError::NoEnd | DocumentError::BrokenOff => {
-                    "give all lines that `domkeep stream inspect FILE --json` prints of a whole stream"
-                }
-                _ => return None,
-            },
-            Self::NewFile(CompleteFileError::Exists { .. }) => {
-                "give a name that is free; a file is never replaced"
-            }
-            Self::NewFile(CompleteFileError::NoName { .. }) => "name the file itself",
-            Self::Load(LoadError::Locked { .. })
-            | Self::Retrieve(RetrieveError::Template {
-                source: LoadError::Locked { .. }, ..
-            }) => "wait until whoever holds it is done, or allow more with --timeout SECONDS",
-            Self::Xenstore(error) if error.is_timeout() => "allow more with --timeout SECONDS",
-            Self::Create(CreateError::Exists { .. }) => {
-                "a template is changed by hotplug only; import under another domid or uuid"
-            }
-            _ => return None,
-        })
-    }
-}
-
-const START_A_HOST: &str = "start one with `domkeep simulate serve DIR`; its socket is DIR/host";
-
-fn is_of_simulated_host(error: &QueryError) -> bool {
-    matches!(error, QueryError::Hypervisor { source, .. } if source.is::<CallError>())
-}
-
-fn is_of_unknown_kind(violation: &migration::Violation) -> bool {
-    use migration::Violation;
-    matches!(violation, Violation::UnknownType { .. } | Violation::ConnectionKind { .. })
 }
 
 /// What the server refuses is an answer; that it gives none is not.

@@ -11,6 +11,7 @@
 //! domains     a name or a number to a domain
 //! changes     waits until a domain's configuration may have changed
 //! explain     a report in words
+//! manual      manual pages, made from the arguments
 //! output      for people or for programs
 //! exit        what can go wrong, and the exit status for it
 //! ```
@@ -24,6 +25,8 @@ mod domains;
 mod exit;
 mod explain;
 mod logs;
+mod manual;
+mod manual_page;
 mod output;
 mod places;
 

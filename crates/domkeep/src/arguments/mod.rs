@@ -106,7 +106,11 @@ pub(crate) enum Command {
     /// Print the manual page, or that of a subcommand
     Man {
         /// The subcommand: `retrieve`, `config check`, ...
+        #[arg(conflicts_with = "all")]
         command: Vec<String>,
+        /// Write the pages of all commands into this directory instead
+        #[arg(long, value_name = "DIR")]
+        all: Option<PathBuf>,
     },
 }
 

@@ -6,6 +6,7 @@
 //! an error in the part. Of any error and of help, the whole definition has the words.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 
 use clap::error::ErrorKind;
 use clap::{Args, Command, FromArgMatches, Parser, Subcommand};
@@ -15,10 +16,34 @@ use super::{
     Xenstore,
 };
 
+/// What somebody sees who types the name of the program alone: where to begin, not everything that there is.
+const OVERVIEW: &str = concat!(
+    "domkeep ",
+    env!("CARGO_PKG_VERSION"),
+    ": what a Xen domain's configuration is now, and whole domains saved and brought back
+
+  domkeep demo                       the main job, on a machine without Xen
+  domkeep list                       every domain of this host
+  domkeep retrieve DOMAIN --report   one of them, and where every value came from
+  domkeep device list                devices, and which of them are half plugged
+  domkeep snapshot plan DOMAIN ...   what saving it would do
+
+`domkeep help` lists all commands, `domkeep help COMMAND` describes one, `man domkeep` and `domkeep man` tell more.
+"
+);
+
+/// The exit status of clap for words that make no sense.
+const USAGE: i32 = 2;
+
 impl Arguments {
     /// What this process was asked for. Ends it, as clap does, after help, the version, or what is wrong with the words.
     pub(crate) fn of_process() -> Self {
         let words: Vec<OsString> = std::env::args_os().collect();
+        if words.len() < 2 {
+            // If stderr is closed there is nobody to tell.
+            let _ = io::stderr().write_all(OVERVIEW.as_bytes());
+            std::process::exit(USAGE);
+        }
         match in_part(&words) {
             Some(Ok(arguments)) => arguments,
             Some(Err(version)) => version.exit(),

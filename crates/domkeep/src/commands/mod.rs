@@ -42,6 +42,7 @@ pub(crate) fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Com
         Command::Demo => demo::run(output),
         Command::Guard => guard::run(),
         Command::Completions { shell } => shell::completions(shell, output),
-        Command::Man { command } => shell::man(&command, output),
+        Command::Man { all: Some(directory), .. } => shell::all_pages(&directory),
+        Command::Man { command, all: None } => shell::man(&command, output),
     }
 }

@@ -1,6 +1,9 @@
 //! `xenstored`: the Xenstore server as a daemon, with the stock daemon's options.
 
 mod background;
+mod manual;
+#[path = "../manual_page.rs"] // that of the other program
+mod manual_page;
 mod options;
 mod wall;
 
@@ -71,14 +74,16 @@ enum DaemonError {
     #[error("the daemon has not started")]
     NotStarted,
     /// Nobody reads what is printed.
-    #[error("cannot print the process id")]
+    #[error("cannot print")]
     Print(#[source] io::Error),
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     // A predecessor's process is in the background already, if it was to be.
-    let outcome = if options.no_fork || options.detached || options.live_update {
+    let outcome = if options.man {
+        print_manual_page()
+    } else if options.no_fork || options.detached || options.live_update {
         serve(&options)
     } else {
         background::start(&options)
@@ -91,6 +96,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn print_manual_page() -> Result<(), DaemonError> {
+    manual::page().and_then(|page| io::stdout().write_all(&page)).map_err(DaemonError::Print)
 }
 
 fn serve(options: &Options) -> Result<(), DaemonError> {

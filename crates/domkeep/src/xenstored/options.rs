@@ -89,6 +89,9 @@ pub(crate) struct Options {
     /// This is the process that a daemon in the background is
     #[arg(long, hide = true)]
     pub(crate) detached: bool,
+    /// Print the manual page, for man -l -
+    #[arg(long)]
+    pub(crate) man: bool,
     /// Print help
     #[arg(short = 'H', long, action = ArgAction::Help)]
     help: Option<bool>,

@@ -1,10 +1,10 @@
 //! What is typed, and what becomes of the output.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::host::{Answer, Host, domkeep};
 
@@ -89,6 +89,91 @@ fn nonsense_is_status_2() {
         &["man", "nosuch"],
     ] {
         Answer::of(domkeep().args(arguments)).expect(2);
+    }
+}
+
+#[test]
+fn the_name_of_the_program_alone_gives_a_short_overview_whose_commands_there_are() {
+    let answer = Answer::of(&mut domkeep()).expect(2);
+    let overview = answer.stderr();
+    assert!(overview.lines().count() <= 12 && answer.stdout().is_empty(), "{overview}");
+    assert!(overview.lines().all(|line| line.chars().count() <= 120), "{overview}");
+    let mut commands = 0;
+    for line in overview.lines().filter_map(|line| line.strip_prefix("  domkeep ")) {
+        let typed = line.split("  ").next().unwrap().split(' ');
+        let words: Vec<_> = typed.take_while(|word| word.chars().all(char::is_lowercase)).collect();
+        Answer::of(domkeep().args(&words).arg("--help")).expect(0);
+        commands += 1;
+    }
+    assert!(commands >= 4, "{overview}");
+}
+
+#[test]
+fn a_command_that_is_nearly_right_is_told_what_it_may_be() {
+    let told = Answer::of(domkeep().arg("retreive")).expect(2).stderr();
+    assert!(told.contains("'retrieve'"), "{told}");
+    let told = Answer::of(domkeep().args(["list", "--tiemout", "3"])).expect(2).stderr();
+    assert!(told.contains("'--timeout'"), "{told}");
+    let told = Answer::of(domkeep().args(["man", "nosuch"])).expect(2).stderr();
+    assert!(told.contains("what to do: `domkeep help` lists the commands"), "{told}");
+}
+
+#[test]
+fn all_manual_pages_are_written_into_one_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man1");
+    let answer = Answer::of(domkeep().args(["man", "--all"]).arg(&pages)).expect(0);
+    assert_eq!(answer.stdout(), "");
+    for (file, words) in [("domkeep.1", &[][..]), ("domkeep-config-check.1", &["config", "check"])]
+    {
+        let printed = Answer::of(domkeep().arg("man").args(words)).expect(0).stdout();
+        assert_eq!(fs::read_to_string(pages.join(file)).unwrap(), printed, "{file}");
+    }
+    Answer::of(domkeep().args(["man", "--all", "/dev/null/man1"])).expect(3);
+}
+
+#[test]
+fn bash_completes_a_command_that_was_begun() {
+    const NAME: &str = "bash_completes_a_command_that_was_begun";
+    if Command::new("bash").arg("--version").output().is_err() {
+        println!("skipped: {NAME}: bash is not installed");
+        return;
+    }
+    let script = Answer::of(domkeep().args(["completions", "bash"])).expect(0).stdout();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("domkeep");
+    fs::write(&file, script).unwrap();
+    Answer::of(Command::new("bash").arg("-n").arg(&file)).expect(0);
+    for (line, offered) in [("domkeep sn", "snapshot"), ("domkeep snapshot re", "restore recover")]
+    {
+        let words = line.replace("domkeep", "");
+        let last = words.split(' ').next_back().unwrap();
+        let tab = format!(
+            ". {}; COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _domkeep domkeep {last} domkeep; echo \"${{COMPREPLY[@]}}\"",
+            file.display()
+        );
+        let answer = Answer::of(Command::new("bash").args(["-c", &tab])).expect(0).stdout();
+        assert_eq!(answer.trim(), offered, "{line}");
+    }
+}
+
+#[test]
+fn other_shells_can_read_their_completions() {
+    const NAME: &str = "other_shells_can_read_their_completions";
+    let is_there = |shell: &str| Command::new(shell).arg("--version").output().is_ok();
+    let mut shells = vec![("zsh", "-n"), ("fish", "--no-execute")];
+    shells.retain(|(shell, _)| is_there(shell));
+    if shells.is_empty() {
+        println!("skipped: {NAME}: neither zsh nor fish is installed");
+        return;
+    }
+    for (shell, only_read) in shells {
+        let script = Answer::of(domkeep().args(["completions", shell])).expect(0).stdout();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("domkeep");
+        fs::write(&file, script).unwrap();
+        Answer::of(Command::new(shell).arg(only_read).arg(&file)).expect(0);
     }
 }
 

@@ -45,6 +45,18 @@ fn the_demonstration_ends_with_two_guests_of_which_one_was_saved() {
 }
 
 #[test]
+fn without_qemu_the_demonstration_says_what_is_missing_and_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = domkeep();
+    command.arg("demo").env("PATH", directory.path()).env("TMPDIR", directory.path());
+    let words = Answer::of(&mut command).expect(0).stdout();
+    let told = "Without qemu-img and qemu-storage-daemon and setpriv, which cannot be started here \
+                (Debian: qemu-utils, util-linux), the disks are raw and are copied:";
+    assert!(words.lines().any(|line| line == told), "{words}");
+    assert!(words.lines().any(|line| line.contains("--disk xvda=copy:root-1.img")), "{words}");
+}
+
+#[test]
 fn the_demonstration_is_a_document_too() {
     let told = Answer::of(domkeep().args(["demo", "--json"])).expect(0).json();
     assert_eq!(told["list"].as_array().unwrap().len(), 3);

@@ -14,8 +14,9 @@ use serde_json::Value;
 use crate::commands::ids::random_uuid;
 use crate::exit::CommandError;
 
-/// What makes, opens and guards real qcow2 images.
-const PROGRAMS: [&str; 3] = ["qemu-img", "qemu-storage-daemon", "setpriv"];
+/// What makes, opens and guards real qcow2 images, and the Debian package that it is in.
+const PROGRAMS: [(&str, &str); 3] =
+    [("qemu-img", "qemu-utils"), ("qemu-storage-daemon", "qemu-utils"), ("setpriv", "util-linux")];
 
 /// Octets of each disk.
 const DISK: u64 = 8 << 20;
@@ -47,7 +48,9 @@ impl Told {
 
 /// Saves a running domain and restores it beside itself.
 pub(in crate::commands) fn run(json: bool) -> Result<Told, CommandError> {
-    let missing: Vec<_> = PROGRAMS.into_iter().filter(|program| !is_there(program)).collect();
+    let absent = PROGRAMS.into_iter().filter(|(program, _)| !is_there(program));
+    let (missing, mut packages): (Vec<_>, Vec<_>) = absent.unzip();
+    packages.dedup();
     let mut scene = Scene::new(json)?;
     let made = if missing.is_empty() { scene.with_qcow2() } else { scene.with_raw() };
     let Answers { saved, verified, restored, domains } = made.map_err(broken)?;
@@ -55,8 +58,9 @@ pub(in crate::commands) fn run(json: bool) -> Result<Told, CommandError> {
     let mut words = String::new();
     if !missing.is_empty() {
         words.push_str(&format!(
-            "Without {}, which cannot be started here, the disks are raw and are copied:\n\n",
-            missing.join(" and ")
+            "Without {}, which cannot be started here (Debian: {}), the disks are raw and are copied:\n\n",
+            missing.join(" and "),
+            packages.join(", ")
         ));
     }
     words.push_str(&scene.words);

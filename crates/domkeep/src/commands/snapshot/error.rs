@@ -121,6 +121,19 @@ impl SnapshotError {
             Self::ImageWrite { source: ImageWriteError::Duplicate { .. }, .. } => {
                 "write it with --to packed, which takes pages that were sent more than once"
             }
+            Self::ImageOpen { source, .. } if !matches!(source, ImageOpenError::Io { .. }) => {
+                INSPECT
+            }
+            Self::NoDomain { .. } | Self::ManifestNotText { .. } => INSPECT,
+            Self::ImageOnStdin => "give the name of the file",
+            Self::ImageToStdout => "give the name of a new file, or --to stream",
+            Self::NoSuchDomain { .. } => {
+                "`domkeep list` shows the domains, `domkeep simulate list HOST` those of a simulated host"
+            }
+            Self::DiskTwice { .. } => "name each disk once: a disk is saved in one way",
+            Self::PlanSave { source } if matches!(**source, PlanSaveError::Xenstore(_)) => {
+                "start xenstored, or say with --xenstore SOCKET where it is"
+            }
             Self::DigestsAlone { .. } => "give the stream that they are the digests of",
             Self::Manifest { source: ManifestError::Digest { .. }, .. } => {
                 "a manifest is kept octet for octet as it was written"
@@ -138,4 +151,5 @@ impl SnapshotError {
     }
 }
 
+const INSPECT: &str = "`domkeep snapshot inspect FILE` tells what it is";
 const RECOVER: &str = "`domkeep snapshot recover JOURNAL` undoes or completes it";
