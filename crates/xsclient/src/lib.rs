@@ -55,7 +55,11 @@
 #[doc(hidden)]
 pub mod fuzzing;
 
+#[cfg(feature = "tokio")]
+pub mod asynchronous;
+
 mod batch;
+mod carrier;
 mod client;
 mod connection;
 mod directory;
@@ -67,15 +71,19 @@ mod from_reply;
 mod link;
 mod nodes;
 mod operations;
+mod run;
+mod session;
 mod statistics;
+mod subscriptions;
 mod transaction;
 mod transport;
+mod waiting;
 mod watch;
 
 pub use xenstore_proto::*;
 
 pub use batch::{Batch, FenceSlot, Replies, Slot};
-pub use client::{Client, Deadlined, IN_FLIGHT_MAX, Options, Reconnected, TIMEOUT_DEFAULT};
+pub use client::{Client, Deadlined, Options, Reconnected, TIMEOUT_DEFAULT};
 pub use connection::{Abandoned, Connection, Incoming, ProtocolError, SubmitError};
 pub use directory::{DIRECTORY_ATTEMPTS_MAX, DIRECTORY_OCTETS_MAX};
 pub use domain_state::{DomainStatePage, STATE_ATTEMPTS_MAX, STATE_OCTETS_MAX};
@@ -84,6 +92,7 @@ pub use error::{ConnectionLost, Failure, OperationError};
 pub use fence::Fence;
 pub use from_reply::FromReply;
 pub use nodes::Nodes;
+pub use session::IN_FLIGHT_MAX;
 pub use statistics::Statistics;
 pub use transaction::{Commit, DetachedTransaction, RetryPolicy, Transaction};
 pub use transport::{UnixSocket, XenbusDevice};
