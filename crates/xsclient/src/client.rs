@@ -164,12 +164,12 @@ impl Carried {
     /// Sends what can be sent, then waits until something can be received or sent, and receives it. Says whether the
     /// deadline has passed.
     fn step(&mut self, deadline: Instant) -> Result<bool, ConnectionLost> {
-        self.session.flush(&mut *self.transport)?;
+        self.session.flush(&mut self.transport)?;
         let more_to_send = self.session.connection.poll_transmit().is_some();
         let interest = if more_to_send { Interest::ReceiveOrSend } else { Interest::Receive };
         match self.transport.wait(interest, deadline) {
             Ok(ready) if ready.receive => {
-                self.session.receive(&mut *self.transport)?;
+                self.session.receive(&mut self.transport)?;
             }
             Ok(_) => {}
             Err(error) => {
@@ -182,7 +182,7 @@ impl Carried {
 
     fn send_what_is_left(&mut self) {
         if self.session.connection.poll_transmit().is_some()
-            && let Err(lost) = self.session.flush(&mut *self.transport)
+            && let Err(lost) = self.session.flush(&mut self.transport)
         {
             // The next call says so.
             tracing::debug!(%lost, "not all was sent");

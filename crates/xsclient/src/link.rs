@@ -18,37 +18,40 @@ const RECEIVE_BUFFER_MAX: usize = 64 * 1024;
 /// holds, and an end to a server that goes on sending.
 const DRAIN_ROUNDS: usize = 64;
 
-/// What receiving once found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Received {
-    /// Nothing, for now.
-    Nothing,
-    /// Less than there was room for.
-    Some,
-    /// As much as there was room for, so that there may be more.
-    Full,
+/// What takes and gives octets without waiting, as a [`Transport`] does; [`io::ErrorKind::WouldBlock`] if it cannot now.
+pub(crate) trait Octets {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    fn send(&mut self, octets: &[u8]) -> io::Result<usize>;
+}
+
+impl Octets for Box<dyn Transport> {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).receive(buffer)
+    }
+
+    fn send(&mut self, octets: &[u8]) -> io::Result<usize> {
+        (**self).send(octets)
+    }
 }
 
 impl Session {
     /// Sends what the transport takes without waiting.
-    pub(crate) fn flush(&mut self, transport: &mut dyn Transport) -> Result<(), ConnectionLost> {
+    pub(crate) fn flush(&mut self, carrier: &mut dyn Octets) -> Result<(), ConnectionLost> {
         self.check()?;
-        let flushed = self.try_flush(transport);
+        let flushed = self.try_flush(carrier);
         if let Err(lost) = &flushed {
             self.lose(lost.clone());
         }
         flushed
     }
 
-    /// Receives once, without waiting, and hands out what has come.
+    /// Receives once, without waiting, and hands out what has come. Says whether there was anything.
     ///
     /// Replies and events that came before the connection was lost are handed out even so.
-    pub(crate) fn receive(
-        &mut self,
-        transport: &mut dyn Transport,
-    ) -> Result<Received, ConnectionLost> {
+    pub(crate) fn receive(&mut self, carrier: &mut dyn Octets) -> Result<bool, ConnectionLost> {
         self.check()?;
-        let received = self.try_receive(transport);
+        let received = self.try_receive(carrier);
         self.take_incoming();
         if let Err(lost) = &received {
             self.lose(lost.clone());
@@ -56,9 +59,9 @@ impl Session {
         received
     }
 
-    fn try_flush(&mut self, transport: &mut dyn Transport) -> Result<(), ConnectionLost> {
+    fn try_flush(&mut self, carrier: &mut dyn Octets) -> Result<(), ConnectionLost> {
         while let Some(octets) = self.connection.poll_transmit() {
-            match transport.send(octets) {
+            match carrier.send(octets) {
                 Ok(0) => break,
                 Ok(sent) => {
                     self.connection.transmitted(sent);
@@ -66,14 +69,14 @@ impl Session {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.drain_after(error, transport)),
+                Err(error) => return Err(self.drain_after(error, carrier)),
             }
         }
         Ok(())
     }
 
     /// Receives what is still there after a send failed: replies may have come before the server went.
-    fn drain_after(&mut self, error: io::Error, transport: &mut dyn Transport) -> ConnectionLost {
+    fn drain_after(&mut self, error: io::Error, carrier: &mut dyn Octets) -> ConnectionLost {
         let peer_gone =
             matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
         if !peer_gone {
@@ -81,9 +84,9 @@ impl Session {
         }
         let mut lost = ConnectionLost::Closed;
         for _ in 0..DRAIN_ROUNDS {
-            match self.try_receive(transport) {
-                Ok(Received::Nothing) => break,
-                Ok(_) => {}
+            match self.try_receive(carrier) {
+                Ok(false) => break,
+                Ok(true) => {}
                 Err(other) => {
                     lost = other;
                     break;
@@ -94,22 +97,21 @@ impl Session {
         lost
     }
 
-    fn try_receive(&mut self, transport: &mut dyn Transport) -> Result<Received, ConnectionLost> {
+    fn try_receive(&mut self, carrier: &mut dyn Octets) -> Result<bool, ConnectionLost> {
         loop {
-            return match transport.receive(&mut self.buffer) {
+            return match carrier.receive(&mut self.buffer) {
                 Ok(0) => Err(self.closed()),
                 Ok(received) => {
                     self.statistics.octets_received += received as u64;
                     self.connection.handle_octets(&self.buffer[..received])?;
-                    if received < self.buffer.len() {
-                        return Ok(Received::Some);
+                    if received == self.buffer.len() {
+                        self.buffer.resize(RECEIVE_BUFFER_MAX.min(2 * received), 0);
                     }
-                    self.buffer.resize(RECEIVE_BUFFER_MAX.min(2 * received), 0);
-                    Ok(Received::Full)
+                    Ok(true)
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => continue,
-                    io::ErrorKind::WouldBlock => Ok(Received::Nothing),
+                    io::ErrorKind::WouldBlock => Ok(false),
                     io::ErrorKind::ConnectionReset => Err(self.closed()),
                     _ => Err(error.into()),
                 },

@@ -5,10 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::unix::AsyncFd;
-use xenstore_proto::{
-    DomId, Manner, Name, Path, PathOrSpecial, Reply, Request, Token, Transport, TxId,
-};
+use tokio::net::UnixStream;
+use xenstore_proto::{DomId, Manner, Name, Path, PathOrSpecial, Reply, Request, Token, TxId};
 
 use super::driver::Driver;
 use super::nodes::Nodes;
@@ -27,7 +25,7 @@ use crate::from_reply::FromReply;
 use crate::run::run;
 use crate::session::Session;
 use crate::statistics::Statistics;
-use crate::transport::UnixSocket;
+use crate::transport::{MANNER, UnixSocket};
 use crate::watch::{self, Event, unique_token};
 
 /// An asynchronous client of one Xenstore server: a handle, cheap to clone, for any number of tasks.
@@ -93,8 +91,8 @@ impl Client {
     ///
     /// Outside a Tokio runtime with I/O and time enabled.
     pub fn over(socket: UnixSocket, options: Options) -> io::Result<Self> {
-        let shared = Shared::new(Session::new(socket.manner()));
-        let driver = Driver::new(Arc::clone(&shared), AsyncFd::register(socket)?);
+        let shared = Shared::new(Session::new(MANNER));
+        let driver = Driver::new(Arc::clone(&shared), UnixStream::from_std(socket.into_stream())?);
         tokio::spawn(driver);
         Ok(Self { handle: Handle::new(shared), options, deadline: None })
     }

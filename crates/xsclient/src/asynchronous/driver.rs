@@ -1,15 +1,17 @@
 //! The task that carries a connection's octets.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 
 use super::shared::Shared;
 use crate::error::ConnectionLost;
-use crate::link::Received;
-use crate::transport::UnixSocket;
+use crate::link::Octets;
+use crate::transport::send_quietly;
 
 /// Sends what there is to send and hands out what comes, until no handle is left or the connection is lost.
 ///
@@ -17,15 +19,16 @@ use crate::transport::UnixSocket;
 /// it as it is.
 pub(super) struct Driver {
     shared: Arc<Shared>,
-    socket: AsyncFd<UnixSocket>,
+    socket: UnixStream,
 }
 
 impl Driver {
-    pub(super) fn new(shared: Arc<Shared>, socket: AsyncFd<UnixSocket>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, socket: UnixStream) -> Self {
         Self { shared, socket }
     }
 
-    fn send(&mut self, context: &mut Context<'_>) -> Result<(), ConnectionLost> {
+    /// Sends what the socket takes. This task is woken when it takes more, and when there is more.
+    fn send(&self, context: &mut Context<'_>) -> Result<(), ConnectionLost> {
         loop {
             let mut state = self.shared.lock();
             // Before looking for output: whoever adds some from now on wakes this task.
@@ -33,29 +36,36 @@ impl Driver {
             if state.session.connection.poll_transmit().is_none() {
                 return Ok(());
             }
-            let mut ready = match self.socket.poll_write_ready_mut(context) {
+            match self.socket.poll_write_ready(context) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(ready) => ready?,
-            };
-            state.session.flush(ready.get_inner_mut())?;
-            if state.session.connection.poll_transmit().is_some() {
-                ready.clear_ready();
             }
+            state.session.flush(&mut Ready(&self.socket))?;
         }
     }
 
     /// Receives once. Pending, when there is nothing.
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionLost>> {
+    fn poll_receive(&self, context: &mut Context<'_>) -> Poll<Result<(), ConnectionLost>> {
         // The runtime makes this pending now and then, so that a server which never stops does not keep other tasks waiting.
-        let mut ready = match self.socket.poll_read_ready_mut(context) {
+        match self.socket.poll_read_ready(context) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(ready) => ready?,
-        };
-        let received = self.shared.lock().session.receive(ready.get_inner_mut())?;
-        if received != Received::Full {
-            ready.clear_ready();
         }
+        self.shared.lock().session.receive(&mut Ready(&self.socket))?;
         Poll::Ready(Ok(()))
+    }
+}
+
+/// A socket to which octets are given, or from which they are taken, while it is ready; the runtime notes when it is not.
+struct Ready<'s>(&'s UnixStream);
+
+impl Octets for Ready<'_> {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+
+    fn send(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.try_io(Interest::WRITABLE, || send_quietly(self.0, octets))
     }
 }
 
@@ -68,14 +78,11 @@ impl Future for Driver {
             if !driver.shared.lock().in_use {
                 return Poll::Ready(());
             }
-            let turn = match driver.send(context) {
-                Ok(()) => driver.poll_receive(context),
-                Err(lost) => Poll::Ready(Err(lost)),
-            };
+            let turn = driver.send(context).map(|()| driver.poll_receive(context));
             match turn {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(lost)) => {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(Ok(()))) => {}
+                Ok(Poll::Ready(Err(lost))) | Err(lost) => {
                     driver.shared.lock().session.lose(lost);
                     return Poll::Ready(());
                 }

@@ -143,40 +143,6 @@ fn a_reset_makes_all_watches_stale() {
 }
 
 #[test]
-fn a_reset_that_is_not_answered_in_time_makes_watches_and_transactions_stale_all_the_same() {
-    let (mut client, _server) = client_of(LONG, |mut peer| {
-        let mut store = Store::with(&[]);
-        while let Some(asked) = peer.next() {
-            let answer = store.answer(&asked);
-            if asked.request != Request::ResetWatches {
-                for message in answer {
-                    peer.send(&message);
-                }
-            }
-        }
-    });
-    let watch = client.watch(path("/a"), None).unwrap();
-    let transaction = client.transaction().unwrap().detach();
-    let mut hurried = client.with_deadline(Instant::now() + SHORT);
-    assert!(hurried.reset_watches().unwrap_err().is_timeout());
-    drop(hurried);
-    let error = client.next_event(&watch, SHORT).unwrap_err();
-    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
-    let error = client.attach(transaction).unwrap_err();
-    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
-}
-
-#[test]
-fn the_watch_of_another_client_is_refused() {
-    let (mut one, _server) = client_of_store(Store::with(&[]));
-    let (mut two, _other) = client_of_store(Store::with(&[]));
-    let watch = one.watch_with_token(path("/a"), token("t"), None).unwrap();
-    let _same = two.watch_with_token(path("/a"), token("t"), None).unwrap();
-    let error = two.next_event(&watch, SHORT).unwrap_err();
-    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
-}
-
-#[test]
 fn events_that_came_before_the_server_went_can_still_be_taken() {
     let (mut client, server) = client_of(LONG, |mut peer| {
         let asked = peer.expect();

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use xsclient::*;
 
 use crate::support::*;
+use crate::under_test::Client;
 
 /// What a read against this server fails with; and the connection, if it is gone, stays gone and says why each time.
 fn failed_read(server: impl FnOnce(Peer) + Send + 'static) -> Failure {
