@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("stock-xenstore", &[]),
     ("domkeep", LIBRARIES),
     ("domkeep-capi", LIBRARIES),
+    ("domkeep-examples", LIBRARIES),
     ("domkeep-bench", LIBRARIES_AND_PEERS),
     ("domkeep-lab", LIBRARIES_AND_PEERS),
     ("xtask", &[]),

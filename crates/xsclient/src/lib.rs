@@ -1,7 +1,8 @@
 //! Xenstore client: pipelined, typed, with deadlines, on any transport.
 //!
 //! It holds no copy of the store and no policy: what a path means, and what to do about a conflict or a lost connection, is
-//! the caller's. It reconnects only when told to, and starts no threads (but for a WATCH on [`XenbusDevice`]).
+//! the caller's. It reconnects only when told to, and starts no threads (but for a WATCH on [`XenbusDevice`]). With feature
+//! `tokio` there is an asynchronous client too, in the module `asynchronous`, which does the same by the same code.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -43,6 +44,7 @@
 //! | one state over many reads | [`Batch::fence`], [`Fence`] |
 //! | what a domain has on its connection | [`Client::domain_state`], [`Client::set_domain_state`] |
 //! | events | [`Watch`], [`Event`], [`Events`] |
+//! | the asynchronous client, with feature `tokio` | the module `asynchronous`: `Client`, `Nodes`, `Transaction`, `Watch` |
 //! | errors | [`OperationError`], [`Failure`], [`ConnectionLost`], [`OpenError`] |
 //! | the protocol without I/O, for other event loops | [`Connection`] |
 //! | transports | [`UnixSocket`], [`XenbusDevice`], the trait [`Transport`] |

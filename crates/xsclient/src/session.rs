@@ -282,6 +282,9 @@ impl Session {
     /// Submits requests until the window is full or none is left. An exchange goes on once half of the window is free: a
     /// few large sends instead of many small ones.
     fn fill_window(&mut self) {
+        if self.lost.is_some() || self.connection.failed().is_some() {
+            return;
+        }
         while let Some(id) = self.queue.front() {
             let Some(exchange) = self.exchanges.get_mut(id) else {
                 self.queue.pop_front();
