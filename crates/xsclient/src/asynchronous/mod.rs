@@ -21,7 +21,7 @@
 //! client.transact(&RetryPolicy::default(), async |transaction| {
 //!     transaction.write(&base.join("data/a")?, b"1").await?;
 //!     transaction.write(&base.join("data/b")?, b"2").await?;
-//!     Ok::<(), Box<dyn std::error::Error>>(())
+//!     Ok::<_, Box<dyn std::error::Error>>((transaction, ()))
 //! }).await?;
 //!
 //! // What changes from now on, until the watch is dropped.

@@ -55,22 +55,27 @@ impl Client {
     }
 
     /// Runs `body` in a transaction and commits, again from the start if another change got in between:
-    /// [`crate::Client::transact`].
+    /// [`crate::Client::transact`]. `body` is given the transaction and gives it back to be committed; what it drops is aborted.
     ///
     /// Cancel-safe: dropped, it aborts; if the commit was sent already, everything or nothing is written.
     ///
     /// # Errors
     ///
     /// What `body` gives, and a failed commit ([`Failure::Conflict`] says how many tries were made).
-    pub async fn transact<T, E: From<OperationError>>(
+    pub async fn transact<T, E, F>(
         &self,
         policy: &RetryPolicy,
-        mut body: impl AsyncFnMut(&Transaction) -> Result<T, E>,
-    ) -> Result<T, E> {
+        mut body: impl FnMut(Transaction) -> F,
+    ) -> Result<T, E>
+    where
+        E: From<OperationError>,
+        // Not an AsyncFnMut that borrows the transaction: the compiler cannot tell that such a future may be spawned.
+        F: Future<Output = Result<(Transaction, T), E>>,
+    {
         let mut tries = Tries::new(policy, self.deadline());
         loop {
             let transaction = self.transaction().await?;
-            let value = body(&transaction).await?;
+            let (transaction, value) = body(transaction).await?;
             if transaction.commit().await? == Commit::Committed {
                 return Ok(value);
             }

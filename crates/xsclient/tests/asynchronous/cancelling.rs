@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::Poll;
 
 use proptest::prelude::*;
@@ -151,20 +152,20 @@ const OPERATIONS: &[(&str, Operation)] = &[
     }),
     ("a transaction that is tried again", |client| {
         Box::pin(async move {
-            let mut tries = 0;
+            let tries = AtomicU32::new(0);
             let policy = RetryPolicy::default();
             let transact = client.transact(&policy, async |transaction| {
                 transaction.read(&path("/pair/a")).await?;
-                tries += 1;
-                if tries < 4 {
+                if tries.fetch_add(1, Relaxed) < 3 {
                     // Another change, outside of the transaction.
                     client.write(&path("/pair/a"), b"3").await?;
                     client.write(&path("/pair/b"), b"3").await?;
                 }
-                transaction.write(&path("/pair/b"), b"3").await
+                transaction.write(&path("/pair/b"), b"3").await?;
+                Ok::<_, OperationError>((transaction, ()))
             });
             transact.await.unwrap();
-            assert_eq!(tries, 4);
+            assert_eq!(tries.into_inner(), 4);
         })
     }),
 ];
@@ -175,7 +176,9 @@ fn a_future_dropped_at_any_point_leaves_nothing_behind() {
     served.runtime.block_on(async {
         let mut batch = Batch::new();
         batch.write(path("/canary"), "alive");
-        (0..500).for_each(|i| drop(batch.mkdir(path(&format!("/big/child-{i:06}")))));
+        for i in 0..500 {
+            batch.mkdir(path(&format!("/big/child-{i:06}")));
+        }
         for pair in ["/pair/a", "/pair/b"] {
             batch.write(path(pair), "0");
         }
@@ -245,10 +248,10 @@ fn an_event_is_not_lost_with_the_future_that_waited_for_it() {
         let watch = served.client.watch(path("/a"), None).await.unwrap();
         assert!(watch.next_event(LONG).await.unwrap().unwrap().first);
         let waiting = async { drop(watch.next_event(LONG).await) };
-        let write = served.client.write(&path("/a/b"), b"");
+        let node = path("/a/b");
         // Woken by the event, and dropped before it could take it.
-        let (taken, written) = (polled(waiting, 1, Dropped::Woken), write);
-        let (mut taken, mut written) = (pin!(taken), pin!(written));
+        let mut taken = pin!(polled(waiting, 1, Dropped::Woken));
+        let mut written = pin!(served.client.write(&node, b""));
         let mut done = (None, None);
         poll_fn(|context| {
             if done.0.is_none() {
@@ -293,9 +296,10 @@ async fn carry_out(client: Client, base: Path, steps: Vec<Step>) -> BTreeMap<Str
         let write = async {
             if in_transaction {
                 let policy = RetryPolicy::default();
-                let body = async |inside: &asynchronous::Transaction| {
+                let body = async |inside: asynchronous::Transaction| {
                     inside.read_optional(&node).await?;
-                    inside.write(&node, &value).await
+                    inside.write(&node, &value).await?;
+                    Ok::<_, OperationError>((inside, ()))
                 };
                 client.transact(&policy, body).await.unwrap();
             } else {

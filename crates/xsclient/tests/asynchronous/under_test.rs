@@ -46,27 +46,19 @@ macro_rules! waiting {
     };
 }
 
-macro_rules! waiting_nodes {
-    () => {
-        waiting! {
-            request(request: &Request) -> Reply;
-            run(batch: Batch) -> Replies;
-            directory(path: &Path) -> Vec<Name>;
-            read(path: &Path) -> Vec<u8>;
-            read_optional(path: &Path) -> Option<Vec<u8>>;
-            read_text(path: &Path) -> String;
-            write(path: &Path, value: &[u8]) -> ();
-            mkdir(path: &Path) -> ();
-            rm(path: &Path) -> ();
-            get_perms(path: &PathOrSpecial) -> Perms;
-            set_perms(path: &PathOrSpecial, perms: &Perms) -> ();
-        }
-    };
-}
-
 impl Client {
-    waiting_nodes!();
     waiting! {
+        request(request: &Request) -> Reply;
+        run(batch: Batch) -> Replies;
+        directory(path: &Path) -> Vec<Name>;
+        read(path: &Path) -> Vec<u8>;
+        read_optional(path: &Path) -> Option<Vec<u8>>;
+        read_text(path: &Path) -> String;
+        write(path: &Path, value: &[u8]) -> ();
+        mkdir(path: &Path) -> ();
+        rm(path: &Path) -> ();
+        get_perms(path: &PathOrSpecial) -> Perms;
+        set_perms(path: &PathOrSpecial, perms: &Perms) -> ();
         watch(path: impl Into<PathOrSpecial>, depth: Option<u32>) -> Watch;
         watch_with_token(path: impl Into<PathOrSpecial>, token: Token, depth: Option<u32>) -> Watch;
         unwatch(watch: &Watch) -> ();
@@ -140,15 +132,17 @@ impl Client {
         Ok((Transaction { inner, runtime: Arc::clone(&self.runtime) }, replies))
     }
 
-    /// The body blocks, and is given the client to do so: what it asks goes through the transaction that it is in.
     pub(crate) fn transact<T, E: From<OperationError>>(
         &mut self,
         policy: &RetryPolicy,
-        mut body: impl FnMut(&mut Inside<'_>) -> Result<T, E>,
+        mut body: impl FnMut(&mut Transaction) -> Result<T, E>,
     ) -> Result<T, E> {
-        let runtime = &*self.runtime;
-        runtime.block_on(self.inner.transact(policy, async |inner| {
-            tokio::task::block_in_place(|| body(&mut Inside { inner, runtime }))
+        let runtime = &self.runtime;
+        runtime.block_on(self.inner.transact(policy, |inner| {
+            let mut transaction = Transaction { inner, runtime: Arc::clone(runtime) };
+            // The body blocks, and its requests are answered meanwhile.
+            let value = tokio::task::block_in_place(|| body(&mut transaction));
+            std::future::ready(value.map(|value| (transaction.inner, value)))
         }))
     }
 
@@ -158,7 +152,14 @@ impl Client {
 }
 
 impl Transaction {
-    waiting_nodes!();
+    waiting! {
+        run(batch: Batch) -> Replies;
+        directory(path: &Path) -> Vec<Name>;
+        read(path: &Path) -> Vec<u8>;
+        read_text(path: &Path) -> String;
+        write(path: &Path, value: &[u8]) -> ();
+        rm(path: &Path) -> ();
+    }
 
     pub(crate) fn id(&self) -> TxId {
         self.inner.id()
@@ -175,14 +176,4 @@ impl Transaction {
     pub(crate) fn abort(self) -> Result<(), OperationError> {
         self.runtime.block_on(self.inner.abort())
     }
-}
-
-/// The transaction of a body.
-pub(crate) struct Inside<'t> {
-    inner: &'t asynchronous::Transaction,
-    runtime: &'t Runtime,
-}
-
-impl Inside<'_> {
-    waiting_nodes!();
 }

@@ -19,7 +19,7 @@ fn one_function_works_in_a_transaction_and_outside() {
     transaction.abort().unwrap();
     assert_eq!(client.directory(&path("/a")).unwrap().len(), 1);
     assert_eq!(count(&mut client).unwrap(), 2);
-    assert_eq!(count(&mut *client.with_deadline(std::time::Instant::now() + LONG)).unwrap(), 2);
+    assert_eq!(count(&mut *client.with_deadline(Instant::now() + LONG)).unwrap(), 2);
 }
 
 #[test]
@@ -49,8 +49,9 @@ fn a_detached_transaction_ends_with_a_reset_and_does_not_read_as_an_empty_store(
 fn the_watch_of_another_client_is_refused() {
     let (mut one, _server) = client_of_store(Store::with(&[]));
     let (mut two, _other) = client_of_store(Store::with(&[]));
-    let watch = one.watch_with_token(path("/a"), token("t"), None).unwrap();
-    let _same = two.watch_with_token(path("/a"), token("t"), None).unwrap();
+    let token = Token::from_octets(*b"t").unwrap();
+    let watch = one.watch_with_token(path("/a"), token.clone(), None).unwrap();
+    let _same = two.watch_with_token(path("/a"), token, None).unwrap();
     let error = two.next_event(&watch, SHORT).unwrap_err();
     assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
 }

@@ -50,7 +50,7 @@ fn events_of_several_watches_come_in_their_order() {
 #[test]
 fn two_watches_cannot_have_one_token() {
     let (mut client, _server) = client_of_store(Store::with(&[]));
-    client.watch_with_token(path("/a"), token("t"), None).unwrap();
+    let _first = client.watch_with_token(path("/a"), token("t"), None).unwrap();
     let error = client.watch_with_token(path("/b"), token("t"), None).unwrap_err();
     assert_eq!(error.to_string(), "WATCH of /b: another watch of this client has the same token");
 }
@@ -65,7 +65,7 @@ fn a_refused_watch_is_not_set_and_its_token_free_again() {
     });
     let error = client.watch_with_token(path("/a"), token("t"), Some(1)).unwrap_err();
     assert_eq!(error.to_string(), "WATCH of /a: refused with EINVAL");
-    client.watch_with_token(path("/a"), token("t"), None).unwrap();
+    let _watch = client.watch_with_token(path("/a"), token("t"), None).unwrap();
     server.join().unwrap();
 }
 
