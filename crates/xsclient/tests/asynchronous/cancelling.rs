@@ -157,9 +157,10 @@ const OPERATIONS: &[(&str, Operation)] = &[
             let transact = client.transact(&policy, async |transaction| {
                 transaction.read(&path("/pair/a")).await?;
                 if tries.fetch_add(1, Relaxed) < 3 {
-                    // Another change, outside of the transaction.
-                    client.write(&path("/pair/a"), b"3").await?;
-                    client.write(&path("/pair/b"), b"3").await?;
+                    // Another change, outside of the transaction; writing what is there already is none.
+                    static LAST: AtomicU32 = AtomicU32::new(0);
+                    let value = LAST.fetch_add(1, Relaxed).to_string();
+                    client.write(&path("/pair/a"), value.as_bytes()).await?;
                 }
                 transaction.write(&path("/pair/b"), b"3").await?;
                 Ok::<_, OperationError>((transaction, ()))
