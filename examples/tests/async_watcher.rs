@@ -1,5 +1,7 @@
 //! The watcher, run against a server in this process: what it tells of each change, and how it ends.
 
+#![expect(clippy::unwrap_used, reason = "what cannot go on fails its test")]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 

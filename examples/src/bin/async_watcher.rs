@@ -190,7 +190,7 @@ fn tell(name: &Name, before: Option<&Domain>, now: &Domain) {
         println!("domain {name}: {device} is gone");
     }
     for (device, state) in
-        now.devices.iter().filter(|(it, state)| known.devices.get(*it) != Some(state))
+        now.devices.iter().filter(|(it, state)| known.devices.get(*it) != Some(*state))
     {
         println!("domain {name}: {device} is {state}");
     }
