@@ -3,7 +3,7 @@
 //! ```no_run
 //! use std::time::Duration;
 //! use xsclient::asynchronous::{Client, Nodes};
-//! use xsclient::{Endpoint, Options, OperationError, Path, RetryPolicy};
+//! use xsclient::{Endpoint, Options, Path, RetryPolicy};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
