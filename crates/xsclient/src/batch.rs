@@ -130,13 +130,13 @@ impl Batch {
     ///
     /// If nothing did, the reads of the batch saw one state of what lies there. One case escapes: a change of the very node
     /// at `path` (not below it) while the server still holds back the watch's first event, which C xenstored takes for
-    /// the same event. Only requests at the start of the batch can be affected; [`Client::fence`] closes that gap for
+    /// the same event. Only requests at the start of the batch can be affected; [`crate::Client::fence`] closes that gap for
     /// one round trip more.
     ///
     /// A directory that has to be read in parts is read inside the fence: the batch is sent a second time then, and the
     /// fence taken down only afterwards. So a fenced batch must not write.
     ///
-    /// Running the batch fails with [`Failure::UnorderedEvents`] where [`Client::manner`] says that events are not in order
+    /// Running the batch fails with [`Failure::UnorderedEvents`] where [`crate::Client::manner`] says that events are not in order
     /// with replies, and inside a transaction, where other changes do not show anyway.
     pub fn fence(&mut self, path: impl Into<PathOrSpecial>) -> FenceSlot {
         self.fences.push((path.into(), unique_token()));

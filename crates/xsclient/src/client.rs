@@ -21,7 +21,7 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// What acts on nodes is in the trait [`crate::Nodes`], which [`crate::Transaction`] has too. Every call has a deadline:
 /// [`Options::timeout`] from its start, or what [`Client::with_deadline`] says. After a deadline has passed the client
 /// stays in use: a request not yet sent is taken back, a late reply is discarded, and the transaction or watch that a late reply
-/// opens is closed again. After [`Failure::Lost`] every call says so again, until [`Client::reconnect`].
+/// opens is closed again. After [`crate::Failure::Lost`] every call says so again, until [`Client::reconnect`].
 pub struct Client {
     carried: Carried,
     endpoint: Option<Endpoint>,
@@ -88,7 +88,7 @@ impl Client {
     /// Connects again to the server that [`Client::open`] connected to.
     ///
     /// Watches and transactions are not carried over: the server has dropped them with the old connection. The answer
-    /// lists the watches, so that they can be set again; handles from before are refused with [`Failure::StaleHandle`]
+    /// lists the watches, so that they can be set again; handles from before are refused with [`crate::Failure::StaleHandle`]
     /// from now on. Statistics go on.
     ///
     /// # Errors
