@@ -11,6 +11,12 @@ pub(crate) fn run() -> Result<(), Failure> {
     let mut check = |outcome: Result<(), Failure>| failures.extend(outcome.err());
     check(tool("fmt", &["fmt", "--all", "--check"]));
     check(tool("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]));
+    // Together with the workspace it is built with all features.
+    check(execute(cargo(&["check", "-p", "xsclient", "--no-default-features"])));
+    check(tool(
+        "clippy",
+        &["clippy", "-p", "xsclient", "--no-default-features", "--", "-D", "warnings"],
+    ));
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
     doc.env("RUSTDOCFLAGS", "-Dwarnings");
     check(execute(doc));

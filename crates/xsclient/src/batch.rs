@@ -1,15 +1,15 @@
 //! Many requests in one round trip.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use xenstore_proto::{
-    DomId, Errno, EventOrder, Name, Path, PathOrSpecial, Perms, Reply, Request, Token, TxId,
-};
+use xenstore_proto::{DomId, Name, Path, PathOrSpecial, Perms, Reply, Request, Token};
 
-use crate::client::{Client, Epoch, refusal};
 use crate::error::{Failure, OperationError};
 use crate::from_reply::FromReply;
+use crate::nodes::if_found;
+use crate::session::Epoch;
 use crate::watch::{Event, Watch, unique_token};
 
 /// Requests that are sent without waiting for replies in between, by [`crate::Nodes::run`].
@@ -31,9 +31,9 @@ use crate::watch::{Event, Watch, unique_token};
 /// ```
 #[derive(Debug)]
 pub struct Batch {
-    number: u64,
-    requests: Vec<Request>,
-    fences: Vec<(PathOrSpecial, Token)>,
+    pub(crate) number: u64,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) fences: Vec<(PathOrSpecial, Token)>,
 }
 
 /// Where in a batch a request stands, and what its reply holds.
@@ -130,13 +130,13 @@ impl Batch {
     ///
     /// If nothing did, the reads of the batch saw one state of what lies there. One case escapes: a change of the very node
     /// at `path` (not below it) while the server still holds back the watch's first event, which C xenstored takes for
-    /// the same event. Only requests at the start of the batch can be affected; [`Client::fence`] closes that gap for
+    /// the same event. Only requests at the start of the batch can be affected; [`crate::Client::fence`] closes that gap for
     /// one round trip more.
     ///
     /// A directory that has to be read in parts is read inside the fence: the batch is sent a second time then, and the
     /// fence taken down only afterwards. So a fenced batch must not write.
     ///
-    /// Running the batch fails with [`Failure::UnorderedEvents`] where [`Client::manner`] says that events are not in order
+    /// Running the batch fails with [`Failure::UnorderedEvents`] where [`crate::Client::manner`] says that events are not in order
     /// with replies, and inside a transaction, where other changes do not show anyway.
     pub fn fence(&mut self, path: impl Into<PathOrSpecial>) -> FenceSlot {
         self.fences.push((path.into(), unique_token()));
@@ -163,12 +163,12 @@ impl Default for Batch {
 /// What a batch was answered.
 #[derive(Debug)]
 pub struct Replies {
-    number: u64,
-    epoch: Epoch,
-    requests: Vec<Request>,
-    results: Vec<Option<Result<Reply, Failure>>>,
-    fences: Vec<Result<Vec<Event>, OperationError>>,
-    ended: Vec<(Token, Vec<Event>)>,
+    pub(crate) number: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) requests: Arc<[Request]>,
+    pub(crate) results: Vec<Option<Result<Reply, Failure>>>,
+    pub(crate) fences: Vec<Result<Vec<Event>, OperationError>>,
+    pub(crate) ended: Vec<(Token, Vec<Event>)>,
 }
 
 impl Replies {
@@ -191,10 +191,7 @@ impl Replies {
         &mut self,
         slot: Slot<T>,
     ) -> Result<Option<T>, OperationError> {
-        match self.take(slot) {
-            Err(error) if error.is_not_found() => Ok(None),
-            taken => taken.map(Some),
-        }
+        if_found(self.take(slot))
     }
 
     /// Takes the handle of a watch that the batch has set.
@@ -204,15 +201,20 @@ impl Replies {
     /// As [`Replies::take`].
     pub fn take_watch(&mut self, slot: Slot<Watch>) -> Result<Watch, OperationError> {
         self.take_reply(slot.batch, slot.at)?;
-        match &self.requests[slot.at] {
-            Request::Watch { path, token, depth } => Ok(Watch {
-                path: path.clone(),
-                token: token.clone(),
-                depth: *depth,
-                epoch: self.epoch,
-            }),
-            _ => Err(self.error(slot.at, Failure::NoSuchSlot)),
-        }
+        self.watch_at(slot.at).ok_or_else(|| self.error(slot.at, Failure::NoSuchSlot))
+    }
+
+    /// The watches that the batch has set and nobody has taken.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn watches_not_taken(&self) -> impl Iterator<Item = Watch> {
+        let set = self.results.iter().enumerate().filter(|(_, it)| matches!(it, Some(Ok(_))));
+        set.filter_map(|(at, _)| self.watch_at(at))
+    }
+
+    fn watch_at(&self, at: usize) -> Option<Watch> {
+        let Request::Watch { path, token, depth } = &self.requests[at] else { return None };
+        let (path, token) = (path.clone(), token.clone());
+        Some(Watch { path, token, depth: *depth, epoch: self.epoch })
     }
 
     /// The events, the first included, that came before the batch ended a watch with [`Batch::unwatch`] and that nobody
@@ -238,8 +240,8 @@ impl Replies {
 
     /// The replies not taken yet, in the order of the requests.
     pub fn into_results(self) -> impl Iterator<Item = Result<Reply, OperationError>> {
-        self.requests.into_iter().zip(self.results).filter_map(|(request, result)| {
-            Some(result?.map_err(|failure| OperationError::new(&request, failure)))
+        self.results.into_iter().enumerate().filter_map(move |(at, result)| {
+            Some(result?.map_err(|failure| OperationError::new(&self.requests[at], failure)))
         })
     }
 
@@ -254,125 +256,6 @@ impl Replies {
             Some(request) => OperationError::new(request, failure),
             None => OperationError::of_watch("a slot of another batch", failure),
         }
-    }
-}
-
-impl Client {
-    pub(crate) fn run_in(&mut self, batch: Batch, tx_id: TxId) -> Result<Replies, OperationError> {
-        let deadline = self.deadline();
-        let Batch { number, requests, fences } = batch;
-        let epoch = self.epoch();
-        let mut replies = Replies {
-            number,
-            epoch,
-            requests,
-            results: Vec::new(),
-            fences: Vec::new(),
-            ended: Vec::new(),
-        };
-        let ran = if fences.is_empty() {
-            let results = self.run_bare(&replies.requests, tx_id, deadline);
-            results.map(|results| (results, Vec::new()))
-        } else {
-            let fence = |(path, token)| Watch { path, token, depth: None, epoch };
-            let fences: Vec<Watch> = fences.into_iter().map(fence).collect();
-            self.check_fences(&fences, tx_id)?;
-            self.run_fenced(&replies.requests, &fences, deadline)
-        };
-        for request in &replies.requests {
-            let Request::Unwatch { token, .. } = request else { continue };
-            if !self.watches.is_set(token) {
-                replies.ended.push((token.clone(), self.watches.take_all(token)));
-                self.watches.drop_ended(token);
-            }
-        }
-        let (results, fences) = ran?;
-        replies.results = results.into_iter().map(Some).collect();
-        replies.fences = fences;
-        Ok(replies)
-    }
-
-    fn run_bare(
-        &mut self,
-        requests: &[Request],
-        tx_id: TxId,
-        deadline: std::time::Instant,
-    ) -> Result<Vec<Result<Reply, Failure>>, OperationError> {
-        if !requests.is_empty() {
-            self.link.statistics.round_trips += 1;
-        }
-        let mut results = self.exchange(requests, tx_id, deadline)?;
-        let completed = self.complete_directories(requests, &mut results, tx_id, deadline);
-        if completed.is_err() {
-            self.close_opened(requests.iter().zip(results.iter().map(Some)));
-        }
-        completed.map(|()| results)
-    }
-
-    fn check_fences(&self, fences: &[Watch], tx_id: TxId) -> Result<(), OperationError> {
-        let ordered = self.manner().event_order == EventOrder::WithReplies;
-        match fences.first() {
-            Some(Watch { path, .. }) if !ordered || tx_id != TxId::NONE => {
-                Err(OperationError::of_watch(path.as_str(), Failure::UnorderedEvents))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// WATCH, the requests, UNWATCH; again with the parts of directories before UNWATCH, if there are any.
-    #[expect(clippy::type_complexity, reason = "two results that always come together, used once")]
-    fn run_fenced(
-        &mut self,
-        requests: &[Request],
-        fences: &[Watch],
-        deadline: std::time::Instant,
-    ) -> Result<
-        (Vec<Result<Reply, Failure>>, Vec<Result<Vec<Event>, OperationError>>),
-        OperationError,
-    > {
-        let watches: Vec<Request> = fences.iter().map(Watch::request).collect();
-        let unwatches: Vec<Request> = fences.iter().map(Watch::end_request).collect();
-        let inner = [&watches[..], requests].concat();
-        let all = [&inner[..], &unwatches[..]].concat();
-
-        self.link.statistics.round_trips += 1;
-        let mut results = self.exchange(&all, TxId::NONE, deadline)?;
-        let in_parts = requests.iter().zip(&results[watches.len()..]).any(|(request, result)| {
-            matches!(request, Request::Directory(_)) && refusal(result) == Some(&Errno::E2BIG)
-        });
-        if in_parts {
-            for watch in fences {
-                self.watches.drop_ended(&watch.token);
-            }
-            self.close_opened(requests.iter().zip(results[watches.len()..].iter().map(Some)));
-            let again = self.run_bare(&inner, TxId::NONE, deadline).and_then(|mut results| {
-                let ended = self.run_bare(&unwatches, TxId::NONE, deadline);
-                if ended.is_err() {
-                    let asked = inner.iter().zip(results.iter().map(Some));
-                    self.close_opened(asked.skip(fences.len()));
-                }
-                results.extend(ended?);
-                Ok(results)
-            });
-            if again.is_err() {
-                self.unwatch_unheard(fences);
-            }
-            results = again?;
-        }
-
-        let ended = results.split_off(inner.len());
-        let reads = results.split_off(watches.len());
-        let states = watches.iter().zip(results).zip(unwatches.iter().zip(ended)).zip(fences);
-        let outcome = states.map(|(((watch, set), (unwatch, ended)), Watch { token, .. })| {
-            let events = self.watches.take_all(token);
-            self.watches.drop_ended(token);
-            set.map_err(|failure| OperationError::new(watch, failure))?;
-            ended.map_err(|failure| OperationError::new(unwatch, failure))?;
-            let lost = events.iter().any(|event| event.lost_before);
-            Ok(events.into_iter().filter(|event| !event.first || lost).collect())
-        });
-        let outcome = outcome.collect();
-        Ok((reads, outcome))
     }
 }
 

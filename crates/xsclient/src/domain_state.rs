@@ -1,9 +1,12 @@
 //! What a domain has on its connection, read and set by CONTROL in pages.
 
+use std::time::Instant;
+
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use xenstore_proto::{DomId, Errno, Reply, Request, TxId};
 
 use crate::batch::{Batch, Slot};
+use crate::carrier::{Carrier, ask_for, at_once};
 use crate::client::Client;
 use crate::error::{Failure, OperationError};
 use crate::from_reply::FromReply;
@@ -68,8 +71,8 @@ impl Client {
     /// [`Failure::UnknownCommand`] from a server that cannot tell: only Domkeep's can. ENOENT if the domain has no connection,
     /// EBUSY if it has more than one; [`Failure::StateChanging`], [`Failure::StateTooLong`].
     pub fn domain_state(&mut self, domid: DomId) -> Result<Vec<u8>, OperationError> {
-        let first = self.ask_for(&page_request(domid, 0), TxId::NONE);
-        self.rest_of_domain_state(domid, first)
+        let (carrier, deadline) = self.call();
+        at_once(domain_state(carrier, domid, deadline))
     }
 
     /// A domain's state, of which the first page was asked for in a batch. If it has changed since, it is that of now.
@@ -82,31 +85,8 @@ impl Client {
         domid: DomId,
         first: Result<DomainStatePage, OperationError>,
     ) -> Result<Vec<u8>, OperationError> {
-        let request = page_request(domid, 0);
-        let failed = |failure| OperationError::new(&request, failure);
-        let mut page = first.map_err(|error| unknown_if_invalid(&request, error))?;
-        for _ in 0..STATE_ATTEMPTS_MAX {
-            if page.total > STATE_OCTETS_MAX {
-                return Err(failed(Failure::StateTooLong { max: STATE_OCTETS_MAX }));
-            }
-            let DomainStatePage { generation, total, mut octets } = page;
-            loop {
-                if octets.len() == total {
-                    return Ok(octets);
-                }
-                page = self.ask_for(&page_request(domid, octets.len()), TxId::NONE)?;
-                if (page.generation, page.total) != (generation, total) {
-                    break;
-                }
-                if page.octets.is_empty() || page.octets.len() > total - octets.len() {
-                    let wanted = "a page of a domain's state: it is empty or too long";
-                    return Err(failed(Failure::UnexpectedReply { wanted }));
-                }
-                octets.append(&mut page.octets);
-            }
-            page = self.ask_for(&request, TxId::NONE)?;
-        }
-        Err(failed(Failure::StateChanging { attempts: STATE_ATTEMPTS_MAX }))
+        let (carrier, deadline) = self.call();
+        at_once(rest(carrier, domid, first, deadline))
     }
 
     /// Gives a domain the watches and open transactions of a state in the form of [`Client::domain_state`]: all of them, or on
@@ -123,33 +103,87 @@ impl Client {
     /// allow, EINVAL for what is no state of this domain. After [`Failure::Timeout`] or [`Failure::Lost`] it is not known whether the domain
     /// has them: [`Client::domain_state`] tells.
     pub fn set_domain_state(&mut self, domid: DomId, state: &[u8]) -> Result<(), OperationError> {
-        let begin = request(&["domain-state-set", &domid.to_string(), &state.len().to_string()]);
-        if state.len() > STATE_OCTETS_MAX {
-            let failure = Failure::StateTooLong { max: STATE_OCTETS_MAX };
-            return Err(OperationError::new(&begin, failure));
+        let (carrier, deadline) = self.call();
+        at_once(set(carrier, domid, state, deadline))
+    }
+}
+
+pub(crate) async fn domain_state<C: Carrier>(
+    carrier: &mut C,
+    domid: DomId,
+    deadline: Instant,
+) -> Result<Vec<u8>, OperationError> {
+    let first = ask_for(carrier, &page_request(domid, 0), TxId::NONE, deadline).await;
+    rest(carrier, domid, first, deadline).await
+}
+
+pub(crate) async fn rest<C: Carrier>(
+    carrier: &mut C,
+    domid: DomId,
+    first: Result<DomainStatePage, OperationError>,
+    deadline: Instant,
+) -> Result<Vec<u8>, OperationError> {
+    let request = page_request(domid, 0);
+    let failed = |failure| OperationError::new(&request, failure);
+    let mut page = first.map_err(|error| unknown_if_invalid(&request, error))?;
+    for _ in 0..STATE_ATTEMPTS_MAX {
+        if page.total > STATE_OCTETS_MAX {
+            return Err(failed(Failure::StateTooLong { max: STATE_OCTETS_MAX }));
         }
-        let begun: Vec<u8> =
-            self.ask_for(&begin, TxId::NONE).map_err(|error| unknown_if_invalid(&begin, error))?;
-        if begun.trim_ascii_end() == b"OK" {
-            return Err(OperationError::new(&begin, Failure::UnknownCommand));
-        }
-        let mut answer = begun;
-        let mut sent = 0;
-        for page in state.chunks(PAGE_OCTETS) {
-            let offset = sent.to_string();
-            if answer != offset.as_bytes() {
+        let DomainStatePage { generation, total, mut octets } = page;
+        loop {
+            if octets.len() == total {
+                return Ok(octets);
+            }
+            page =
+                ask_for(carrier, &page_request(domid, octets.len()), TxId::NONE, deadline).await?;
+            if (page.generation, page.total) != (generation, total) {
                 break;
             }
-            let words = ["domain-state-set", &domid.to_string(), &offset, &HEXLOWER.encode(page)];
-            answer = self.ask_for(&request(&words), TxId::NONE)?;
-            sent += page.len();
+            if page.octets.is_empty() || page.octets.len() > total - octets.len() {
+                let wanted = "a page of a domain's state: it is empty or too long";
+                return Err(failed(Failure::UnexpectedReply { wanted }));
+            }
+            octets.append(&mut page.octets);
         }
-        if sent == state.len() && answer == b"set" {
-            return Ok(());
-        }
-        let wanted = "how many octets of the state there are, or that it is set";
-        Err(OperationError::new(&begin, Failure::UnexpectedReply { wanted }))
+        page = ask_for(carrier, &request, TxId::NONE, deadline).await?;
     }
+    Err(failed(Failure::StateChanging { attempts: STATE_ATTEMPTS_MAX }))
+}
+
+pub(crate) async fn set<C: Carrier>(
+    carrier: &mut C,
+    domid: DomId,
+    state: &[u8],
+    deadline: Instant,
+) -> Result<(), OperationError> {
+    let begin = request(&["domain-state-set", &domid.to_string(), &state.len().to_string()]);
+    if state.len() > STATE_OCTETS_MAX {
+        let failure = Failure::StateTooLong { max: STATE_OCTETS_MAX };
+        return Err(OperationError::new(&begin, failure));
+    }
+    let begun: Vec<u8> = ask_for(carrier, &begin, TxId::NONE, deadline)
+        .await
+        .map_err(|error| unknown_if_invalid(&begin, error))?;
+    if begun.trim_ascii_end() == b"OK" {
+        return Err(OperationError::new(&begin, Failure::UnknownCommand));
+    }
+    let mut answer = begun;
+    let mut sent = 0;
+    for page in state.chunks(PAGE_OCTETS) {
+        let offset = sent.to_string();
+        if answer != offset.as_bytes() {
+            break;
+        }
+        let words = ["domain-state-set", &domid.to_string(), &offset, &HEXLOWER.encode(page)];
+        answer = ask_for(carrier, &request(&words), TxId::NONE, deadline).await?;
+        sent += page.len();
+    }
+    if sent == state.len() && answer == b"set" {
+        return Ok(());
+    }
+    let wanted = "how many octets of the state there are, or that it is set";
+    Err(OperationError::new(&begin, Failure::UnexpectedReply { wanted }))
 }
 
 fn page_request(domid: DomId, offset: usize) -> Request {

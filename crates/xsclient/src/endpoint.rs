@@ -39,18 +39,31 @@ impl Endpoint {
     }
 
     pub(crate) fn connect(&self, deadline: Instant) -> Result<Box<dyn Transport>, OpenError> {
+        self.reach(&|place| match place {
+            Place::Socket(path) => Ok(Box::new(UnixSocket::connect(path, deadline)?)),
+            Place::Device(path) => Ok(Box::new(XenbusDevice::open(path)?)),
+        })
+    }
+
+    /// What `connect` makes of this place; of the usual ones, of the first of which it makes something.
+    pub(crate) fn reach<T>(&self, connect: Connect<'_, T>) -> Result<T, OpenError> {
         match self {
-            Self::UnixSocket(path) => Ok(Box::new(
-                UnixSocket::connect(path, deadline)
-                    .map_err(|error| Unreachable::new(path, error))?,
-            )),
-            Self::Xenbus(path) => Ok(Box::new(
-                XenbusDevice::open(path).map_err(|error| Unreachable::new(path, error))?,
-            )),
-            Self::Search => search(&candidates(|name| std::env::var_os(name)), deadline),
+            Self::UnixSocket(path) => Ok(connect(Place::Socket(path))
+                .map_err(|error| Unreachable { path: path.clone(), error })?),
+            Self::Xenbus(path) => Ok(connect(Place::Device(path))
+                .map_err(|error| Unreachable { path: path.clone(), error })?),
+            Self::Search => search(&candidates(|name| std::env::var_os(name)), connect),
         }
     }
 }
+
+/// One place where a server may be.
+pub(crate) enum Place<'p> {
+    Socket(&'p Path),
+    Device(&'p Path),
+}
+
+type Connect<'c, T> = &'c dyn Fn(Place<'_>) -> io::Result<T>;
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,11 +75,11 @@ impl fmt::Display for Endpoint {
     }
 }
 
-fn search(places: &[Endpoint], deadline: Instant) -> Result<Box<dyn Transport>, OpenError> {
+fn search<T>(places: &[Endpoint], connect: Connect<'_, T>) -> Result<T, OpenError> {
     let mut tried = Vec::new();
     for place in places {
-        match place.connect(deadline) {
-            Ok(transport) => return Ok(transport),
+        match place.reach(connect) {
+            Ok(reached) => return Ok(reached),
             Err(OpenError::Unreachable(unreachable)) => tried.push(unreachable),
             Err(error) => return Err(error),
         }
@@ -109,12 +122,6 @@ pub struct Unreachable {
     pub path: PathBuf,
     /// What the system said; [`io::ErrorKind::TimedOut`] if the server did not accept before the deadline.
     pub error: io::Error,
-}
-
-impl Unreachable {
-    fn new(path: &Path, error: io::Error) -> Self {
-        Self { path: path.to_owned(), error }
-    }
 }
 
 /// Why a client is not connected again.
@@ -172,7 +179,8 @@ mod tests {
     #[test]
     fn a_search_that_finds_nothing_says_what_it_tried() {
         let places = [Endpoint::UnixSocket("/no/1".into()), Endpoint::Xenbus("/no/2".into())];
-        let Err(error) = search(&places, Instant::now()) else { panic!("found a server") };
+        let missing = |_: Place<'_>| Err::<(), _>(io::ErrorKind::NotFound.into());
+        let Err(error) = search(&places, &missing) else { panic!("found a server") };
         let message = error.to_string();
         assert!(message.contains("/no/1") && message.contains("/no/2"), "{message}");
     }

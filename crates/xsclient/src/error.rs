@@ -203,6 +203,9 @@ pub enum ConnectionLost {
     /// The transport failed.
     #[error("the transport failed")]
     Transport(#[source] Arc<io::Error>),
+    /// The runtime whose task carried an asynchronous client's connection has ended.
+    #[error("the runtime that carried the connection has ended")]
+    RuntimeEnded,
 }
 
 impl From<ProtocolError> for ConnectionLost {

@@ -1,12 +1,16 @@
 //! A watch fence that stands over several batches.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use xenstore_proto::{EventOrder, PathOrSpecial, Request, TxId};
 
+use crate::carrier::{Carrier, Closing, at_once, exchange};
 use crate::client::Client;
 use crate::error::{Failure, OperationError};
-use crate::link::Step;
+use crate::run::{disturbances, events_of_ended};
+use crate::session::{Epoch, Opened};
+use crate::waiting::WaitFor;
 use crate::watch::{Event, Watch, unique_token};
 
 /// Watches that tell whether anything below some paths changed while they were read.
@@ -22,7 +26,7 @@ use crate::watch::{Event, Watch, unique_token};
 #[derive(Debug)]
 #[must_use = "the watches stay set until Client::lower"]
 pub struct Fence {
-    watches: Vec<Watch>,
+    pub(crate) watches: Vec<Watch>,
 }
 
 impl Client {
@@ -36,29 +40,9 @@ impl Client {
         &mut self,
         paths: impl IntoIterator<Item = PathOrSpecial>,
     ) -> Result<Fence, OperationError> {
-        let deadline = self.deadline();
-        let epoch = self.epoch();
-        let watches: Vec<Watch> = paths
-            .into_iter()
-            .map(|path| Watch { path, token: unique_token(), depth: None, epoch })
-            .collect();
-        let Some(first) = watches.first() else { return Ok(Fence { watches }) };
-        let fail = |failure| OperationError::of_watch(first.path.as_str(), failure);
-        if self.manner().event_order != EventOrder::WithReplies {
-            return Err(fail(Failure::UnorderedEvents));
-        }
-        let requests: Vec<Request> = watches.iter().map(Watch::request).collect();
-        self.link.statistics.round_trips += 1;
-        let results = self.exchange(&requests, TxId::NONE, deadline)?;
-        let refused = results.into_iter().enumerate().find_map(|(at, r)| Some((at, r.err()?)));
-        let stands = match refused {
-            Some((at, failure)) => Err(OperationError::new(&requests[at], failure)),
-            None => self.wait_until_begun(&watches, deadline).map_err(fail),
-        };
-        if stands.is_err() {
-            self.unwatch_unheard(&watches);
-        }
-        stands.map(|()| Fence { watches })
+        let fence = Fence::around(paths, self.epoch());
+        let (carrier, deadline) = self.call();
+        at_once(raise(carrier, fence, deadline))
     }
 
     /// Takes the watches of a fence down and gives what happened since they were set: empty, if nothing did.
@@ -67,55 +51,74 @@ impl Client {
     ///
     /// If it cannot be known what happened: [`Failure::StaleHandle`] after a reconnect, among others.
     pub fn lower(&mut self, fence: Fence) -> Result<Vec<Event>, OperationError> {
-        let deadline = self.deadline();
-        let Fence { watches } = fence;
-        for watch in &watches {
-            self.check_watch(watch)?;
-        }
-        let requests: Vec<Request> = watches.iter().map(Watch::end_request).collect();
-        if !requests.is_empty() {
-            self.link.statistics.round_trips += 1;
-        }
-        let results = self.exchange(&requests, TxId::NONE, deadline);
-        if results.is_err() {
-            self.unwatch_unheard(&watches);
-        }
-        let mut events = Vec::new();
-        for watch in watches {
-            let happened = self.watches.take_all(&watch.token);
-            self.watches.drop_ended(&watch.token);
-            let lost = happened.iter().any(|event| event.lost_before);
-            events.extend(happened.into_iter().filter(|event| !event.first || lost));
-        }
-        for (request, result) in requests.iter().zip(results?) {
-            result.map_err(|failure| OperationError::new(request, failure))?;
-        }
-        Ok(events)
+        let (carrier, deadline) = self.call();
+        at_once(lower(carrier, fence, deadline))
+    }
+}
+
+impl Fence {
+    /// A fence that does not stand yet.
+    pub(crate) fn around(paths: impl IntoIterator<Item = PathOrSpecial>, epoch: Epoch) -> Self {
+        let watch = |path| Watch { path, token: unique_token(), depth: None, epoch };
+        Self { watches: paths.into_iter().map(watch).collect() }
     }
 
-    fn wait_until_begun(&mut self, watches: &[Watch], deadline: Instant) -> Result<(), Failure> {
-        while !watches.iter().all(|watch| self.watches.has_begun(&watch.token)) {
-            let step = self.link.step(deadline);
-            self.take_incoming(None);
-            match step {
-                Err(lost) => return Err(Failure::Lost(lost)),
-                Ok(Step::Moved) if Instant::now() < deadline => {}
-                Ok(_) => return Err(Failure::Timeout { sent: true }),
-            }
-        }
-        Ok(())
+    /// What to close when nobody lowers it.
+    pub(crate) fn opened(&self) -> Vec<Opened> {
+        self.watches.iter().cloned().map(Opened::Watch).collect()
     }
+}
 
-    /// Ends watches that nobody will have a handle of, without waiting for the answers.
-    pub(crate) fn unwatch_unheard(&mut self, watches: &[Watch]) {
-        for watch in watches {
-            self.watches.remove(&watch.token);
-            if let Ok(id) = self.link.connection.submit(&watch.end_request(), TxId::NONE) {
-                self.link.connection.discard_reply(id);
-            }
-        }
-        if let Err(lost) = self.link.flush() {
-            tracing::debug!(%lost, "watches ended with their connection");
-        }
+pub(crate) async fn raise<C: Carrier>(
+    carrier: &mut C,
+    fence: Fence,
+    deadline: Instant,
+) -> Result<Fence, OperationError> {
+    let Some(first) = fence.watches.first() else { return Ok(fence) };
+    let fail = |failure| OperationError::of_watch(first.path.as_str(), failure);
+    let manner = carrier.with(|session| session.manner);
+    if manner.event_order != EventOrder::WithReplies {
+        return Err(fail(Failure::UnorderedEvents));
     }
+    let requests: Arc<[Request]> = fence.watches.iter().map(Watch::request).collect();
+    carrier.with(|session| session.statistics.round_trips += 1);
+    let results = exchange(carrier, Arc::clone(&requests), TxId::NONE, deadline).await?;
+    let closing = Closing::new(carrier, fence.opened());
+    for (request, result) in requests.iter().zip(results) {
+        result.map_err(|failure| OperationError::new(request, failure))?;
+    }
+    let begun = closing.carrier.wait_for(WaitFor::AnyEvent, deadline, |session| {
+        let begun = |watch: &Watch| session.watches.has_begun(&watch.token);
+        fence.watches.iter().all(begun).then_some(())
+    });
+    let begun = begun.await.map_err(|lost| fail(Failure::Lost(lost)))?;
+    begun.ok_or_else(|| fail(Failure::Timeout { sent: true }))?;
+    closing.keep();
+    Ok(fence)
+}
+
+pub(crate) async fn lower<C: Carrier>(
+    carrier: &mut C,
+    fence: Fence,
+    deadline: Instant,
+) -> Result<Vec<Event>, OperationError> {
+    let closing = Closing::new(carrier, fence.opened());
+    let stale = |session: &mut crate::session::Session| {
+        fence.watches.iter().try_for_each(|watch| session.check_watch(watch))
+    };
+    closing.carrier.with(stale)?;
+    let requests: Arc<[Request]> = fence.watches.iter().map(Watch::end_request).collect();
+    if !requests.is_empty() {
+        closing.carrier.with(|session| session.statistics.round_trips += 1);
+    }
+    let results =
+        exchange(&mut *closing.carrier, Arc::clone(&requests), TxId::NONE, deadline).await?;
+    let events = closing.carrier.with(|session| {
+        let of_each = fence.watches.iter();
+        of_each.flat_map(|watch| disturbances(events_of_ended(session, &watch.token))).collect()
+    });
+    for (request, result) in requests.iter().zip(results) {
+        result.map_err(|failure| OperationError::new(request, failure))?;
+    }
+    Ok(events)
 }

@@ -1,7 +1,8 @@
 //! Xenstore client: pipelined, typed, with deadlines, on any transport.
 //!
 //! It holds no copy of the store and no policy: what a path means, and what to do about a conflict or a lost connection, is
-//! the caller's. It reconnects only when told to, and starts no threads (but for a WATCH on [`XenbusDevice`]).
+//! the caller's. It reconnects only when told to, and starts no threads (but for a WATCH on [`XenbusDevice`]). With feature
+//! `tokio` there is an asynchronous client too, in the module `asynchronous`, which does the same by the same code.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -43,6 +44,7 @@
 //! | one state over many reads | [`Batch::fence`], [`Fence`] |
 //! | what a domain has on its connection | [`Client::domain_state`], [`Client::set_domain_state`] |
 //! | events | [`Watch`], [`Event`], [`Events`] |
+//! | the asynchronous client, with feature `tokio` | the module `asynchronous`: `Client`, `Nodes`, `Transaction`, `Watch` |
 //! | errors | [`OperationError`], [`Failure`], [`ConnectionLost`], [`OpenError`] |
 //! | the protocol without I/O, for other event loops | [`Connection`] |
 //! | transports | [`UnixSocket`], [`XenbusDevice`], the trait [`Transport`] |
@@ -55,7 +57,11 @@
 #[doc(hidden)]
 pub mod fuzzing;
 
+#[cfg(feature = "tokio")]
+pub mod asynchronous;
+
 mod batch;
+mod carrier;
 mod client;
 mod connection;
 mod directory;
@@ -67,15 +73,19 @@ mod from_reply;
 mod link;
 mod nodes;
 mod operations;
+mod run;
+mod session;
 mod statistics;
+mod subscriptions;
 mod transaction;
 mod transport;
+mod waiting;
 mod watch;
 
 pub use xenstore_proto::*;
 
 pub use batch::{Batch, FenceSlot, Replies, Slot};
-pub use client::{Client, Deadlined, IN_FLIGHT_MAX, Options, Reconnected, TIMEOUT_DEFAULT};
+pub use client::{Client, Deadlined, Options, Reconnected, TIMEOUT_DEFAULT};
 pub use connection::{Abandoned, Connection, Incoming, ProtocolError, SubmitError};
 pub use directory::{DIRECTORY_ATTEMPTS_MAX, DIRECTORY_OCTETS_MAX};
 pub use domain_state::{DomainStatePage, STATE_ATTEMPTS_MAX, STATE_OCTETS_MAX};
@@ -84,6 +94,7 @@ pub use error::{ConnectionLost, Failure, OperationError};
 pub use fence::Fence;
 pub use from_reply::FromReply;
 pub use nodes::Nodes;
+pub use session::IN_FLIGHT_MAX;
 pub use statistics::Statistics;
 pub use transaction::{Commit, DetachedTransaction, RetryPolicy, Transaction};
 pub use transport::{UnixSocket, XenbusDevice};

@@ -3,9 +3,50 @@
 use xenstore_proto::{Name, Path, PathOrSpecial, Perms, Reply, Request, TxId};
 
 use crate::batch::{Batch, Replies};
+use crate::carrier::{ask, ask_for, at_once, reply_for};
 use crate::client::Client;
+use crate::directory::directory;
 use crate::error::{Failure, OperationError};
 use crate::from_reply::FromReply;
+use crate::run::run;
+
+/// The operations on nodes that are one request each, once for both clients: `$define` makes methods of them.
+macro_rules! node_operations {
+    ($define:ident) => {
+        $define! {
+            /// The value of a node.
+            read(path: &Path) -> Vec<u8>: Request::Read(path.clone());
+
+            /// Sets the value of a node, creating it and what is missing above it.
+            write(path: &Path, value: &[u8]) -> ():
+                Request::Write { path: path.clone(), value: value.to_vec() };
+
+            /// Creates a node with an empty value. One that exists is left as it is.
+            mkdir(path: &Path) -> (): Request::Mkdir(path.clone());
+
+            /// Removes a node and everything below. If it is missing but the node above it is there, that is no error.
+            rm(path: &Path) -> (): Request::Rm(path.clone());
+
+            /// The permissions of a node or of a special name.
+            get_perms(path: &PathOrSpecial) -> Perms: Request::GetPerms(path.clone());
+
+            /// Sets the permissions of a node or of a special name.
+            set_perms(path: &PathOrSpecial, perms: &Perms) -> ():
+                Request::SetPerms { path: path.clone(), perms: perms.clone() };
+        }
+    };
+}
+#[cfg(feature = "tokio")]
+pub(crate) use node_operations;
+
+macro_rules! blocking_operations {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) -> $reply:ty: $request:expr;)*) => {
+        $($(#[$doc])* fn $name(&mut self, $($arg: $ty),*) -> Result<$reply, OperationError> {
+            let request = $request;
+            reply_for(&request, self.request(&request))
+        })*
+    };
+}
 
 /// Operations on nodes: of a [`Client`], outside any transaction, and of a [`crate::Transaction`], inside it.
 ///
@@ -37,17 +78,11 @@ pub trait Nodes {
     /// Also [`Failure::NoParts`], [`Failure::DirectoryChanging`], [`Failure::DirectoryTooLong`].
     fn directory(&mut self, path: &Path) -> Result<Vec<Name>, OperationError>;
 
-    /// The value of a node.
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, OperationError> {
-        ask(self, &Request::Read(path.clone()))
-    }
+    node_operations!(blocking_operations);
 
     /// The value of a node, or `None` if there is no such node.
     fn read_optional(&mut self, path: &Path) -> Result<Option<Vec<u8>>, OperationError> {
-        match self.read(path) {
-            Err(error) if error.is_not_found() => Ok(None),
-            read => read.map(Some),
-        }
+        if_found(self.read(path))
     }
 
     /// The value of a node that holds text.
@@ -56,79 +91,46 @@ pub trait Nodes {
     ///
     /// Also [`Failure::NotText`], if the value is not UTF-8.
     fn read_text(&mut self, path: &Path) -> Result<String, OperationError> {
-        String::from_utf8(self.read(path)?).map_err(|error| {
-            let failure = Failure::NotText { source: error.utf8_error() };
-            OperationError::new(&Request::Read(path.clone()), failure)
-        })
-    }
-
-    /// Sets the value of a node, creating it and what is missing above it.
-    fn write(&mut self, path: &Path, value: &[u8]) -> Result<(), OperationError> {
-        ask(self, &Request::Write { path: path.clone(), value: value.to_vec() })
-    }
-
-    /// Creates a node with an empty value. One that exists is left as it is.
-    fn mkdir(&mut self, path: &Path) -> Result<(), OperationError> {
-        ask(self, &Request::Mkdir(path.clone()))
-    }
-
-    /// Removes a node and everything below. If it is missing but the node above it is there, that is no error.
-    fn rm(&mut self, path: &Path) -> Result<(), OperationError> {
-        ask(self, &Request::Rm(path.clone()))
-    }
-
-    /// The permissions of a node or of a special name.
-    fn get_perms(&mut self, path: &PathOrSpecial) -> Result<Perms, OperationError> {
-        ask(self, &Request::GetPerms(path.clone()))
-    }
-
-    /// Sets the permissions of a node or of a special name.
-    fn set_perms(&mut self, path: &PathOrSpecial, perms: &Perms) -> Result<(), OperationError> {
-        ask(self, &Request::SetPerms { path: path.clone(), perms: perms.clone() })
+        as_text(path, self.read(path)?)
     }
 }
 
 impl Nodes for Client {
     fn request(&mut self, request: &Request) -> Result<Reply, OperationError> {
-        self.ask(request, TxId::NONE)
+        let (carrier, deadline) = self.call();
+        at_once(ask(carrier, request, TxId::NONE, deadline))
     }
 
     fn run(&mut self, batch: Batch) -> Result<Replies, OperationError> {
-        self.run_in(batch, TxId::NONE)
+        let (carrier, deadline) = self.call();
+        at_once(run(carrier, batch, TxId::NONE, deadline))
     }
 
     fn directory(&mut self, path: &Path) -> Result<Vec<Name>, OperationError> {
-        self.directory_in(path, TxId::NONE)
+        let (carrier, deadline) = self.call();
+        at_once(directory(carrier, path, TxId::NONE, deadline))
     }
 }
 
 impl Client {
-    /// One request and its reply: one round trip.
-    pub(crate) fn ask(&mut self, request: &Request, tx_id: TxId) -> Result<Reply, OperationError> {
-        let deadline = self.deadline();
-        self.link.statistics.round_trips += 1;
-        let results = self.exchange(std::slice::from_ref(request), tx_id, deadline);
-        if let Request::Unwatch { token, .. } = request {
-            self.watches.drop_ended(token);
-        }
-        let reply = results?.pop().unwrap_or(Err(Failure::NoSuchSlot));
-        reply.map_err(|failure| OperationError::new(request, failure))
-    }
-
-    pub(crate) fn ask_for<T: FromReply>(
-        &mut self,
-        request: &Request,
-        tx_id: TxId,
-    ) -> Result<T, OperationError> {
-        let reply = self.ask(request, tx_id)?;
-        T::from_reply(reply).map_err(|failure| OperationError::new(request, failure))
+    pub(crate) fn ask_for<T: FromReply>(&mut self, request: &Request) -> Result<T, OperationError> {
+        let (carrier, deadline) = self.call();
+        at_once(ask_for(carrier, request, TxId::NONE, deadline))
     }
 }
 
-fn ask<T: FromReply>(
-    nodes: &mut (impl Nodes + ?Sized),
-    request: &Request,
-) -> Result<T, OperationError> {
-    let reply = nodes.request(request)?;
-    T::from_reply(reply).map_err(|failure| OperationError::new(request, failure))
+/// `None` if there is no such node.
+pub(crate) fn if_found<T>(found: Result<T, OperationError>) -> Result<Option<T>, OperationError> {
+    match found {
+        Err(error) if error.is_not_found() => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// A value as text.
+pub(crate) fn as_text(path: &Path, value: Vec<u8>) -> Result<String, OperationError> {
+    String::from_utf8(value).map_err(|error| {
+        let failure = Failure::NotText { source: error.utf8_error() };
+        OperationError::new(&Request::Read(path.clone()), failure)
+    })
 }

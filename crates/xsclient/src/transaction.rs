@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 
 use xenstore_proto::{Errno, Name, Path, Reply, Request, TxId};
 
-use crate::batch::{Batch, Replies};
-use crate::client::{Client, Epoch};
+use crate::batch::{Batch, Replies, Slot};
+use crate::carrier::{Carrier, ask, ask_for, at_once};
+use crate::client::Client;
+use crate::directory::directory;
 use crate::error::{Failure, OperationError};
-use crate::link::Step;
 use crate::nodes::Nodes;
+use crate::run::run;
+use crate::session::{Epoch, Opened};
+use crate::waiting::WaitFor;
 
 /// An open transaction. What it does is seen by nobody else until [`Transaction::commit`]; dropping it aborts.
 ///
@@ -46,7 +50,7 @@ impl Client {
     ///
     /// If the server refuses (ENOSPC or EQUOTA: too many are open).
     pub fn transaction(&mut self) -> Result<Transaction<'_>, OperationError> {
-        let tx_id = self.ask_for::<TxId>(&Request::TransactionStart, TxId::NONE)?;
+        let tx_id = self.ask_for::<TxId>(&Request::TransactionStart)?;
         Ok(Transaction { client: self, tx_id, open: true })
     }
 
@@ -60,7 +64,7 @@ impl Client {
         mut batch: Batch,
     ) -> Result<(Transaction<'_>, Replies), OperationError> {
         let started = batch.push::<TxId>(Request::TransactionStart);
-        let mut replies = self.run_in(batch, TxId::NONE)?;
+        let mut replies = self.run(batch)?;
         let tx_id = replies.take(started)?;
         Ok((Transaction { client: self, tx_id, open: true }, replies))
     }
@@ -94,57 +98,16 @@ impl Client {
         policy: &RetryPolicy,
         mut body: impl FnMut(&mut Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let last_start = self.deadline();
-        let mut attempts = 0;
+        let mut tries = Tries::new(policy, self.deadline());
         loop {
-            attempts += 1;
             let mut transaction = self.transaction()?;
-            let value = match body(&mut transaction) {
-                Ok(value) => value,
-                Err(error) => {
-                    // What the body says is more than what an abort can add.
-                    drop(transaction);
-                    return Err(error);
-                }
-            };
+            // What the body says is more than what an abort can add.
+            let value = body(&mut transaction)?;
             if transaction.commit()? == Commit::Committed {
                 return Ok(value);
             }
-            let next = Instant::now() + policy.pause(attempts);
-            if attempts >= policy.attempts || next >= last_start {
-                let request = Request::TransactionEnd { commit: true };
-                return Err(OperationError::new(&request, Failure::Conflict { attempts }).into());
-            }
-            self.link.statistics.transaction_retries += 1;
-            self.idle_until(next)?;
+            at_once(tries.after_conflict(self.call().0))?;
         }
-    }
-
-    /// Aborts a transaction without waiting for the answer.
-    pub(crate) fn abort_unheard(&mut self, tx_id: TxId) {
-        let abort = Request::TransactionEnd { commit: false };
-        if let Ok(id) = self.link.connection.submit(&abort, tx_id) {
-            self.link.connection.discard_reply(id);
-            if let Err(lost) = self.link.flush() {
-                tracing::debug!(%lost, "a transaction ended with its connection");
-            }
-        }
-    }
-
-    /// Takes in events until an instant, so that a pause does not leave the server's buffers full.
-    fn idle_until(&mut self, instant: Instant) -> Result<(), OperationError> {
-        while Instant::now() < instant {
-            let step = self.link.step(instant);
-            self.take_incoming(None);
-            match step {
-                Ok(Step::Moved | Step::DeadlinePassed) => {}
-                Err(lost) => {
-                    let request = Request::TransactionStart;
-                    return Err(OperationError::new(&request, Failure::Lost(lost)));
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -156,11 +119,7 @@ impl Transaction<'_> {
     /// If the server refuses for another reason than a conflict, or does not answer in time: if [`Failure::Timeout`] says
     /// `sent`, only reading shows whether it was committed.
     pub fn commit(mut self) -> Result<Commit, OperationError> {
-        match self.end(true) {
-            Ok(()) => Ok(Commit::Committed),
-            Err(error) if error.errno() == Some(&Errno::EAGAIN) => Ok(Commit::Conflict),
-            Err(error) => Err(error),
-        }
+        Commit::of(self.end(true))
     }
 
     /// Runs a last batch and commits, in one round trip.
@@ -171,16 +130,11 @@ impl Transaction<'_> {
     ///
     /// As [`Transaction::commit`] and [`Nodes::run`].
     pub fn commit_with(mut self, mut batch: Batch) -> Result<(Commit, Replies), OperationError> {
-        let end = batch.push::<()>(Request::TransactionEnd { commit: true });
-        let run = self.client.run_in(batch, self.tx_id);
+        let end = push_commit(&mut batch);
         // Whether the end was sent cannot be told from a batch that failed; an abort of what has ended does no harm.
-        let mut replies = run?;
+        let mut replies = self.run(batch)?;
         self.open = false;
-        match replies.take(end) {
-            Ok(()) => Ok((Commit::Committed, replies)),
-            Err(error) if error.errno() == Some(&Errno::EAGAIN) => Ok((Commit::Conflict, replies)),
-            Err(error) => Err(error),
-        }
+        Ok((Commit::of(replies.take(end))?, replies))
     }
 
     /// Drops what the transaction did.
@@ -204,37 +158,105 @@ impl Transaction<'_> {
     }
 
     fn end(&mut self, commit: bool) -> Result<(), OperationError> {
-        let ended = self.client.ask_for(&Request::TransactionEnd { commit }, self.tx_id);
-        let not_sent = |error: &OperationError| {
-            matches!(error.failure(), Failure::Timeout { sent: false })
-                || error.errno() == Some(&Errno::EINVAL)
-        };
-        self.open = ended.as_ref().is_err_and(not_sent);
-        ended
+        let (carrier, deadline) = self.client.call();
+        at_once(end(carrier, self.tx_id, commit, deadline, &mut self.open))
     }
 }
 
 impl Nodes for Transaction<'_> {
     fn request(&mut self, request: &Request) -> Result<Reply, OperationError> {
-        self.client.ask(request, self.tx_id)
+        let (carrier, deadline) = self.client.call();
+        at_once(ask(carrier, request, self.tx_id, deadline))
     }
 
     fn run(&mut self, batch: Batch) -> Result<Replies, OperationError> {
-        self.client.run_in(batch, self.tx_id)
+        let (carrier, deadline) = self.client.call();
+        at_once(run(carrier, batch, self.tx_id, deadline))
     }
 
     fn directory(&mut self, path: &Path) -> Result<Vec<Name>, OperationError> {
-        self.client.directory_in(path, self.tx_id)
+        let (carrier, deadline) = self.client.call();
+        at_once(directory(carrier, path, self.tx_id, deadline))
     }
 }
 
 impl Drop for Transaction<'_> {
     /// Asks for the abort and does not wait for the answer: what cannot be sent now is sent with the next call.
     fn drop(&mut self) {
-        if !self.open {
-            return;
+        if self.open {
+            let opened = vec![Opened::Transaction(self.tx_id)];
+            self.client.call().0.with(|session| session.close(opened));
         }
-        self.client.abort_unheard(self.tx_id);
+    }
+}
+
+impl Commit {
+    /// What the answer to a commit says.
+    pub(crate) fn of(ended: Result<(), OperationError>) -> Result<Self, OperationError> {
+        match ended {
+            Ok(()) => Ok(Self::Committed),
+            Err(error) if error.errno() == Some(&Errno::EAGAIN) => Ok(Self::Conflict),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Adds the end of a batch's transaction to it.
+pub(crate) fn push_commit(batch: &mut Batch) -> Slot<()> {
+    batch.push(Request::TransactionEnd { commit: true })
+}
+
+/// Ends a transaction, and notes whether it is still open then.
+pub(crate) async fn end<C: Carrier>(
+    carrier: &mut C,
+    tx_id: TxId,
+    commit: bool,
+    deadline: Instant,
+    open: &mut bool,
+) -> Result<(), OperationError> {
+    let ended = ask_for(carrier, &Request::TransactionEnd { commit }, tx_id, deadline).await;
+    let not_done = |error: &OperationError| {
+        matches!(error.failure(), Failure::Timeout { sent: false })
+            || error.errno() == Some(&Errno::EINVAL)
+    };
+    *open = ended.as_ref().is_err_and(not_done);
+    ended
+}
+
+/// The tries of a transaction that meets other changes.
+pub(crate) struct Tries<'p> {
+    policy: &'p RetryPolicy,
+    last_start: Instant,
+    made: u32,
+}
+
+impl<'p> Tries<'p> {
+    pub(crate) fn new(policy: &'p RetryPolicy, last_start: Instant) -> Self {
+        Self { policy, last_start, made: 0 }
+    }
+
+    /// Waits until it is time for another try. Events are taken in meanwhile, so that the server's buffers do not fill.
+    ///
+    /// # Errors
+    ///
+    /// If no other try shall be made, or the connection is lost.
+    pub(crate) async fn after_conflict<C: Carrier>(
+        &mut self,
+        carrier: &mut C,
+    ) -> Result<(), OperationError> {
+        self.made += 1;
+        let next = Instant::now() + self.policy.pause(self.made);
+        if self.made >= self.policy.attempts || next >= self.last_start {
+            let failure = Failure::Conflict { attempts: self.made };
+            return Err(OperationError::new(&Request::TransactionEnd { commit: true }, failure));
+        }
+        carrier.with(|session| session.statistics.transaction_retries += 1);
+        if next > Instant::now() {
+            let paused = carrier.wait_for(WaitFor::Time, next, |_| None::<()>).await;
+            let lost = |lost| OperationError::new(&Request::TransactionStart, Failure::Lost(lost));
+            paused.map_err(lost)?;
+        }
+        Ok(())
     }
 }
 

@@ -5,4 +5,6 @@ mod unix;
 mod xenbus;
 
 pub use unix::UnixSocket;
+#[cfg(feature = "tokio")]
+pub(crate) use unix::{MANNER, send_quietly};
 pub use xenbus::XenbusDevice;

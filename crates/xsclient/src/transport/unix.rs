@@ -47,15 +47,29 @@ impl UnixSocket {
         stream.set_nonblocking(true)?;
         Ok(Self { stream })
     }
+
+    /// The stream, which is non-blocking.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn into_stream(self) -> UnixStream {
+        self.stream
+    }
+}
+
+/// How a daemon's socket carries messages.
+pub(crate) const MANNER: Manner = Manner {
+    framing: Framing::Stream,
+    event_order: EventOrder::WithReplies,
+    request_payload_max: PAYLOAD_MAX,
+};
+
+/// Sends without the signal that a server which is gone would cause in a program not written in Rust: here it is an error.
+pub(crate) fn send_quietly(stream: impl AsFd, octets: &[u8]) -> io::Result<usize> {
+    Ok(send(stream, octets, SendFlags::NOSIGNAL)?)
 }
 
 impl Transport for UnixSocket {
     fn manner(&self) -> Manner {
-        Manner {
-            framing: Framing::Stream,
-            event_order: EventOrder::WithReplies,
-            request_payload_max: PAYLOAD_MAX,
-        }
+        MANNER
     }
 
     fn wait(&mut self, interest: Interest, deadline: Instant) -> io::Result<Readiness> {
@@ -72,8 +86,7 @@ impl Transport for UnixSocket {
     }
 
     fn send(&mut self, octets: &[u8]) -> io::Result<usize> {
-        // A server that is gone is an error; in a program not written in Rust it would be a signal that kills.
-        Ok(send(&self.stream, octets, SendFlags::NOSIGNAL)?)
+        send_quietly(&self.stream, octets)
     }
 }
 

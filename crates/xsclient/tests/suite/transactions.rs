@@ -133,29 +133,6 @@ fn a_commit_refused_for_another_reason_is_an_error_and_not_a_conflict() {
 }
 
 #[test]
-fn a_detached_transaction_goes_on_with_the_same_client_and_no_other() {
-    let (mut client, _server) = client_of_store(Store::with(&[("/a", "old")]));
-    let (mut other, _other) = client_of_store(Store::with(&[]));
-    let mut transaction = client.transaction().unwrap();
-    transaction.write(&path("/a"), b"new").unwrap();
-    let detached = transaction.detach();
-    assert_eq!(client.read(&path("/a")).unwrap(), b"old");
-    let error = other.attach(detached).unwrap_err();
-    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
-    assert_eq!(client.attach(detached).unwrap().commit().unwrap(), Commit::Committed);
-    assert_eq!(client.read(&path("/a")).unwrap(), b"new");
-}
-
-#[test]
-fn a_detached_transaction_ends_with_a_reset_and_does_not_read_as_an_empty_store() {
-    let (mut client, _server) = client_of_store(Store::with(&[("/a", "old")]));
-    let detached = client.transaction().unwrap().detach();
-    client.reset_watches().unwrap();
-    let error = client.attach(detached).unwrap_err();
-    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
-}
-
-#[test]
 fn a_server_that_dies_in_a_transaction_is_no_hang_and_no_panic() {
     let (mut client, server) = client_of(LONG, |mut peer| {
         let start = peer.expect();

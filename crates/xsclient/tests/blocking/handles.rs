@@ -1,7 +1,5 @@
-//! A real socket: connecting, reconnecting, and what can go wrong there.
+//! What only the blocking client has: handles that outlive a borrow, and reconnecting.
 
-use std::error::Error;
-use std::io::ErrorKind;
 use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
@@ -9,8 +7,77 @@ use xsclient::*;
 
 use crate::support::*;
 
-fn open_error(endpoint: Endpoint) -> OpenError {
-    Client::open(endpoint, Options::with_timeout(SHORT)).unwrap_err()
+#[test]
+fn one_function_works_in_a_transaction_and_outside() {
+    fn count(nodes: &mut dyn Nodes) -> Result<usize, OperationError> {
+        nodes.write(&path("/a/new"), b"")?;
+        Ok(nodes.directory(&path("/a"))?.len())
+    }
+    let (mut client, _server) = client_of_store(Store::with(&[("/a/b", "")]));
+    let mut transaction = client.transaction().unwrap();
+    assert_eq!(count(&mut transaction).unwrap(), 2);
+    transaction.abort().unwrap();
+    assert_eq!(client.directory(&path("/a")).unwrap().len(), 1);
+    assert_eq!(count(&mut client).unwrap(), 2);
+    assert_eq!(count(&mut *client.with_deadline(Instant::now() + LONG)).unwrap(), 2);
+}
+
+#[test]
+fn a_detached_transaction_goes_on_with_the_same_client_and_no_other() {
+    let (mut client, _server) = client_of_store(Store::with(&[("/a", "old")]));
+    let (mut other, _other) = client_of_store(Store::with(&[]));
+    let mut transaction = client.transaction().unwrap();
+    transaction.write(&path("/a"), b"new").unwrap();
+    let detached = transaction.detach();
+    assert_eq!(client.read(&path("/a")).unwrap(), b"old");
+    let error = other.attach(detached).unwrap_err();
+    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+    assert_eq!(client.attach(detached).unwrap().commit().unwrap(), Commit::Committed);
+    assert_eq!(client.read(&path("/a")).unwrap(), b"new");
+}
+
+#[test]
+fn a_detached_transaction_ends_with_a_reset_and_does_not_read_as_an_empty_store() {
+    let (mut client, _server) = client_of_store(Store::with(&[("/a", "old")]));
+    let detached = client.transaction().unwrap().detach();
+    client.reset_watches().unwrap();
+    let error = client.attach(detached).unwrap_err();
+    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+}
+
+#[test]
+fn the_watch_of_another_client_is_refused() {
+    let (mut one, _server) = client_of_store(Store::with(&[]));
+    let (mut two, _other) = client_of_store(Store::with(&[]));
+    let token = Token::from_octets(*b"t").unwrap();
+    let watch = one.watch_with_token(path("/a"), token.clone(), None).unwrap();
+    let _same = two.watch_with_token(path("/a"), token, None).unwrap();
+    let error = two.next_event(&watch, SHORT).unwrap_err();
+    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+}
+
+#[test]
+fn a_reset_that_is_not_answered_in_time_makes_watches_and_transactions_stale_all_the_same() {
+    let (mut client, _server) = client_of(LONG, |mut peer| {
+        let mut store = Store::with(&[]);
+        while let Some(asked) = peer.next() {
+            let answer = store.answer(&asked);
+            if asked.request != Request::ResetWatches {
+                for message in answer {
+                    peer.send(&message);
+                }
+            }
+        }
+    });
+    let watch = client.watch(path("/a"), None).unwrap();
+    let transaction = client.transaction().unwrap().detach();
+    let mut hurried = client.with_deadline(Instant::now() + SHORT);
+    assert!(hurried.reset_watches().unwrap_err().is_timeout());
+    drop(hurried);
+    let error = client.next_event(&watch, SHORT).unwrap_err();
+    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+    let error = client.attach(transaction).unwrap_err();
+    assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
 }
 
 #[test]
@@ -93,68 +160,4 @@ fn a_failed_reconnect_leaves_the_client_as_it_was() {
     assert_eq!(client.read(&path("/a")).unwrap(), b"1");
     drop(client);
     server.join().unwrap();
-}
-
-#[test]
-fn a_socket_that_is_not_there_is_named() {
-    let error = open_error(Endpoint::UnixSocket("/nowhere/socket".into()));
-    let message = error.to_string();
-    assert!(message.starts_with("cannot connect to /nowhere/socket: "), "{message}");
-    assert!(error.source().is_none(), "the cause is in the message");
-    let OpenError::Unreachable(unreachable) = error else { panic!("{error}") };
-    assert_eq!(unreachable.error.kind(), ErrorKind::NotFound);
-}
-
-#[test]
-fn a_path_too_long_for_a_socket_is_an_error() {
-    let long = format!("/{}", "x".repeat(200));
-    assert!(open_error(Endpoint::UnixSocket(long.clone().into())).to_string().contains(&long));
-}
-
-#[test]
-fn a_server_that_does_not_accept_is_a_timeout() {
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("socket");
-    let _listener = UnixListener::bind(&socket).unwrap();
-    // Fill the queue of connections that nobody accepts.
-    let mut waiting = Vec::new();
-    let error = loop {
-        let endpoint = Endpoint::UnixSocket(socket.clone());
-        match Client::open(endpoint, Options::with_timeout(SHORT)) {
-            Ok(client) => waiting.push(client),
-            Err(error) => break error,
-        }
-        assert!(waiting.len() < 100_000, "the queue never fills");
-    };
-    let OpenError::Unreachable(unreachable) = &error else { panic!("{error}") };
-    assert_eq!(unreachable.error.kind(), ErrorKind::TimedOut);
-    assert!(error.to_string().contains("not accepted before the deadline"), "{error}");
-}
-
-#[test]
-fn a_missing_device_is_named() {
-    let error = open_error(Endpoint::Xenbus("/dev/no-such-xenbus".into()));
-    assert!(error.to_string().contains("/dev/no-such-xenbus"), "{error}");
-}
-
-#[test]
-fn timeouts_of_any_length_are_taken() {
-    let (mut client, _server) = client_of_store(Store::with(&[("/a", "")]));
-    let watch = client.watch(path("/a"), None).unwrap();
-    assert!(client.next_event(&watch, std::time::Duration::MAX).unwrap().is_some());
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    let options = Options::with_timeout(std::time::Duration::MAX);
-    let mut client = Client::over(Box::new(UnixSocket::over(ours).unwrap()), options);
-    let server =
-        std::thread::spawn(move || Peer::new(theirs).serve(&mut Store::with(&[("/a", "")])));
-    client.read(&path("/a")).unwrap();
-    drop(client);
-    server.join().unwrap();
-}
-
-#[test]
-fn a_client_can_be_sent_to_another_thread() {
-    fn sendable<T: Send>() {}
-    sendable::<Client>();
-    sendable::<Connection>();
 }

@@ -6,6 +6,7 @@ use stock_xenstore::{Kind, Packages, StartError, StockDaemon};
 use xsclient::*;
 
 use crate::support::*;
+use crate::under_test::Client;
 
 /// Runs a test on each stock daemon that can run here, and says which cannot.
 fn on_each(name: &str, test: impl Fn(&StockDaemon, &mut dyn FnMut() -> Client)) {
@@ -221,11 +222,11 @@ fn a_killed_daemon_is_noticed_and_nothing_hangs() {
         Err(error) => return println!("skipped: a_killed_daemon_is_noticed: {error}"),
     };
     let endpoint = Endpoint::UnixSocket(daemon.socket().to_owned());
-    let mut client = Client::open(endpoint, Options::with_timeout(LONG)).unwrap();
+    let mut client = Client::open(endpoint.clone(), Options::with_timeout(LONG)).unwrap();
     let watch = client.watch(path("/t"), None).unwrap();
     drop(daemon);
     let events: Vec<_> = client.events(&watch, LONG).collect();
     assert!(events.last().unwrap().as_ref().unwrap_err().is_lost());
     assert!(client.read(&path("/t")).unwrap_err().is_lost());
-    assert!(client.reconnect(Instant::now() + LONG).is_err());
+    assert!(Client::open(endpoint, Options::with_timeout(LONG)).is_err());
 }

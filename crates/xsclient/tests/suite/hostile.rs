@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use xsclient::*;
 
 use crate::support::*;
+use crate::under_test::Client;
 
 /// What a read against this server fails with; and the connection, if it is gone, stays gone and says why each time.
 fn failed_read(server: impl FnOnce(Peer) + Send + 'static) -> Failure {
@@ -168,6 +169,7 @@ fn permissions_for_a_number_that_is_no_domain_fail_their_own_request_only() {
             peer.reply(&asked, &Reply::Unknown(payload.to_vec()));
             let asked = peer.expect();
             peer.reply(&asked, &Reply::Value(b"right".to_vec()));
+            peer.next();
         });
         let mut batch = Batch::new();
         let perms = batch.get_perms(path("/a"));

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use xsclient::*;
 
+use crate::under_test::{Client, over};
+
 /// Long enough for a loaded machine; a test that waits so long has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
@@ -24,8 +26,7 @@ pub(crate) fn client_of<T: Send + 'static>(
     server: impl FnOnce(Peer) -> T + Send + 'static,
 ) -> (Client, JoinHandle<T>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let client =
-        Client::over(Box::new(UnixSocket::over(ours).unwrap()), Options::with_timeout(timeout));
+    let client = over(ours, Options::with_timeout(timeout));
     let thread = std::thread::spawn(move || server(Peer::new(theirs)));
     (client, thread)
 }
@@ -319,8 +320,7 @@ fn children(nodes: &BTreeMap<String, Vec<u8>>, path: &Path) -> Option<Vec<Name>>
 /// A client of a store that a thread keeps; joining the thread gives the store back.
 pub(crate) fn client_of_store(mut store: Store) -> (Client, JoinHandle<Store>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let client =
-        Client::over(Box::new(UnixSocket::over(ours).unwrap()), Options::with_timeout(LONG));
+    let client = over(ours, Options::with_timeout(LONG));
     let thread = std::thread::spawn(move || {
         Peer::new(theirs).serve(&mut store);
         store

@@ -91,18 +91,3 @@ fn an_empty_batch_sends_nothing() {
     client.run(Batch::new()).unwrap();
     assert_eq!(client.statistics(), Statistics::default());
 }
-
-#[test]
-fn one_function_works_in_a_transaction_and_outside() {
-    fn count(nodes: &mut dyn Nodes) -> Result<usize, OperationError> {
-        nodes.write(&path("/a/new"), b"")?;
-        Ok(nodes.directory(&path("/a"))?.len())
-    }
-    let (mut client, _server) = client_of_store(Store::with(&[("/a/b", "")]));
-    let mut transaction = client.transaction().unwrap();
-    assert_eq!(count(&mut transaction).unwrap(), 2);
-    transaction.abort().unwrap();
-    assert_eq!(client.directory(&path("/a")).unwrap().len(), 1);
-    assert_eq!(count(&mut client).unwrap(), 2);
-    assert_eq!(count(&mut *client.with_deadline(std::time::Instant::now() + LONG)).unwrap(), 2);
-}
