@@ -3,6 +3,8 @@
 mod bench;
 mod command;
 mod differential;
+#[cfg(test)]
+mod documented;
 mod fuzz;
 mod header;
 mod kills;

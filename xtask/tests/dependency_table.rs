@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("snapshot", &["libxl-config", "xsclient", "xenstore-migration"]),
     ("libxl-control", &["snapshot", "libxl-config", "xsclient"]),
     ("stock-xenstore", &[]),
+    ("documents", &[]),
     ("domkeep", LIBRARIES),
     ("domkeep-capi", LIBRARIES),
     ("domkeep-bench", LIBRARIES_AND_PEERS),
@@ -43,6 +44,7 @@ const LIBRARIES_AND_PEERS: &[&str] = &[
     "snapshot",
     "libxl-control",
     "stock-xenstore",
+    "documents",
 ];
 
 fn packages() -> Vec<Value> {
