@@ -35,7 +35,8 @@ fn every_command_of_development_is_taken() {
     let commands = commands();
     assert!(commands.len() > 10, "{}", commands.len());
     for (place, words) in commands {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let words = words.iter().map(String::as_str).skip_while(|word| word.contains('='));
+        let words: Vec<&str> = words.collect();
         match words.as_slice() {
             ["cargo", "xtask", rest @ ..] => {
                 let parsed = Arguments::try_parse_from(["cargo xtask"].iter().chain(rest));
@@ -44,6 +45,11 @@ fn every_command_of_development_is_taken() {
             ["cargo", "install", "--locked", "--path", path] => {
                 let manifest = std::fs::read_to_string(project().join(path).join("Cargo.toml"));
                 assert!(manifest.is_ok_and(|text| text.contains("[[bin]]")), "{place}: {path}");
+            }
+            ["cargo", "test", "-p", package, "--test", test] => {
+                let tests = project().join(format!("crates/{package}/tests"));
+                let file = tests.join(format!("{test}.rs")).exists();
+                assert!(file || tests.join(test).join("main.rs").exists(), "{place}: {test}");
             }
             other => panic!("{place}: nobody sees that this is right: {other:?}"),
         }

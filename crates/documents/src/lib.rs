@@ -43,14 +43,14 @@ pub fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// README and all pages of `docs/` of the project at `root`, in the order of their names.
+/// README, CONTRIBUTING and all pages of `docs/` of the project at `root`, in the order of their names.
 ///
 /// # Errors
 ///
 /// If a page or the directory cannot be read; the error names it.
 pub fn pages(root: &Path) -> io::Result<Vec<Page>> {
     let docs = root.join("docs");
-    let mut names = vec!["README.md".to_owned()];
+    let mut names = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
     for entry in fs::read_dir(&docs).map_err(|error| named(&docs, &error))? {
         let name = entry?.file_name();
         if let Some(name) = name.to_str().filter(|name| name.ends_with(".md")) {
@@ -75,4 +75,10 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 mod rust {
     #[doc = include_str!("../../../README.md")]
     struct Readme;
+
+    #[doc = include_str!("../../../docs/embedding.md")]
+    struct Embedding;
+
+    #[doc = include_str!("../../../docs/hotplug.md")]
+    struct Hotplug;
 }

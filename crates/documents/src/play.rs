@@ -54,7 +54,8 @@ impl Page {
         let blocks = self.blocks.iter().enumerate().filter(|(_, block)| block.kind == *kind);
         let read = |(number, block): (usize, &crate::Block)| {
             let steps = session::read(&block.text);
-            let steps = steps.map_err(|line| format!("{}:{}: no command: {line}", self.name, block.line))?;
+            let steps = steps
+                .map_err(|line| format!("{}:{}: no command: {line}", self.name, block.line))?;
             Ok((number, steps))
         };
         blocks.map(read).collect()

@@ -46,10 +46,7 @@ pub(crate) enum ShellError {
 
 impl Shell {
     /// In that directory, with these variables beside those of this process.
-    pub(crate) fn start(
-        directory: &Path,
-        variables: &[(OsString, OsString)],
-    ) -> io::Result<Shell> {
+    pub(crate) fn start(directory: &Path, variables: &[(OsString, OsString)]) -> io::Result<Shell> {
         let (output, end) = io::pipe()?;
         let mut bash = Command::new("bash");
         bash.args(["--noprofile", "--norc", "-c", LOOP]);
@@ -172,7 +169,8 @@ mod tests {
     #[test]
     fn what_is_started_beside_is_waited_for_by_its_lines_and_ended_in_the_end() {
         let (directory, mut shell) = shell();
-        let told = shell.run("(sleep 0.3; echo up; echo $BASHPID > pid; exec sleep 1000) &", 1, LIMIT);
+        let told =
+            shell.run("(sleep 0.3; echo up; echo $BASHPID > pid; exec sleep 1000) &", 1, LIMIT);
         assert_eq!(told.unwrap(), "up\n");
         drop(shell);
         let pid = std::fs::read_to_string(directory.path().join("pid")).unwrap();

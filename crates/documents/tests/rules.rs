@@ -26,7 +26,11 @@ fn no_block_that_looks_like_commands_is_only_shown() {
             found.extend(block.unplayed().map(|line| format!("{}: {line}", places(&page, block))));
         }
     }
-    assert!(found.is_empty(), "tag these `console`, `console lab` or `sh dev`:\n{}", found.join("\n"));
+    assert!(
+        found.is_empty(),
+        "tag these `console`, `console lab` or `sh dev`:\n{}",
+        found.join("\n")
+    );
 }
 
 #[test]
@@ -79,8 +83,10 @@ fn the_index_has_every_page_once_with_a_line_about_it() {
         let Some(name) = page.name.strip_prefix("docs/").filter(|name| *name != "README.md") else {
             continue;
         };
-        let rows: Vec<_> =
-            index.lines().filter(|line| line.starts_with(&format!("| [{name}]({name}) | "))).collect();
+        let rows: Vec<_> = index
+            .lines()
+            .filter(|line| line.starts_with(&format!("| [{name}]({name}) | ")))
+            .collect();
         assert_eq!(rows.len(), 1, "{name}");
         assert!(rows[0].len() > name.len() * 2 + 30, "{name} says nothing: {}", rows[0]);
     }

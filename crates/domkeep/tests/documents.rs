@@ -130,8 +130,10 @@ fn write_wrapper(file: &PathBuf, tool: &Command) {
             None => writeln!(script, "unset {name}").unwrap(),
         }
     }
-    let words: Vec<_> =
-        std::iter::once(tool.get_program()).chain(tool.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let words: Vec<_> = std::iter::once(tool.get_program())
+        .chain(tool.get_args())
+        .map(|word| word.to_str().unwrap())
+        .collect();
     writeln!(script, "exec '{}' \"$@\"", words.join("' '")).unwrap();
     fs::write(file, script).unwrap();
     fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
