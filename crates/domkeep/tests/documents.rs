@@ -22,7 +22,7 @@ const WRITE_PAGES: &str = "DOMKEEP_WRITE_PAGES";
 /// For a command, on a machine with other work.
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// What a page can say that it needs, in a comment `<!-- needs: ... -->`.
+/// What a page can say that it needs, in a comment `<!-- needs: ... -->`; anything else is a program.
 const QEMU: &str = "QEMU's programs";
 const STOCK: &str = "a stock xenstored";
 
@@ -76,13 +76,15 @@ fn play(page: &Page) -> Result<Played, String> {
     let mut daemon = None;
     for need in &page.needs {
         match need.as_str() {
-            QEMU => has_qemu()?,
+            QEMU => {
+                ["qemu-img", "qemu-storage-daemon", "setpriv"].into_iter().try_for_each(starts)?;
+            }
             STOCK => {
                 let started = daemon.insert(stock(&programs)?);
                 variables.push(("XENSTORED_RUNDIR".into(), started.directory().into()));
                 variables.push(("PID".into(), started.pid().to_string().into()));
             }
-            other => panic!("{}: nothing is known of a need {other:?}", page.name),
+            program => starts(program)?,
         }
     }
     let stage = directory.path().join("stage");
@@ -91,14 +93,12 @@ fn play(page: &Page) -> Result<Played, String> {
     Ok(page.play(&Kind::Console, &stage).unwrap())
 }
 
-fn has_qemu() -> Result<(), String> {
-    for program in ["qemu-img", "qemu-storage-daemon", "setpriv"] {
-        let started = Command::new(program).arg("--version").stdout(Stdio::null()).status();
-        if !started.is_ok_and(|status| status.success()) {
-            return Err(format!("{program} cannot be started"));
-        }
+fn starts(program: &str) -> Result<(), String> {
+    let started = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+    match started {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err(format!("{program} cannot be started")),
     }
-    Ok(())
 }
 
 /// A stock daemon, and the stock tools among the programs.
