@@ -139,11 +139,14 @@ fn every_proof_that_a_page_names_is_there() {
     for directory in ["crates", "lab", "xtask", "fuzz"] {
         tests_below(&project().join(directory), &mut known);
     }
-    for (page, least) in
-        [("threat-model.md", 25), ("differences-from-libxl.md", 20), ("xenstored-behaviour.md", 20)]
-    {
+    for (page, column, least) in [
+        ("threat-model.md", "proof", 25),
+        ("differences-from-libxl.md", "proof", 20),
+        ("xenstored-behaviour.md", "proof", 20),
+        ("snapshot.md", "test", 20),
+    ] {
         let text = fs::read_to_string(project().join("docs").join(page)).unwrap();
-        let rows = rows(&text, "proof");
+        let rows = rows(&text, column);
         assert!(rows.len() >= least, "{page}: only {} rows name a proof", rows.len());
         for row in rows {
             let proofs = proofs(row);
