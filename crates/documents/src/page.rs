@@ -69,8 +69,8 @@ impl Block {
         if !matches!(self.kind, Kind::Shown(_)) {
             return None;
         }
-        self.text.lines().find(|line| {
-            let words = line.trim_start().trim_start_matches("# ").split_whitespace();
+        self.text.lines().map(str::trim).find(|line| {
+            let words = line.trim_start_matches("# ").split_whitespace();
             let mut words = words.skip_while(|word| word.contains('='));
             words.next().is_some_and(|first| {
                 let tool = first.starts_with(STOCK_TOOLS) && !first.contains(',');
