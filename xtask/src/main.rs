@@ -4,6 +4,8 @@ mod bench;
 mod command;
 mod differential;
 mod dist;
+#[cfg(test)]
+mod documented;
 mod fuzz;
 mod header;
 mod kills;

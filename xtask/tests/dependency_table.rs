@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("snapshot", &["libxl-config", "xsclient", "xenstore-migration"]),
     ("libxl-control", &["snapshot", "libxl-config", "xsclient"]),
     ("stock-xenstore", &[]),
+    ("documents", &[]),
     ("domkeep", LIBRARIES),
     ("domkeep-capi", LIBRARIES),
     ("domkeep-examples", LIBRARIES),
@@ -44,6 +45,7 @@ const LIBRARIES_AND_PEERS: &[&str] = &[
     "snapshot",
     "libxl-control",
     "stock-xenstore",
+    "documents",
 ];
 
 fn packages() -> Vec<Value> {

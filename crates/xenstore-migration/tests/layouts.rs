@@ -201,15 +201,74 @@ fn unknown_records() {
     little(unknown, "09 00 00 00 | 03 00 00 00 | \"abc\" 00 00 00 00 00");
 }
 
-#[test]
-fn every_record_and_field_is_on_the_page() {
+fn page() -> String {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/xenstore-migration.md");
-    let page = std::fs::read_to_string(page).unwrap();
+    std::fs::read_to_string(page).unwrap()
+}
+
+#[test]
+fn every_record_and_peer_is_on_the_page() {
+    let page = page();
     for number in 0..9 {
         let name = RecordType(number).name().unwrap();
         assert!(page.contains(&format!("| {number} | {name} |")), "{name}");
+        assert!(number == 0 || page.contains(&format!("\n**{name}**")), "{name} has no grid");
     }
     for peer in Peer::ALL {
         assert!(peer == Peer::Specification || page.contains(peer.name()), "{peer}");
     }
+}
+
+/// The body that a grid's last column shows, and its fields, having seen that each begins where the one before it ends.
+fn drawn(grid: &str) -> (Vec<u8>, Vec<&str>) {
+    let (mut body, mut fields) = (Vec::new(), Vec::new());
+    let rows = grid.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [octet, len, field, example] = cells[..] else { panic!("{row}") };
+        assert_eq!(octet.parse::<usize>().unwrap(), body.len(), "{row}");
+        let example = octets(example.trim_matches('`'));
+        assert!(len == "-" || len.parse::<usize>().unwrap() == example.len(), "{row}");
+        body.extend(example);
+        fields.push(field);
+    }
+    (body, fields)
+}
+
+#[test]
+fn every_grid_of_the_page_is_a_record_that_is_read_and_written_as_drawn() {
+    let page = page();
+    let mut grids = 0;
+    for section in page.split("\n**").skip(1) {
+        let (name, grid) = section.split_once("**").unwrap();
+        let Some(number) = (0..9).find(|number| RecordType(*number).name() == Some(name)) else {
+            continue;
+        };
+        let (body, fields) = drawn(grid);
+        assert!(!fields.is_empty(), "{name}");
+        let versions = if name == "WATCH_DATA_EXTENDED" {
+            &[Version::V2][..]
+        } else {
+            &[Version::V1, Version::V2]
+        };
+        for version in versions {
+            let preamble = Preamble::new(*version, ByteOrder::Little);
+            let mut stream = preamble.to_octets().to_vec();
+            stream.extend(number.to_le_bytes());
+            stream.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
+            stream.extend(&body);
+            stream.resize(stream.len().next_multiple_of(8), 0);
+            stream.extend([0; 8]);
+            let options = ReadOptions::default().strict();
+            let mut reader = StreamReader::open(&*stream, options).unwrap();
+            let mut writer =
+                StreamWriter::create(Vec::new(), preamble, Peer::Specification).unwrap();
+            let read = reader.next_record().unwrap().unwrap();
+            assert_eq!(read.record.record_type().name(), Some(name));
+            writer.write(&read.record).unwrap();
+            assert_eq!(writer.finish().unwrap(), stream, "{name} {version:?}");
+        }
+        grids += 1;
+    }
+    assert_eq!(grids, 9);
 }

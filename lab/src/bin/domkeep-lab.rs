@@ -113,3 +113,26 @@ fn lab(arguments: &Arguments) -> Result<Lab, LabError> {
     let lab = Lab::open(&target.join("lab"), programs, arguments.patience.max(1))?;
     Ok(lab.with_xenstored(arguments.xenstored))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_labs_page_is_taken() {
+        let page = std::fs::read_to_string(documents::project().join("docs/lab.md")).unwrap();
+        let lines = page.lines().filter_map(|line| line.strip_prefix("cargo xtask lab"));
+        let mut count = 0;
+        for line in lines {
+            let line = line.split('#').next().unwrap_or_default();
+            let words = line.split('\'').next().unwrap_or_default().split_whitespace();
+            let parsed = Arguments::try_parse_from(["lab"].into_iter().chain(words));
+            let parsed = parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
+            if !matches!(parsed.names.first().map(String::as_str), Some("list" | "run")) {
+                assert!(chosen(&parsed.names).is_ok(), "{line}");
+            }
+            count += 1;
+        }
+        assert!(count > 4, "{count}");
+    }
+}

@@ -67,6 +67,7 @@ pub(super) fn run(image: &Image, share: &Path, job: &Job<'_>) -> Result<Ended, L
     }
     let _ = fs::remove_dir_all(share.join("bin")); // large, and known
     let _ = fs::remove_dir_all(share.join("guest"));
+    let _ = fs::remove_dir_all(share.join("project"));
     Ok(outcome(share, ended))
 }
 
@@ -96,6 +97,7 @@ fn prepare(image: &Image, share: &Path, job: &Job<'_>) -> Result<(), LabError> {
     write("job", job.script.as_bytes())?;
     write(dom0::XENSTORED, job.xenstored.name().as_bytes())?;
     write("dom0.initrd", &initramfs::of_dom0(image)?)?;
+    copy_pages(&share.join("project"))?;
     for program in job.programs {
         let name = program.file_name().unwrap_or_default();
         strip(program, &share.join("bin").join(name))?;
@@ -107,6 +109,18 @@ fn prepare(image: &Image, share: &Path, job: &Job<'_>) -> Result<(), LabError> {
     fs::remove_file(&guest).map_err(LabError::file(&guest))?;
     let kernel = share.join("guest/vmlinuz");
     fs::copy(image.kernel(), &kernel).map(drop).map_err(LabError::file(&kernel))
+}
+
+/// README and docs/, which one scenario plays.
+fn copy_pages(to: &Path) -> Result<(), LabError> {
+    let root = documents::project();
+    let pages = documents::pages(&root).map_err(LabError::file(&root))?;
+    fs::create_dir_all(to.join("docs")).map_err(LabError::file(to))?;
+    for page in pages {
+        let file = to.join(&page.name);
+        fs::write(&file, page.text).map_err(LabError::file(&file))?;
+    }
+    Ok(())
 }
 
 /// Copies a program without its debug information, of which there is ten times as much; all of it, where binutils are not

@@ -5,8 +5,10 @@ mod control;
 mod crash;
 mod crashes;
 mod devices;
+mod documents;
 mod hostile;
 mod live_update;
+mod rename;
 mod retrieve;
 mod smoke;
 mod snapshot;
@@ -55,6 +57,8 @@ impl Scenario {
 pub const ALL: &[Scenario] = &[
     smoke::SMOKE,
     crash::CRASH,
+    documents::DOCUMENTS,
+    rename::RENAME,
     retrieve::RETRIEVE,
     speed::SPEED,
     control::PV,

@@ -53,7 +53,14 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "SOCKET")]
     pub(crate) xenstore: Option<PathBuf>,
     /// Where the templates are: userdata:DIR (libxl's own directory), sled:DIR, or none [default: userdata:/var/lib/xen]
-    #[arg(long, global = true, value_name = "KIND:DIR", value_parser = templates())]
+    #[arg(
+        long,
+        global = true,
+        value_name = "KIND:DIR",
+        value_parser = templates(),
+        env = "DOMKEEP_TEMPLATES",
+        hide_env_values = true
+    )]
     pub(crate) templates: Option<TemplatesAt>,
     /// How long an operation may take [default: 30, and for `xenstore watch` without end]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]

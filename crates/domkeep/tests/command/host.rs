@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// The command, with no answer yet.
 pub(crate) fn domkeep() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_domkeep"));
-    for variable in ["XENSTORED_PATH", "XENSTORED_RUNDIR", "DOMKEEP_LOG"] {
+    for variable in ["XENSTORED_PATH", "XENSTORED_RUNDIR", "DOMKEEP_LOG", "DOMKEEP_TEMPLATES"] {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null());

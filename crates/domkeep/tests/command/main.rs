@@ -9,7 +9,6 @@ mod config;
 mod demo;
 mod device;
 mod differences;
-mod documentation;
 mod host;
 mod list;
 mod retrieve;
