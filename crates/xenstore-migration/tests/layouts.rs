@@ -225,7 +225,8 @@ fn drawn(grid: &str) -> (Vec<u8>, Vec<&str>) {
     let rows = grid.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
     for row in rows.take_while(|line| line.starts_with('|')) {
         let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [octet, len, field, example] = cells[..] else { panic!("{row}") };
+        assert_eq!(cells.len(), 4, "{row}");
+        let [octet, len, field, example] = [0, 1, 2, 3].map(|column| cells[column]);
         assert_eq!(octet.parse::<usize>().unwrap(), body.len(), "{row}");
         let example = octets(example.trim_matches('`'));
         assert!(len == "-" || len.parse::<usize>().unwrap() == example.len(), "{row}");

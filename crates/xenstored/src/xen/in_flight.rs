@@ -238,6 +238,6 @@ mod tests {
         whole[MAGIC.len()] ^= 1;
         assert_eq!(claim(&whole), None, "another boot");
         assert_eq!(claim(&vec![0xA5; whole.len()]), None, "garbage");
-        assert_eq!(claim(&vec![0xA5; 77]), None, "garbage");
+        assert_eq!(claim(&[0xA5; 77]), None, "garbage");
     }
 }

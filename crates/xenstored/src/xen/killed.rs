@@ -41,7 +41,10 @@ struct Life {
 
 /// What outlives a server of the store.
 #[derive(Clone, Debug, Default)]
-struct Kept(Arc<Mutex<(BTreeMap<u64, KeptNode>, BTreeSet<KeptWatch>)>>);
+struct Kept(Arc<Mutex<Contents>>);
+
+/// Nodes by their numbers, and watches.
+type Contents = (BTreeMap<u64, KeptNode>, BTreeSet<KeptWatch>);
 
 impl Backend for Kept {
     fn load(&mut self) -> Result<Vec<KeptNode>, BackendError> {
