@@ -127,6 +127,7 @@ fn versions_are_stated_in_the_workspace_manifest_only() {
         let stated: Vec<_> = manifest
             .lines()
             .skip_while(|line| !line.starts_with("[dependencies]"))
+            .take_while(|line| !line.starts_with("[["))
             .filter(|line| line.contains(" = ") && !line.contains("workspace = true"))
             .filter(|line| !line.contains("features") && !line.starts_with('#'))
             .collect();

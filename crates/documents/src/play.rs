@@ -208,7 +208,7 @@ serving
             ("A WORD", "A ward", 2),
             ("[..] and more\n", "", 2),
             ("end\n", "end\nand more\n", 11),
-            ("serving\n", "swerving\n", 21),
+            ("serving\n", "swerving\n", 20),
         ] {
             let text = RIGHT.replacen(right, wrong, 1);
             let played = play(&text);

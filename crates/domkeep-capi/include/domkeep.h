@@ -831,7 +831,7 @@ dk_status dk_stream_encode(const char *json,
 // Stores the template of a new domain. When the call has succeeded, it is durable.
 //
 // `json` is what libxl_domain_config_to_json() gives, or dk_config_print(). DK_STATUS_EXISTS if the domain has a template:
-// creating never replaces.
+// creating never replaces. DK_STATUS_INVALID_DATA if it is no configuration.
 //
 // Pointers: Texts end with a NUL. `error` is NULL or can be written.
 dk_status dk_template_create(const dk_ctx *ctx,

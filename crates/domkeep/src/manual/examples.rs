@@ -152,6 +152,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         )],
     ),
     (
+        "stream-encode",
+        &[(
+            "domkeep stream encode edited.json dump.v1",
+            "A stream again of what `domkeep stream inspect --json` has printed, perhaps changed by hand.",
+        )],
+    ),
+    (
         "stream-extract",
         &[("domkeep stream extract web web.xs", "What the domain web has in Xenstore.")],
     ),

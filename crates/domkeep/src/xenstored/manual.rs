@@ -99,8 +99,10 @@ mod tests {
     fn the_page_bears_the_name_of_the_program_and_has_words_for_every_option() {
         let page = of("domkeep-xenstored");
         let text = String::from_utf8(page.text().unwrap()).unwrap();
-        assert!(text.contains(".TH domkeep\\-xenstored 8 "), "{text}");
-        assert!(text.contains("\ndomkeep\\-xenstored \\- A Xenstore daemon"), "{text}");
+        // Where hyphens are escaped is clap_mangen's affair.
+        let plain = text.replace("\\-", "-");
+        assert!(plain.contains(".TH domkeep-xenstored 8 "), "{text}");
+        assert!(plain.contains("\ndomkeep-xenstored - A Xenstore daemon"), "{text}");
         for argument in page.command.get_arguments().filter(|argument| !argument.is_hide_set()) {
             let words = argument.get_help().map(ToString::to_string).unwrap_or_default();
             assert!(!words.trim().is_empty(), "{}", argument.get_id());
