@@ -4,21 +4,21 @@
 //! done, is looked at before; what has become of it, afterwards. So a callback may be as careless as libxl, which reports success for a
 //! guest that never suspended.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::io;
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 use std::time::{Duration, Instant};
 
 use libxl_config::{DomainConfig, Layout};
 use snapshot::control::{
-    BuildError, BuildFailure, Cause, ChangeError, ChangeFailure, DomainControl, DomainIdentity,
+    BuildError, BuildFailure, ChangeError, ChangeFailure, DomainControl, DomainIdentity,
     DomainState, DomainView, Failed, GuardianNeeds, Operation, Queried, QueryError, Refusal,
     RenameError, RenameFailure, ResumeError, ResumeFailure, SuspendError, SuspendFailure, Until,
     remove_built,
 };
 use xsclient::DomId;
 
+use crate::answer::{Answer, Said, Unanswered};
 use crate::arguments::required;
 use crate::control::{Call, ControlOps, Domain};
 use crate::observer::Cancel;
@@ -32,24 +32,6 @@ const LOOK_LIMIT: Duration = Duration::from_secs(10);
 const MESSAGE_LEN: usize = 512;
 
 type OfDomain = unsafe extern "C" fn(*mut c_void, u32, *mut Call) -> c_int;
-
-/// Why a callback failed, in its own words.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Said {
-    #[error("the callback `{callback}` returned {code}")]
-    Code { callback: &'static str, code: c_int },
-    #[error("{message} (the callback `{callback}` returned {code})")]
-    Words { callback: &'static str, code: c_int, message: String },
-    #[error("the callback `{callback}` told of a domain whose {what}")]
-    Domain { callback: &'static str, what: String },
-}
-
-/// What a callback answered that did not do it.
-struct Answer {
-    code: c_int,
-    errnum: c_int,
-    said: Said,
-}
 
 pub(crate) struct Callbacks {
     ops: ControlOps,
@@ -124,13 +106,7 @@ impl Callbacks {
         if code == 0 {
             return Ok(());
         }
-        let message = text_in(&message);
-        let said = if message.is_empty() {
-            Said::Code { callback, code }
-        } else {
-            Said::Words { callback, code, message }
-        };
-        Err(Answer { code, errnum: call.errnum, said })
+        Err(Answer::of(callback, code, call.errnum, &message))
     }
 
     /// Does one thing to a domain that is meant, and looks at it afterwards, whatever was answered.
@@ -487,84 +463,4 @@ impl DomainControl for Callbacks {
         let (control, address) = self.guardian.clone()?;
         Some(GuardianNeeds { control, address, environment: Default::default(), domain: *domain })
     }
-}
-
-/// Nobody says how a domain is.
-struct Unanswered(QueryError);
-
-macro_rules! unanswered {
-    ($($failure:ident),*) => { $(
-        impl From<Unanswered> for $failure {
-            fn from(Unanswered(error): Unanswered) -> Self {
-                match error {
-                    QueryError::DeadlinePassed { .. } => Self::DeadlinePassed,
-                    error => Self::Hypervisor { source: error.into() },
-                }
-            }
-        }
-    )* };
-}
-
-unanswered!(SuspendFailure, ResumeFailure, ChangeFailure, RenameFailure, BuildFailure);
-
-impl Answer {
-    fn is(&self, status: Status) -> bool {
-        self.code == status as c_int
-    }
-
-    fn said(self) -> Cause {
-        self.said.into()
-    }
-
-    fn io(self) -> io::Error {
-        if self.errnum != 0 {
-            io::Error::from_raw_os_error(self.errnum)
-        } else {
-            io::Error::other(self.said)
-        }
-    }
-
-    fn of_query(self, about: Queried) -> QueryError {
-        if self.is(Status::TimedOut) {
-            QueryError::DeadlinePassed { about }
-        } else {
-            QueryError::Hypervisor { about, source: self.said() }
-        }
-    }
-
-    fn of_suspend(self) -> SuspendFailure {
-        match () {
-            () if self.is(Status::Unsupported) => SuspendFailure::LiveUnsupported,
-            () if self.is(Status::Refused) => SuspendFailure::NotAcknowledged,
-            () if self.is(Status::TimedOut) => SuspendFailure::DeadlinePassed,
-            () if self.is(Status::Cancelled) => SuspendFailure::Cancelled,
-            () if self.is(Status::Io) => SuspendFailure::Stream { source: self.io() },
-            () => SuspendFailure::Hypervisor { source: self.said() },
-        }
-    }
-
-    fn of_build(self, configuration: &DomainConfig) -> BuildFailure {
-        match () {
-            () if self.is(Status::InvalidArgument) => {
-                BuildFailure::Configuration { source: self.said() }
-            }
-            () if self.is(Status::Exists) => {
-                let name = configuration.c_info.name.clone().unwrap_or_default();
-                BuildFailure::NameTaken { name }
-            }
-            () if self.is(Status::InvalidData) => {
-                BuildFailure::InvalidStream { source: self.said() }
-            }
-            () if self.is(Status::TimedOut) => BuildFailure::DeadlinePassed,
-            () if self.is(Status::Cancelled) => BuildFailure::Cancelled,
-            () if self.is(Status::Io) => BuildFailure::Stream { source: self.io() },
-            () => BuildFailure::Hypervisor { source: self.said() },
-        }
-    }
-}
-
-fn text_in(octets: &[c_char]) -> String {
-    let octets: Vec<u8> = octets.iter().map(|octet| octet.to_ne_bytes()[0]).collect();
-    let text = CStr::from_bytes_until_nul(&octets).map(CStr::to_bytes).unwrap_or(&octets);
-    String::from_utf8_lossy(text).into_owned()
 }

@@ -6,8 +6,8 @@ use snapshot::control::{DomainIdentity, DomainKind, DomainState, DomainView, Shu
 use uuid::Uuid;
 use xsclient::DomId;
 
+use crate::answer::Said;
 use crate::arguments::domid;
-use crate::callbacks::Said;
 use crate::control::{self as c, Domain};
 use crate::problem::Problem;
 use crate::status::Status;

@@ -15,6 +15,7 @@
     reason = "C passes pointers: each function says what it relies on, in its documentation, which is the header's"
 )]
 
+mod answer;
 #[macro_use]
 mod arguments;
 mod boundary;
