@@ -27,9 +27,9 @@ const OFFERED: Features = Features(Features::RECONNECT.0 | Features::ERROR.0);
 /// written. So if the server dies, what it had not answered is still there for the next one: a request may be carried
 /// out twice, but nobody waits for ever. The domain is sent its event there as well.
 ///
-/// A ring that has a [`Slot`] loses nothing of messages that do not fit it either, and sends no answer twice: all that is
+/// A ring that has a `Slot` loses nothing of messages that do not fit it either, and sends no answer twice: all that is
 /// read is written down there, and so is what will be written, with how much of what was read it answers
-/// ([`Ring::stage`]).
+/// (`Ring::stage`).
 ///
 /// A ring whose indices make no sense, or on which the domain breaks the protocol, says so in its page, and is not
 /// touched any more: every later call is an error until [`Ring::reset`].
