@@ -149,6 +149,10 @@ fn pass_on(mut output: PipeReader, sender: &mpsc::Sender<Vec<u8>>) {
 
 #[cfg(test)]
 mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::io::Errno;
+    use rustix::process::{PidfdFlags, pidfd_open};
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_mins(1);
@@ -170,12 +174,20 @@ mod tests {
     fn what_is_started_beside_is_waited_for_by_its_lines_and_ended_in_the_end() {
         let (directory, mut shell) = shell();
         let told =
-            shell.run("(sleep 0.3; echo up; echo $BASHPID > pid; exec sleep 1000) &", 1, LIMIT);
+            shell.run("(sleep 0.3; echo $BASHPID > pid; echo up; exec sleep 1000) &", 1, LIMIT);
         assert_eq!(told.unwrap(), "up\n");
         drop(shell);
         let pid = std::fs::read_to_string(directory.path().join("pid")).unwrap();
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
-        assert!(state.map_or(true, |state| state.contains(") Z ")), "it runs still");
+        let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        // Its output is closed a moment before it has ended.
+        let ended = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(process) => {
+                let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
+                poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)).unwrap() == 1
+            }
+            Err(error) => error == Errno::SRCH,
+        };
+        assert!(ended, "it runs still");
     }
 
     #[test]
