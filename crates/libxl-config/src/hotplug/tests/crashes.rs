@@ -1,5 +1,7 @@
 //! Killed at every step: `retrieve` tells the truth, and a repair mends it, whichever way.
 
+use std::time::{Duration, Instant};
+
 use std::path::Path;
 
 use super::host::{GUEST, Host, connect, hotplug};
@@ -63,6 +65,19 @@ fn told(host: &Host, class: &str) -> (Option<Presence>, Option<Attachment>, bool
     (presence, report.map(|report| report.attachment), in_configuration)
 }
 
+/// As [`told`], once the ends have come together that are on their way: a repair leaves them to it.
+fn settled(host: &Host, class: &str) -> (Option<Presence>, Option<Attachment>) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (found, attachment, _) = told(host, class);
+        let is_done = matches!(attachment, None | Some(Attachment::Connected));
+        if is_done || Instant::now() >= deadline {
+            return (found, attachment);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 const ATTACHING: [(&str, Option<Presence>); 13] = [
     ("userdata: locked", None),
     ("attach: locked", None),
@@ -99,7 +114,7 @@ fn an_attach_that_is_killed_at_any_step_is_told_and_finished_or_undone() {
                 let repaired =
                     repaired.unwrap_or_else(|error| panic!("{class}: {step}: {error:?}"));
                 assert_eq!(repaired.presence, presence, "{class}: {step}");
-                let (found, attachment, _) = told(&host, class);
+                let (found, attachment) = settled(&host, class);
                 // What has come together by itself is not torn apart.
                 let undone = found.is_none();
                 assert!(mend == Mend::Undo || undone == presence.is_none(), "{class}: {step}");
