@@ -1,8 +1,7 @@
 //! Killed at every step: `retrieve` tells the truth, and a repair mends it, whichever way.
 
-use std::time::{Duration, Instant};
-
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::host::{GUEST, Host, connect, hotplug};
 use crate::hotplug::{DeviceName, Mend};
