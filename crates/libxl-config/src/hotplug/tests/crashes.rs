@@ -195,7 +195,7 @@ fn a_script_that_still_runs_is_waited_for_before_anything_is_mended() {
     host.scripts("hang");
     kill_at(&host, "attach disk", "attach: script started");
     let short = crate::hotplug::Timeouts {
-        script: std::time::Duration::from_millis(300),
+        script: Duration::from_millis(300),
         ..crate::hotplug::Timeouts::default()
     };
     let error = host
