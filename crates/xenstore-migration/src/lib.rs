@@ -83,7 +83,8 @@ pub use reader::{
 };
 pub use record::{
     ConnectionData, ConnectionId, ConnectionSpec, DomainData, GlobalData, GlobalQuotaData,
-    NodeAccess, NodeData, NodePerm, NodeScope, PermFlags, QuotaTable, QuotaTableError, Quotas,
-    Record, RecordType, TransactionData, UnknownData, WatchData, WatchDepth, WatchExtendedData,
+    NodeAccess, NodeData, NodePerm, NodeScope, OwnedRecord, PermFlags, QuotaTable, QuotaTableError,
+    Quotas, Record, RecordType, TransactionData, UnknownData, WatchData, WatchDepth,
+    WatchExtendedData,
 };
 pub use writer::{CreateError, StreamWriter, WriteError, WriteFailure};

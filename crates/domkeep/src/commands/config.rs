@@ -1,13 +1,12 @@
 //! `config`: configuration files, without any domain.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use libxl_config::json::{JsonPath, MAX_SIZE, Value};
 use libxl_config::{DomainConfig, Finding, Layout, Mode, ReadConfig, ReadError, diff};
 use serde::Serialize;
 
+use super::whole;
 use crate::arguments::{Config, LayoutChoice};
 use crate::exit::{CommandError, Exit};
 use crate::explain::printable;
@@ -29,21 +28,8 @@ pub(super) fn read(path: &Path) -> Result<ReadConfig, CommandError> {
 
 /// The octets of a file that is small enough to be a configuration; of stdin for `-`.
 pub(super) fn octets(path: &Path) -> Result<Vec<u8>, CommandError> {
-    let failed =
-        |action| move |source| CommandError::File { path: path.to_owned(), action, source };
-    let source: Box<dyn Read> = if path.as_os_str() == "-" {
-        Box::new(io::stdin())
-    } else {
-        Box::new(File::open(path).map_err(failed("opened"))?)
-    };
-    // One more, to see that there is more; and the NUL of a stored file.
-    let limit = MAX_SIZE as u64 + 1;
-    let mut octets = Vec::new();
-    source.take(limit + 1).read_to_end(&mut octets).map_err(failed("read"))?;
-    if octets.len() as u64 > limit {
-        return Err(CommandError::FileTooLong { path: path.to_owned(), limit });
-    }
-    Ok(octets)
+    // The NUL of a stored file is one more.
+    whole::read(path, MAX_SIZE as u64 + 1)
 }
 
 #[derive(Serialize)]

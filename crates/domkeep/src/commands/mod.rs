@@ -15,6 +15,7 @@ mod snapshot;
 mod stream;
 mod template;
 mod watch;
+mod whole;
 mod xenstore;
 
 use crate::arguments::{Arguments, Command};

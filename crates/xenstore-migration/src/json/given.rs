@@ -11,9 +11,8 @@ use super::told::{BODY, INPUT, NAME, Names, OUTPUT, PATH, RING, SOCKET, TOKEN, U
 use super::words;
 use crate::preamble::Version;
 use crate::record::{
-    ConnectionData, ConnectionId, ConnectionSpec, DomainData, GlobalData, GlobalQuotaData,
-    NodeData, NodePerm, NodeScope, QuotaTable, Record, RecordType, TransactionData, UnknownData,
-    WatchData, WatchDepth, WatchExtendedData,
+    ConnectionId, ConnectionSpec, GlobalData, NodePerm, NodeScope, OwnedRecord, QuotaTable,
+    RecordType, TransactionData, WatchDepth,
 };
 
 /// A field of a record and what is wrong with it. Without a name it is the record as a whole.
@@ -127,76 +126,14 @@ struct Quota {
     value: u32,
 }
 
-/// A record that owns what it says.
-#[derive(Debug)]
-pub(super) enum Given {
-    Global(GlobalData),
-    Connection {
-        id: ConnectionId,
-        spec: ConnectionSpec,
-        unique_id: Option<u64>,
-        output_rest: u16,
-        input: Vec<u8>,
-        output: Vec<u8>,
-    },
-    Watch(ConnectionId, Vec<u8>, Vec<u8>),
-    WatchExtended(ConnectionId, WatchDepth, Vec<u8>, Vec<u8>),
-    Transaction(TransactionData),
-    Node(NodeScope, Vec<NodePerm>, Vec<u8>, Vec<u8>),
-    GlobalQuota(QuotaTable, QuotaTable),
-    Domain(DomId, Option<Features>, QuotaTable),
-    Unknown(RecordType, Vec<u8>),
-}
-
-impl Given {
-    pub(super) fn record(&self) -> Record<'_> {
-        match self {
-            Self::Global(global) => Record::Global(*global),
-            Self::Connection { id, spec, unique_id, output_rest, input, output } => {
-                let (id, spec, unique_id, output_rest) = (*id, *spec, *unique_id, *output_rest);
-                Record::Connection(ConnectionData {
-                    id,
-                    spec,
-                    input,
-                    output_rest,
-                    output,
-                    unique_id,
-                })
-            }
-            Self::Watch(connection, path, token) => {
-                Record::Watch(WatchData { connection: *connection, path, token })
-            }
-            Self::WatchExtended(connection, depth, path, token) => {
-                let (connection, depth) = (*connection, *depth);
-                Record::WatchExtended(WatchExtendedData { connection, depth, path, token })
-            }
-            Self::Transaction(transaction) => Record::Transaction(*transaction),
-            Self::Node(scope, perms, path, value) => {
-                Record::Node(NodeData { scope: *scope, perms, path, value })
-            }
-            Self::GlobalQuota(per_domain, global) => Record::GlobalQuota(GlobalQuotaData {
-                per_domain: per_domain.quotas(),
-                global: global.quotas(),
-            }),
-            Self::Domain(domid, features, quotas) => {
-                let (domid, features) = (*domid, *features);
-                Record::Domain(DomainData { domid, features, quotas: quotas.quotas() })
-            }
-            Self::Unknown(record_type, body) => {
-                Record::Unknown(UnknownData { record_type: *record_type, body })
-            }
-        }
-    }
-}
-
 impl Fields {
     /// The record that these are the fields of, in a stream of that version. None is missing, and none too much.
-    pub(super) fn build(mut self, version: Version) -> Result<Given, Wrong> {
+    pub(super) fn build(mut self, version: Version) -> Result<OwnedRecord, Wrong> {
         let record_type = words::record_type(&self.record_type)
             .filter(|record_type| *record_type != RecordType::END)
             .ok_or_else(|| ("type".to_owned(), FieldError::Type))?;
         let given = match record_type {
-            RecordType::GLOBAL_DATA => Given::Global(GlobalData {
+            RecordType::GLOBAL_DATA => OwnedRecord::Global(GlobalData {
                 socket_fd: descriptor(taken(&mut self.socket_fd, "socket_fd")?, "socket_fd")?,
                 event_channel_fd: descriptor(
                     taken(&mut self.event_channel_fd, "event_channel_fd")?,
@@ -204,32 +141,38 @@ impl Fields {
                 )?,
             }),
             RecordType::CONNECTION_DATA => self.connection_data()?,
-            RecordType::WATCH_DATA => Given::Watch(self.connection()?, self.path()?, self.token()?),
+            RecordType::WATCH_DATA => {
+                OwnedRecord::Watch(self.connection()?, self.path()?, self.token()?)
+            }
             RecordType::WATCH_DATA_EXTENDED => {
                 let depth = self.depth()?;
-                Given::WatchExtended(self.connection()?, depth, self.path()?, self.token()?)
+                OwnedRecord::WatchExtended(self.connection()?, depth, self.path()?, self.token()?)
             }
-            RecordType::TRANSACTION_DATA => Given::Transaction(TransactionData {
+            RecordType::TRANSACTION_DATA => OwnedRecord::Transaction(TransactionData {
                 connection: self.connection()?,
                 transaction: self.transaction()?,
             }),
             RecordType::NODE_DATA => {
                 let (scope, perms) = (self.scope()?, self.perms()?);
                 let value = octets(&mut self.value, &mut self.value_hex, VALUE)?;
-                Given::Node(scope, perms, self.path()?, value)
+                OwnedRecord::Node(scope, perms, self.path()?, value)
             }
-            RecordType::GLOBAL_QUOTA_DATA => Given::GlobalQuota(
+            RecordType::GLOBAL_QUOTA_DATA => OwnedRecord::GlobalQuota(
                 table(taken(&mut self.per_domain, "per_domain")?, "per_domain")?,
                 table(taken(&mut self.global, "global")?, "global")?,
             ),
             RecordType::DOMAIN_DATA => {
                 let domid = DomId::new(taken(&mut self.domid, "domid")?);
                 let features = self.features(version)?;
-                Given::Domain(domid, features, table(taken(&mut self.quotas, "quotas")?, "quotas")?)
+                OwnedRecord::Domain(
+                    domid,
+                    features,
+                    table(taken(&mut self.quotas, "quotas")?, "quotas")?,
+                )
             }
             _ => {
                 let body = octets(&mut self.body, &mut self.body_hex, BODY)?;
-                Given::Unknown(record_type, body)
+                OwnedRecord::Unknown(record_type, body)
             }
         };
         match self.left() {
@@ -238,7 +181,7 @@ impl Fields {
         }
     }
 
-    fn connection_data(&mut self) -> Result<Given, Wrong> {
+    fn connection_data(&mut self) -> Result<OwnedRecord, Wrong> {
         let id = self.connection()?;
         let spec = match taken(&mut self.kind, "kind")? {
             Choice::Word(word) if word == RING => ConnectionSpec::Ring {
@@ -256,7 +199,7 @@ impl Fields {
             }
             Choice::Word(_) | Choice::Number(_) => return Err(wrong("kind", FieldError::Kind)),
         };
-        Ok(Given::Connection {
+        Ok(OwnedRecord::Connection {
             id,
             spec,
             unique_id: taken(&mut self.unique_id, "unique_id")?,

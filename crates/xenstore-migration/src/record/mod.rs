@@ -2,6 +2,7 @@
 
 mod connection;
 mod node;
+mod owned;
 mod quota;
 mod watch;
 
@@ -12,6 +13,7 @@ use crate::peer::Peer;
 
 pub use connection::{ConnectionData, ConnectionId, ConnectionSpec};
 pub use node::{NodeAccess, NodeData, NodePerm, NodeScope, PermFlags};
+pub use owned::OwnedRecord;
 pub use quota::{DomainData, GlobalQuotaData, QuotaTable, QuotaTableError, Quotas};
 pub use watch::{WatchData, WatchDepth, WatchExtendedData};
 use xenstore_proto::TxId;

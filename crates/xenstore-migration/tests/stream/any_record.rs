@@ -1,76 +1,13 @@
-//! Any record at all, owned, since records borrow.
+//! Any record at all.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+pub(crate) use xenstore_migration::OwnedRecord as Owned;
 use xenstore_migration::{
-    ByteOrder, ConnectionData, ConnectionId, ConnectionSpec, DomainData, GlobalData,
-    GlobalQuotaData, NodeAccess, NodeData, NodePerm, NodeScope, PermFlags, Preamble, QuotaTable,
-    Record, RecordType, TransactionData, UnknownData, Version, WatchData, WatchDepth,
-    WatchExtendedData,
+    ByteOrder, ConnectionId, ConnectionSpec, GlobalData, NodeAccess, NodePerm, NodeScope,
+    PermFlags, Preamble, QuotaTable, RecordType, TransactionData, Version, WatchDepth,
 };
 use xenstore_proto::{Access, DomId, Features, TxId};
-
-/// A record that owns what it says.
-#[derive(Clone, Debug)]
-pub(crate) enum Owned {
-    Global(GlobalData),
-    Connection {
-        id: ConnectionId,
-        spec: ConnectionSpec,
-        input: Vec<u8>,
-        output_rest: u16,
-        output: Vec<u8>,
-        unique_id: Option<u64>,
-    },
-    Watch(ConnectionId, Vec<u8>, Vec<u8>),
-    WatchExtended(ConnectionId, WatchDepth, Vec<u8>, Vec<u8>),
-    Transaction(TransactionData),
-    Node(NodeScope, Vec<NodePerm>, Vec<u8>, Vec<u8>),
-    GlobalQuota(QuotaTable, QuotaTable),
-    Domain(DomId, Option<Features>, QuotaTable),
-    Unknown(RecordType, Vec<u8>),
-}
-
-impl Owned {
-    pub(crate) fn record(&self) -> Record<'_> {
-        match self {
-            Self::Global(global) => Record::Global(*global),
-            Self::Connection { id, spec, input, output_rest, output, unique_id } => {
-                Record::Connection(ConnectionData {
-                    id: *id,
-                    spec: *spec,
-                    input,
-                    output_rest: *output_rest,
-                    output,
-                    unique_id: *unique_id,
-                })
-            }
-            Self::Watch(connection, path, token) => {
-                Record::Watch(WatchData { connection: *connection, path, token })
-            }
-            Self::WatchExtended(connection, depth, path, token) => {
-                let (connection, depth) = (*connection, *depth);
-                Record::WatchExtended(WatchExtendedData { connection, depth, path, token })
-            }
-            Self::Transaction(transaction) => Record::Transaction(*transaction),
-            Self::Node(scope, perms, path, value) => {
-                Record::Node(NodeData { scope: *scope, perms, path, value })
-            }
-            Self::GlobalQuota(per_domain, global) => Record::GlobalQuota(GlobalQuotaData {
-                per_domain: per_domain.quotas(),
-                global: global.quotas(),
-            }),
-            Self::Domain(domid, features, quotas) => Record::Domain(DomainData {
-                domid: *domid,
-                features: *features,
-                quotas: quotas.quotas(),
-            }),
-            Self::Unknown(record_type, body) => {
-                Record::Unknown(UnknownData { record_type: *record_type, body })
-            }
-        }
-    }
-}
 
 pub(crate) fn preamble() -> impl Strategy<Value = Preamble> {
     let version = prop_oneof![Just(Version::V1), Just(Version::V2)];

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::inspect::Told;
-use super::new_file;
+use crate::commands::whole;
 use crate::exit::CommandError;
 
 /// Octets of a journal at most.
@@ -22,7 +22,7 @@ pub(super) fn told(path: &Path, first: &[u8]) -> Result<Option<Told>, CommandErr
     if begin["record"] != "begin" {
         return Ok(None);
     }
-    let octets = new_file::read(path, JOURNAL_MAX)?;
+    let octets = whole::read_file(path, JOURNAL_MAX)?;
     let records: Vec<Value> = octets.split(|octet| *octet == b'\n').map_while(record).collect();
     let of = &begin["of"];
     let steps: Vec<_> = records.iter().map(|record| record["record"].clone()).collect();

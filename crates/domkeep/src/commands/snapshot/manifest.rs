@@ -7,6 +7,7 @@ use snapshot::manifest::{MANIFEST_FORMAT, MANIFEST_MAX};
 
 use super::error::SnapshotError;
 use super::new_file;
+use crate::commands::whole;
 use crate::exit::CommandError;
 
 /// Octets within which a manifest says that it is one.
@@ -20,7 +21,7 @@ pub(super) fn is_one(first: &[u8]) -> bool {
 
 /// Reads a manifest, which must be octet for octet as it was written.
 pub(super) fn read(path: &Path) -> Result<Snapshot, CommandError> {
-    let octets = new_file::read(path, MANIFEST_MAX as u64)?;
+    let octets = whole::read_file(path, MANIFEST_MAX as u64)?;
     let text = String::from_utf8(octets)
         .map_err(|_| SnapshotError::ManifestNotText { path: path.to_owned() })?;
     let snapshot = Snapshot::from_json(&text);

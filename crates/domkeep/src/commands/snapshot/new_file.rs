@@ -1,7 +1,7 @@
 //! A new file: complete and synced under its name, or not there.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use snapshot::CompleteFile;
@@ -26,17 +26,6 @@ pub(super) fn must_be_free(path: &Path) -> Result<(), CommandError> {
     // What it creates is gone when it is dropped.
     CompleteFile::create(path)?;
     Ok(())
-}
-
-/// Reads a whole file that is not longer than it may be.
-pub(super) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CommandError> {
-    let mut octets = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut octets));
-    read.map_err(|source| unread(path, source))?;
-    if octets.len() as u64 > limit {
-        return Err(CommandError::FileTooLong { path: path.to_owned(), limit });
-    }
-    Ok(octets)
 }
 
 pub(super) fn unwritten(path: &Path, source: io::Error) -> CommandError {

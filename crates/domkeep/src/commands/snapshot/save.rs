@@ -1,6 +1,5 @@
 //! `snapshot plan` and `snapshot save`: a domain as it is at one moment.
 
-use std::io::{self, Read};
 use std::path::Path;
 
 use snapshot::disk::{BackingName, CopyMethod};
@@ -18,6 +17,7 @@ use super::host::Host;
 use super::refused::refused;
 use super::{manifest, new_file, saved, told, transcode};
 use crate::arguments::{Asked, DiskSpecAction, FormatChoice, Global, MemorySpec, Save, SaveWhat};
+use crate::commands::whole;
 use crate::exit::{CommandError, Exit};
 use crate::explain::printable;
 use crate::output::Output;
@@ -133,15 +133,9 @@ fn request(what: &SaveWhat, global: &Global, host: &Host) -> Result<SaveRequest,
 }
 
 fn text_of(path: &Path) -> Result<String, CommandError> {
-    if path.as_os_str() != "-" {
-        let octets = new_file::read(path, REQUEST_MAX as u64)?;
-        return String::from_utf8(octets)
-            .map_err(|_| SnapshotError::RequestNotText { path: path.to_owned() }.into());
-    }
-    let mut text = String::new();
-    let read = io::stdin().take(REQUEST_MAX as u64 + 1).read_to_string(&mut text);
-    read.map_err(|source| new_file::unread(path, source))?;
-    Ok(text)
+    let octets = whole::read(path, REQUEST_MAX as u64)?;
+    String::from_utf8(octets)
+        .map_err(|_| SnapshotError::RequestNotText { path: path.to_owned() }.into())
 }
 
 fn memory_of(memory: &MemorySpec, asked: &Asked) -> Result<MemoryRequest, SnapshotError> {

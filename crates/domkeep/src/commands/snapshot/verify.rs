@@ -19,6 +19,7 @@ use super::error::SnapshotError;
 use super::memory::{Saved, Stream, Watch};
 use super::{manifest, new_file, told};
 use crate::arguments::{DepthChoice, Verify};
+use crate::commands::whole;
 use crate::exit::{CommandError, Exit, on_one_line};
 use crate::explain::printable;
 use crate::output::Output;
@@ -152,7 +153,7 @@ fn of_stream(
 }
 
 fn side_digest(path: &Path) -> Result<SideDigest, CommandError> {
-    let octets = new_file::read(path, SIDE_MAX)?;
+    let octets = whole::read_file(path, SIDE_MAX)?;
     let side = SideDigest::from_octets(&octets, Limits::default());
     Ok(side.map_err(|source| SnapshotError::ImageOpen { path: path.to_owned(), source })?)
 }

@@ -1,7 +1,5 @@
 //! `stream encode`: JSON as a stream.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use serde::Serialize;
@@ -12,6 +10,7 @@ use xenstore_migration::limits::DOCUMENT_MAX;
 use super::findings::{plural, preamble_in_words};
 use super::sink::Sink;
 use crate::arguments::UnknownChoice;
+use crate::commands::whole;
 use crate::exit::{CommandError, Exit};
 use crate::explain::printable;
 use crate::output::Output;
@@ -44,7 +43,8 @@ pub(super) fn run(
     options: EncodeOptions,
     output: &mut Output,
 ) -> Result<Exit, CommandError> {
-    let document = read(file)?;
+    // All of it, since what says how it is to be written may come last.
+    let document = whole::read(file, DOCUMENT_MAX as u64)?;
     let sink = Sink::create(out)?;
     let to_stdout = sink.is_stdout();
     let encoded = encode_to(&document, sink, options)
@@ -65,22 +65,4 @@ pub(super) fn run(
         output.text(format!("{out}: {records}, {octets} octets, {form}, for {peer}"))?;
     }
     Ok(Exit::Done)
-}
-
-/// All of it, since what says how it is to be written may come last.
-fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
-    let failed =
-        |action| move |source| CommandError::File { path: path.to_owned(), action, source };
-    let source: Box<dyn Read> = if path.as_os_str() == "-" {
-        Box::new(io::stdin())
-    } else {
-        Box::new(File::open(path).map_err(failed("opened"))?)
-    };
-    let limit = DOCUMENT_MAX as u64;
-    let mut octets = Vec::new();
-    source.take(limit + 1).read_to_end(&mut octets).map_err(failed("read"))?;
-    if octets.len() as u64 > limit {
-        return Err(CommandError::FileTooLong { path: path.to_owned(), limit });
-    }
-    Ok(octets)
 }
