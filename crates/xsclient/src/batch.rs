@@ -9,7 +9,7 @@ use xenstore_proto::{DomId, Name, Path, PathOrSpecial, Perms, Reply, Request, To
 use crate::error::{Failure, OperationError};
 use crate::from_reply::FromReply;
 use crate::nodes::if_found;
-use crate::session::Epoch;
+use crate::session::Serial;
 use crate::watch::{Event, Watch, unique_token};
 
 /// Requests that are sent without waiting for replies in between, by [`crate::Nodes::run`].
@@ -164,8 +164,9 @@ impl Default for Batch {
 #[derive(Debug)]
 pub struct Replies {
     pub(crate) number: u64,
-    pub(crate) epoch: Epoch,
     pub(crate) requests: Arc<[Request]>,
+    /// Which request of the connection each was.
+    pub(crate) serials: Vec<Serial>,
     pub(crate) results: Vec<Option<Result<Reply, Failure>>>,
     pub(crate) fences: Vec<Result<Vec<Event>, OperationError>>,
     pub(crate) ended: Vec<(Token, Vec<Event>)>,
@@ -212,9 +213,16 @@ impl Replies {
     }
 
     fn watch_at(&self, at: usize) -> Option<Watch> {
-        let Request::Watch { path, token, depth } = &self.requests[at] else { return None };
-        let (path, token) = (path.clone(), token.clone());
-        Some(Watch { path, token, depth: *depth, epoch: self.epoch })
+        Watch::set_by(&self.requests[at], self.serials[at])
+    }
+
+    /// Takes the reply of one request, and what tells that request from others.
+    pub(crate) fn take_serial<T: FromReply>(
+        &mut self,
+        slot: Slot<T>,
+    ) -> Result<(T, Serial), OperationError> {
+        // A slot that can be taken is of this batch.
+        self.take(slot).map(|reply| (reply, self.serials[slot.at]))
     }
 
     /// The events, the first included, that came before the batch ended a watch with [`Batch::unwatch`] and that nobody

@@ -13,7 +13,7 @@ use xenstore_proto::{Reply, Request, TxId};
 
 use crate::error::{ConnectionLost, Failure, OperationError};
 use crate::from_reply::FromReply;
-use crate::session::{ExchangeId, Opened, Results, Session};
+use crate::session::{Answer, ExchangeId, Opened, Results, Serial, Session};
 use crate::waiting::WaitFor;
 
 /// How a session is reached, and how one waits for it.
@@ -51,10 +51,21 @@ pub(crate) async fn exchange<C: Carrier>(
     tx_id: TxId,
     deadline: Instant,
 ) -> Result<Results, OperationError> {
+    exchange_fenced(carrier, requests, 0, tx_id, deadline).await
+}
+
+/// [`exchange`] of requests of which so many, from the first on, are the watches of fences.
+pub(crate) async fn exchange_fenced<C: Carrier>(
+    carrier: &mut C,
+    requests: Arc<[Request]>,
+    fences: usize,
+    tx_id: TxId,
+    deadline: Instant,
+) -> Result<Results, OperationError> {
     if requests.is_empty() {
         return Ok(Vec::new());
     }
-    let id = carrier.with(|session| session.begin(requests, tx_id, deadline))?;
+    let id = carrier.with(|session| session.begin(requests, fences, tx_id, deadline))?;
     let mut call = Call { carrier, id: Some(id) };
     let check = move |session: &mut Session| session.take_answered(id);
     let lost = match call.carrier.wait_for(WaitFor::Exchange(id), deadline, check).await {
@@ -91,13 +102,24 @@ pub(crate) async fn ask<C: Carrier>(
     tx_id: TxId,
     deadline: Instant,
 ) -> Result<Reply, OperationError> {
+    ask_serial(carrier, request, tx_id, deadline).await.map(|(reply, _)| reply)
+}
+
+/// One request, its reply, and what tells the request from others.
+pub(crate) async fn ask_serial<C: Carrier>(
+    carrier: &mut C,
+    request: &Request,
+    tx_id: TxId,
+    deadline: Instant,
+) -> Result<(Reply, Serial), OperationError> {
     carrier.with(|session| session.statistics.round_trips += 1);
-    let results = exchange(carrier, [request.clone()].into(), tx_id, deadline).await;
-    if let Request::Unwatch { token, .. } = request {
-        carrier.with(|session| session.watches.drop_ended(token));
+    let mut results = exchange(carrier, [request.clone()].into(), tx_id, deadline).await?;
+    let failed = |failure| OperationError::new(request, failure);
+    let Answer { result, serial } = results.pop().ok_or_else(|| failed(Failure::NoSuchSlot))?;
+    if let Request::Unwatch { .. } = request {
+        carrier.with(|session| drop(session.watches.take_ended(serial)));
     }
-    let reply = results?.pop().unwrap_or(Err(Failure::NoSuchSlot));
-    reply.map_err(|failure| OperationError::new(request, failure))
+    Ok((result.map_err(failed)?, serial))
 }
 
 /// One request and what its reply holds.
@@ -132,9 +154,7 @@ impl<'c, C: Carrier> Closing<'c, C> {
     /// What answered requests have opened.
     pub(crate) fn after(carrier: &'c mut C, requests: &[Request], results: &Results) -> Self {
         let asked = requests.iter().zip(results);
-        let opened = carrier.with(|session| {
-            asked.filter_map(|(request, result)| session.opened(request, result)).collect()
-        });
+        let opened = asked.filter_map(|(request, answer)| Opened::by(request, answer)).collect();
         Self { carrier, opened }
     }
 

@@ -8,7 +8,7 @@ use xenstore_proto::{Interest, Manner, Transport};
 use crate::carrier::Carrier;
 use crate::endpoint::{Endpoint, OpenError, ReconnectError};
 use crate::error::ConnectionLost;
-use crate::session::{Epoch, Session};
+use crate::session::{Serial, Session};
 use crate::statistics::Statistics;
 use crate::waiting::WaitFor;
 use crate::watch::LostWatch;
@@ -119,8 +119,9 @@ impl Client {
         self.carried.session.check().err()
     }
 
-    pub(crate) fn epoch(&self) -> Epoch {
-        self.carried.session.epoch
+    /// Whether what a request has opened was opened on this connection, and not before a reset of it.
+    pub(crate) fn is_current(&self, serial: Serial) -> bool {
+        self.carried.session.is_current(serial)
     }
 
     /// When a call that starts now has to end.

@@ -7,7 +7,7 @@ use xenstore_proto::{Errno, Name, Path, Reply, Request, TxId};
 
 use crate::carrier::{Carrier, exchange};
 use crate::error::{Failure, OperationError};
-use crate::session::refusal;
+use crate::session::{Results, refusal};
 
 /// How often a directory that changes while it is read in parts is read, before that is an error.
 pub const DIRECTORY_ATTEMPTS_MAX: u32 = 16;
@@ -27,7 +27,8 @@ pub(crate) async fn directory<C: Carrier>(
     let mut results = exchange(carrier, Arc::clone(&requests), tx_id, deadline).await?;
     complete_directories(carrier, &requests, &mut results, tx_id, deadline).await?;
     let error = |failure| OperationError::new(&requests[0], failure);
-    match results.pop().unwrap_or(Err(Failure::NoSuchSlot)).map_err(error)? {
+    let result = results.pop().map_or(Err(Failure::NoSuchSlot), |answer| answer.result);
+    match result.map_err(error)? {
         Reply::Names(names) => Ok(names),
         _ => Err(error(Failure::UnexpectedReply { wanted: "a list of names" })),
     }
@@ -44,7 +45,7 @@ pub(crate) async fn directory<C: Carrier>(
 pub(crate) async fn complete_directories<C: Carrier>(
     carrier: &mut C,
     requests: &[Request],
-    results: &mut [Result<Reply, Failure>],
+    results: &mut Results,
     tx_id: TxId,
     deadline: Instant,
 ) -> Result<(), OperationError> {
@@ -52,10 +53,11 @@ pub(crate) async fn complete_directories<C: Carrier>(
     if tx_id != TxId::NONE && requests.iter().any(ends) {
         return Ok(());
     }
-    for (request, result) in requests.iter().zip(results) {
+    for (request, answer) in requests.iter().zip(results) {
         match request {
-            Request::Directory(path) if refusal(result) == Some(&Errno::E2BIG) => {
-                *result = read_in_parts(carrier, path, tx_id, deadline).await?.map(Reply::Names);
+            Request::Directory(path) if refusal(answer) == Some(&Errno::E2BIG) => {
+                let names = read_in_parts(carrier, path, tx_id, deadline).await?;
+                answer.result = names.map(Reply::Names);
             }
             _ => {}
         }
@@ -94,7 +96,8 @@ async fn try_in_parts<C: Carrier>(
     while let Some(offset) = u32::try_from(octets).ok().filter(|_| octets <= DIRECTORY_OCTETS_MAX) {
         carrier.with(|session| session.statistics.directory_pages += 1);
         let request = [Request::DirectoryPart { path: path.clone(), offset }].into();
-        let part = match exchange(carrier, request, tx_id, deadline).await?.pop() {
+        let answer = exchange(carrier, request, tx_id, deadline).await?.pop();
+        let part = match answer.map(|answer| answer.result) {
             Some(Ok(Reply::Part(part))) => part,
             Some(Err(Failure::Refused(errno))) if errno == Errno::ENOSYS => {
                 return Ok(Err(Failure::NoParts));

@@ -75,7 +75,8 @@ impl Client {
         at_once(domain_state(carrier, domid, deadline))
     }
 
-    /// A domain's state, of which the first page was asked for in a batch. If it has changed since, it is that of now.
+    /// A domain's state, of which the first page was asked for in a batch: of the moment of that page. It is that of now if the server has
+    /// not kept it, as after a live update.
     ///
     /// # Errors
     ///

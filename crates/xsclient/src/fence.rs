@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use xenstore_proto::{EventOrder, PathOrSpecial, Request, TxId};
 
-use crate::carrier::{Carrier, Closing, at_once, exchange};
+use crate::carrier::{Carrier, Closing, at_once, exchange, exchange_fenced};
 use crate::client::Client;
 use crate::error::{Failure, OperationError};
-use crate::run::{disturbances, events_of_ended};
-use crate::session::{Epoch, Opened};
+use crate::run::disturbances;
+use crate::session::{Opened, Session};
 use crate::waiting::WaitFor;
 use crate::watch::{Event, Watch, unique_token};
 
@@ -40,9 +40,8 @@ impl Client {
         &mut self,
         paths: impl IntoIterator<Item = PathOrSpecial>,
     ) -> Result<Fence, OperationError> {
-        let fence = Fence::around(paths, self.epoch());
         let (carrier, deadline) = self.call();
-        at_once(raise(carrier, fence, deadline))
+        at_once(raise(carrier, watch_requests(paths), deadline))
     }
 
     /// Takes the watches of a fence down and gives what happened since they were set: empty, if nothing did.
@@ -57,42 +56,52 @@ impl Client {
 }
 
 impl Fence {
-    /// A fence that does not stand yet.
-    pub(crate) fn around(paths: impl IntoIterator<Item = PathOrSpecial>, epoch: Epoch) -> Self {
-        let watch = |path| Watch { path, token: unique_token(), depth: None, epoch };
-        Self { watches: paths.into_iter().map(watch).collect() }
-    }
-
     /// What to close when nobody lowers it.
     pub(crate) fn opened(&self) -> Vec<Opened> {
         self.watches.iter().cloned().map(Opened::Watch).collect()
     }
+
+    /// Whether all of its watches are set.
+    fn check(&self, session: &Session) -> Result<(), OperationError> {
+        self.watches.iter().try_for_each(|watch| session.check_watch(watch))
+    }
+}
+
+/// What sets the watches of a fence.
+pub(crate) fn watch_requests(paths: impl IntoIterator<Item = PathOrSpecial>) -> Arc<[Request]> {
+    let request = |path| Request::Watch { path, token: unique_token(), depth: None };
+    paths.into_iter().map(request).collect()
 }
 
 pub(crate) async fn raise<C: Carrier>(
     carrier: &mut C,
-    fence: Fence,
+    requests: Arc<[Request]>,
     deadline: Instant,
 ) -> Result<Fence, OperationError> {
-    let Some(first) = fence.watches.first() else { return Ok(fence) };
-    let fail = |failure| OperationError::of_watch(first.path.as_str(), failure);
+    let Some(first) = requests.first() else { return Ok(Fence { watches: Vec::new() }) };
+    let fail = |failure| OperationError::new(first, failure);
     let manner = carrier.with(|session| session.manner);
     if manner.event_order != EventOrder::WithReplies {
         return Err(fail(Failure::UnorderedEvents));
     }
-    let requests: Arc<[Request]> = fence.watches.iter().map(Watch::request).collect();
     carrier.with(|session| session.statistics.round_trips += 1);
-    let results = exchange(carrier, Arc::clone(&requests), TxId::NONE, deadline).await?;
-    let closing = Closing::new(carrier, fence.opened());
-    for (request, result) in requests.iter().zip(results) {
-        result.map_err(|failure| OperationError::new(request, failure))?;
+    let asked = Arc::clone(&requests);
+    let results = exchange_fenced(carrier, asked, requests.len(), TxId::NONE, deadline).await?;
+    let closing = Closing::after(carrier, &requests, &results);
+    let mut fence = Fence { watches: Vec::new() };
+    for (request, answer) in requests.iter().zip(results) {
+        answer.result.map_err(|failure| OperationError::new(request, failure))?;
+        fence.watches.extend(Watch::set_by(request, answer.serial));
     }
     let begun = closing.carrier.wait_for(WaitFor::AnyEvent, deadline, |session| {
+        if let Err(stale) = fence.check(session) {
+            return Some(Err(stale));
+        }
         let begun = |watch: &Watch| session.watches.has_begun(&watch.token);
-        fence.watches.iter().all(begun).then_some(())
+        fence.watches.iter().all(begun).then_some(Ok(()))
     });
     let begun = begun.await.map_err(|lost| fail(Failure::Lost(lost)))?;
-    begun.ok_or_else(|| fail(Failure::Timeout { sent: true }))?;
+    begun.unwrap_or_else(|| Err(fail(Failure::Timeout { sent: true })))?;
     closing.keep();
     Ok(fence)
 }
@@ -103,10 +112,7 @@ pub(crate) async fn lower<C: Carrier>(
     deadline: Instant,
 ) -> Result<Vec<Event>, OperationError> {
     let closing = Closing::new(carrier, fence.opened());
-    let stale = |session: &mut crate::session::Session| {
-        fence.watches.iter().try_for_each(|watch| session.check_watch(watch))
-    };
-    closing.carrier.with(stale)?;
+    closing.carrier.with(|session| fence.check(session))?;
     let requests: Arc<[Request]> = fence.watches.iter().map(Watch::end_request).collect();
     if !requests.is_empty() {
         closing.carrier.with(|session| session.statistics.round_trips += 1);
@@ -114,11 +120,13 @@ pub(crate) async fn lower<C: Carrier>(
     let results =
         exchange(&mut *closing.carrier, Arc::clone(&requests), TxId::NONE, deadline).await?;
     let events = closing.carrier.with(|session| {
-        let of_each = fence.watches.iter();
-        of_each.flat_map(|watch| disturbances(events_of_ended(session, &watch.token))).collect()
+        let of_each = results.iter();
+        of_each
+            .flat_map(|unwatch| disturbances(session.watches.take_ended(unwatch.serial)))
+            .collect()
     });
-    for (request, result) in requests.iter().zip(results) {
-        result.map_err(|failure| OperationError::new(request, failure))?;
+    for (request, answer) in requests.iter().zip(results) {
+        answer.result.map_err(|failure| OperationError::new(request, failure))?;
     }
     Ok(events)
 }

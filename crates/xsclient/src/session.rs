@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use xenstore_proto::{Errno, Manner, Reply, Request, RequestId, Token, TxId};
+use xenstore_proto::{Errno, Manner, Reply, Request, RequestId, TxId};
 
 use crate::connection::{Abandoned, Connection, Incoming, SubmitError};
 use crate::error::{ConnectionLost, Failure, OperationError};
@@ -21,7 +21,14 @@ use crate::watch::Watch;
 pub const IN_FLIGHT_MAX: usize = 256;
 
 /// What was answered, in the order of the requests.
-pub(crate) type Results = Vec<Result<Reply, Failure>>;
+pub(crate) type Results = Vec<Answer>;
+
+/// What a request was answered, and which request that was.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) result: Result<Reply, Failure>,
+    pub(crate) serial: Serial,
+}
 
 /// A connection, what was asked on it, and the watches set on it.
 #[derive(Debug)]
@@ -29,11 +36,14 @@ pub(crate) struct Session {
     pub(crate) connection: Connection,
     pub(crate) watches: WatchRegistry,
     pub(crate) statistics: Statistics,
-    pub(crate) epoch: Epoch,
     pub(crate) manner: Manner,
     /// Where octets are received into.
     pub(crate) buffer: Vec<u8>,
     pub(crate) lost: Option<ConnectionLost>,
+    /// The request submitted last.
+    last: Serial,
+    /// The reset that ended what was opened before it.
+    reset: Serial,
     exchanges: HashMap<ExchangeId, Exchange>,
     last_exchange: u64,
     /// Exchanges that have requests left to submit; first come, first served.
@@ -42,19 +52,37 @@ pub(crate) struct Session {
     awaited: HashMap<RequestId, (ExchangeId, usize)>,
 }
 
-/// Tells one connection of this process from every other, so that nothing of one is used on another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Epoch(u64);
+/// Tells each request of this process from every other, those of another connection too, and what it opened from what others
+/// did.
+///
+/// A server carries out the requests of a connection in their order, so a reset ends exactly what requests before it have
+/// opened. When the replies come, or are looked at, says nothing about that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Serial {
+    connection: u64,
+    number: u64,
+}
 
-impl Epoch {
-    fn next() -> Self {
+impl Serial {
+    /// Before all requests of a new connection.
+    fn of_new_connection() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self { connection: NEXT.fetch_add(1, Ordering::Relaxed), number: 0 }
     }
 
-    /// The epoch once a request is carried out: a reset makes all handles from before stale.
-    fn after(self, request: &Request) -> Self {
-        if matches!(request, Request::ResetWatches) { Self::next() } else { self }
+    fn next(self) -> Self {
+        Self { number: self.number + 1, ..self }
+    }
+
+    /// The last reset, once a request is carried out or may be: a reset makes all handles from before stale.
+    fn last_reset_after(self, request: &Request, serial: Self) -> Self {
+        let later = matches!(request, Request::ResetWatches) && self.is_before(serial);
+        if later { serial } else { self }
+    }
+
+    /// Whether it was submitted earlier, on the same connection.
+    pub(crate) fn is_before(self, other: Self) -> bool {
+        self.connection == other.connection && self.number < other.number
     }
 }
 
@@ -65,6 +93,8 @@ pub(crate) struct ExchangeId(u64);
 #[derive(Debug)]
 struct Exchange {
     requests: Arc<[Request]>,
+    /// How many of them, from the first on, are the watches of fences.
+    fences: usize,
     tx_id: TxId,
     places: Vec<Place>,
     /// The first that was not submitted.
@@ -76,13 +106,13 @@ struct Exchange {
 #[derive(Debug)]
 enum Place {
     NotSubmitted,
-    InFlight(RequestId),
-    Settled(Result<Reply, Failure>),
+    InFlight(RequestId, Serial),
+    Settled(Answer),
 }
 
 impl Exchange {
-    fn settle(&mut self, at: usize, result: Result<Reply, Failure>) {
-        self.places[at] = Place::Settled(result);
+    fn settle(&mut self, at: usize, answer: Answer) {
+        self.places[at] = Place::Settled(answer);
         self.unanswered -= 1;
         if self.unanswered == 0 {
             self.waiters.wake_all();
@@ -95,25 +125,56 @@ impl Exchange {
 pub(crate) enum Opened {
     Watch(Watch),
     Transaction(TxId),
-    /// A watch that was ended, whose events are kept.
-    Events(Token),
+    /// The events that are kept of the watch which an UNWATCH has ended.
+    Events(Serial),
+}
+
+impl Opened {
+    /// What a request has opened.
+    pub(crate) fn by(request: &Request, answer: &Answer) -> Option<Self> {
+        let serial = answer.serial;
+        match (request, &answer.result) {
+            (Request::Watch { .. }, Ok(_)) => Watch::set_by(request, serial).map(Self::Watch),
+            (Request::TransactionStart, Ok(Reply::Transaction(tx_id))) => {
+                Some(Self::Transaction(*tx_id))
+            }
+            (Request::Unwatch { .. }, _) => Some(Self::Events(serial)),
+            _ => None,
+        }
+    }
+}
+
+/// A request that is about to be sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'r> {
+    pub(crate) request: &'r Request,
+    pub(crate) serial: Serial,
+    /// Whether it sets a watch of a fence.
+    pub(crate) of_fence: bool,
 }
 
 impl Session {
     pub(crate) fn new(manner: Manner) -> Self {
+        let serial = Serial::of_new_connection();
         Self {
             connection: Connection::new(manner),
             watches: WatchRegistry::default(),
             statistics: Statistics::default(),
-            epoch: Epoch::next(),
             manner,
             buffer: vec![0; crate::link::RECEIVE_BUFFER],
             lost: None,
+            last: serial,
+            reset: serial,
             exchanges: HashMap::new(),
             last_exchange: 0,
             queue: VecDeque::new(),
             awaited: HashMap::new(),
         }
+    }
+
+    /// Whether what a request has opened was opened on this connection, and not before a reset of it.
+    pub(crate) fn is_current(&self, serial: Serial) -> bool {
+        self.reset.is_before(serial)
     }
 
     /// Why the connection is gone, if it is.
@@ -136,7 +197,7 @@ impl Session {
         statistics
     }
 
-    /// Takes requests on, of which there is at least one.
+    /// Takes requests on, of which there is at least one; `fences` of them, from the first on, are watches of fences.
     ///
     /// # Errors
     ///
@@ -144,6 +205,7 @@ impl Session {
     pub(crate) fn begin(
         &mut self,
         requests: Arc<[Request]>,
+        fences: usize,
         tx_id: TxId,
         deadline: Instant,
     ) -> Result<ExchangeId, OperationError> {
@@ -157,7 +219,7 @@ impl Session {
         let places = requests.iter().map(|_| Place::NotSubmitted).collect();
         let unanswered = requests.len();
         let waiters = Waiters::default();
-        let exchange = Exchange { requests, tx_id, places, next: 0, unanswered, waiters };
+        let exchange = Exchange { requests, fences, tx_id, places, next: 0, unanswered, waiters };
         self.exchanges.insert(id, exchange);
         self.queue.push_back(id);
         self.fill_window();
@@ -170,7 +232,7 @@ impl Session {
             return None;
         }
         let settled = |place| match place {
-            Place::Settled(result) => Some(result),
+            Place::Settled(answer) => Some(answer),
             _ => None,
         };
         Some(self.exchanges.remove(&id)?.places.into_iter().filter_map(settled).collect())
@@ -194,18 +256,18 @@ impl Session {
         for (at, (request, place)) in requests.iter().zip(&places).enumerate() {
             match place {
                 Place::NotSubmitted => {}
-                Place::Settled(result) => opened.extend(self.opened(request, result)),
-                Place::InFlight(request_id) => {
+                Place::Settled(answer) => opened.extend(Opened::by(request, answer)),
+                Place::InFlight(request_id, serial) => {
                     self.awaited.remove(request_id);
                     if lost.is_none() && self.connection.abandon(*request_id) == Abandoned::Awaited
                     {
                         first_sent |= at == first;
                         // If it is carried out later, this is what the watches will be.
-                        self.watches.after_timeout(request);
-                        self.epoch = self.epoch.after(request);
+                        self.watches.after_timeout(request, *serial);
+                        self.reset = self.reset.last_reset_after(request, *serial);
                     }
                     if let Request::Watch { token, .. } = request {
-                        self.watches.remove(token);
+                        self.watches.remove(token, *serial);
                     }
                 }
             }
@@ -216,37 +278,17 @@ impl Session {
         Some(OperationError::new(&requests[first], failure))
     }
 
-    /// What a request has opened.
-    pub(crate) fn opened(
-        &self,
-        request: &Request,
-        result: &Result<Reply, Failure>,
-    ) -> Option<Opened> {
-        match (request, result) {
-            (Request::Watch { path, token, depth }, Ok(_)) => {
-                let (path, token) = (path.clone(), token.clone());
-                Some(Opened::Watch(Watch { path, token, depth: *depth, epoch: self.epoch }))
-            }
-            (Request::TransactionStart, Ok(Reply::Transaction(tx_id))) => {
-                Some(Opened::Transaction(*tx_id))
-            }
-            (Request::Unwatch { token, .. }, _) => Some(Opened::Events(token.clone())),
-            _ => None,
-        }
-    }
-
     /// Closes what nobody will see to any more, without waiting for the answers.
     pub(crate) fn close(&mut self, opened: Vec<Opened>) {
         for opened in opened {
             match opened {
-                Opened::Watch(watch) if watch.epoch != self.epoch => {}
-                Opened::Watch(watch) if self.watches.is_set(&watch.token) => {
-                    self.watches.remove(&watch.token);
+                Opened::Watch(watch) if self.watches.is_set(&watch.token, watch.serial) => {
+                    self.watches.remove(&watch.token, watch.serial);
                     self.submit_unheard(&watch.end_request(), TxId::NONE);
                 }
-                Opened::Watch(Watch { token, .. }) | Opened::Events(token) => {
-                    self.watches.drop_ended(&token);
-                }
+                // It was ended already, or is one of another connection or from before a reset.
+                Opened::Watch(_) => {}
+                Opened::Events(unwatch) => drop(self.watches.take_ended(unwatch)),
                 Opened::Transaction(tx_id) => {
                     self.submit_unheard(&Request::TransactionEnd { commit: false }, tx_id);
                 }
@@ -268,15 +310,17 @@ impl Session {
     fn take_reply(&mut self, request_id: RequestId, reply: Reply) {
         let Some((id, at)) = self.awaited.remove(&request_id) else { return };
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-        self.watches.after_reply(&exchange.requests[at], &reply);
+        let Place::InFlight(_, serial) = exchange.places[at] else { return };
+        let request = &exchange.requests[at];
+        self.watches.after_reply(request, &reply, serial);
         let result = match reply {
             Reply::Error(errno) => Err(Failure::Refused(errno)),
             reply => {
-                self.epoch = self.epoch.after(&exchange.requests[at]);
+                self.reset = self.reset.last_reset_after(request, serial);
                 Ok(reply)
             }
         };
-        exchange.settle(at, result);
+        exchange.settle(at, Answer { result, serial });
     }
 
     /// Submits requests until the window is full or none is left. An exchange goes on once half of the window is free: a
@@ -301,14 +345,17 @@ impl Session {
                 }
                 let at = exchange.next;
                 exchange.next += 1;
+                self.last = self.last.next();
+                let serial = self.last;
+                let asked = Asked { request, serial, of_fence: at < exchange.fences };
                 let (watches, connection) = (&mut self.watches, &mut self.connection);
-                match submit(request, exchange.tx_id, self.manner, watches, connection) {
+                match submit(asked, exchange.tx_id, self.manner, watches, connection) {
                     Ok(request_id) => {
                         self.statistics.requests += 1;
-                        exchange.places[at] = Place::InFlight(request_id);
+                        exchange.places[at] = Place::InFlight(request_id, serial);
                         self.awaited.insert(request_id, (*id, at));
                     }
-                    Err(failure) => exchange.settle(at, Err(failure)),
+                    Err(failure) => exchange.settle(at, Answer { result: Err(failure), serial }),
                 }
             }
             self.queue.pop_front();
@@ -327,7 +374,7 @@ impl Session {
         use crate::waiting::WaitFor;
         match on {
             WaitFor::Exchange(id) => self.exchanges.get_mut(id).map(|known| &mut known.waiters),
-            WaitFor::EventOf(token) => self.watches.waiters_of(token),
+            WaitFor::EventOf(token, serial) => self.watches.waiters_of(token, *serial),
             WaitFor::AnyEvent => Some(self.watches.waiters_of_any()),
             WaitFor::Time => None,
         }
@@ -335,16 +382,17 @@ impl Session {
 }
 
 fn submit(
-    request: &Request,
+    asked: Asked<'_>,
     tx_id: TxId,
     manner: Manner,
     watches: &mut WatchRegistry,
     connection: &mut Connection,
 ) -> Result<RequestId, Failure> {
-    let added = watches.before_sending(request, manner)?;
+    watches.before_sending(asked, manner)?;
+    let Asked { request, serial, .. } = asked;
     connection.submit(request, tx_id).map_err(|error| {
-        if let (true, Request::Watch { token, .. }) = (added, request) {
-            watches.remove(token);
+        if let Request::Watch { token, .. } = request {
+            watches.remove(token, serial);
         }
         match error {
             SubmitError::TooLong(too_long) => Failure::TooLong(too_long),
@@ -354,8 +402,8 @@ fn submit(
 }
 
 /// The reply's error name, if it refuses.
-pub(crate) fn refusal(result: &Result<Reply, Failure>) -> Option<&Errno> {
-    match result {
+pub(crate) fn refusal(answer: &Answer) -> Option<&Errno> {
+    match &answer.result {
         Err(Failure::Refused(errno)) => Some(errno),
         _ => None,
     }

@@ -1,10 +1,11 @@
 //! The watches of a client and their events that wait: bounded queues, and which events are lost, equal or too late.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use xenstore_proto::{Errno, Framing, Manner, PathOrSpecial, Reply, Request, Token, WatchEvent};
 
 use crate::error::Failure;
+use crate::session::{Asked, Serial};
 use crate::statistics::Statistics;
 use crate::waiting::Waiters;
 use crate::watch::{EVENTS_PER_WATCH_MAX, Event, LostWatch};
@@ -13,6 +14,8 @@ use crate::watch::{EVENTS_PER_WATCH_MAX, Event, LostWatch};
 #[derive(Debug, Default)]
 pub(crate) struct WatchRegistry {
     watches: BTreeMap<Token, Subscription>,
+    /// Watches that were ended, each by the UNWATCH that did it, until whoever asked for that takes the events.
+    ended: HashMap<Serial, (Token, Subscription)>,
     /// Numbers events in the order in which they came, over all watches.
     arrivals: u64,
     waiters: Waiters,
@@ -22,8 +25,10 @@ pub(crate) struct WatchRegistry {
 struct Subscription {
     path: PathOrSpecial,
     depth: Option<u32>,
-    /// Whether the watch is still to be told to callers; an ended one only keeps events for whoever ended it.
-    ended: bool,
+    /// The request that set it. A token may be used again, and a handle stays as long as its owner keeps it.
+    serial: Serial,
+    /// Whether the events say only what a fence saw, so that nobody else may take them.
+    of_fence: bool,
     seen_first: bool,
     queue: VecDeque<(u64, PathOrSpecial, bool)>,
     waiting: HashSet<PathOrSpecial>,
@@ -43,23 +48,25 @@ impl Subscription {
 }
 
 impl WatchRegistry {
-    /// Notes a watch that is about to be set, so that its first event finds it. Says whether it was added.
+    /// Notes a watch that is about to be set, so that its first event finds it.
     pub(crate) fn before_sending(
         &mut self,
-        request: &Request,
+        asked: Asked<'_>,
         manner: Manner,
-    ) -> Result<bool, Failure> {
-        let Request::Watch { path, token, depth } = request else { return Ok(false) };
+    ) -> Result<(), Failure> {
+        let Asked { request, serial, of_fence } = asked;
+        let Request::Watch { path, token, depth } = request else { return Ok(()) };
         if depth.is_some() && manner.framing == Framing::MessagePerSend {
             return Err(Failure::DepthNotCarried);
         }
-        if self.watches.get(token).is_some_and(|known| !known.ended) {
+        if self.watches.contains_key(token) {
             return Err(Failure::TokenInUse);
         }
         let subscription = Subscription {
             path: path.clone(),
             depth: *depth,
-            ended: false,
+            serial,
+            of_fence,
             seen_first: false,
             queue: VecDeque::new(),
             waiting: HashSet::new(),
@@ -67,61 +74,54 @@ impl WatchRegistry {
             waiters: Waiters::default(),
         };
         self.watches.insert(token.clone(), subscription);
-        Ok(true)
+        Ok(())
     }
 
-    /// Notes what a reply says about watches.
-    pub(crate) fn after_reply(&mut self, request: &Request, reply: &Reply) {
+    /// Notes what the reply to a request says about watches, of those set before it.
+    pub(crate) fn after_reply(&mut self, request: &Request, reply: &Reply, serial: Serial) {
         match (request, reply) {
-            (Request::Watch { token, .. }, Reply::Error(_)) => {
-                self.watches.remove(token);
-            }
-            (Request::Unwatch { token, .. }, Reply::Ok) => self.end(token),
+            (Request::Watch { token, .. }, Reply::Error(_)) => self.remove(token, serial),
+            (Request::Unwatch { token, .. }, Reply::Ok) => self.end(token, serial),
             (Request::Unwatch { token, .. }, Reply::Error(errno)) if *errno == Errno::ENOENT => {
-                self.end(token);
+                self.end(token, serial);
             }
-            (Request::ResetWatches, Reply::Ok) => self.watches.clear(),
+            (Request::ResetWatches, Reply::Ok) => self.reset(serial),
             _ => {}
         }
     }
 
-    /// Notes what a request that was sent and not answered in time may do yet.
-    pub(crate) fn after_timeout(&mut self, request: &Request) {
+    /// Notes what a request that was sent and not answered in time may do yet, to watches set before it.
+    pub(crate) fn after_timeout(&mut self, request: &Request, serial: Serial) {
         match request {
-            Request::Unwatch { token, .. } => self.remove(token),
-            Request::ResetWatches => self.watches.clear(),
+            Request::Unwatch { token, .. } => {
+                self.take_out_if(token, |known| known.serial.is_before(serial));
+            }
+            Request::ResetWatches => self.reset(serial),
             _ => {}
         }
     }
 
     /// Takes a watch out.
-    pub(crate) fn remove(&mut self, token: &Token) {
-        self.watches.remove(token);
+    pub(crate) fn remove(&mut self, token: &Token, serial: Serial) {
+        self.take_out_if(token, |known| known.serial == serial);
     }
 
-    /// Takes an ended watch out, with the events that wait.
-    pub(crate) fn drop_ended(&mut self, token: &Token) {
-        if self.watches.get(token).is_some_and(|known| known.ended) {
-            self.watches.remove(token);
-        }
-    }
-
-    /// All events of a watch that wait.
-    pub(crate) fn take_all(&mut self, token: &Token) -> Vec<Event> {
-        std::iter::from_fn(|| self.take(token)).collect()
+    /// The events that nobody took of the watch which an UNWATCH has ended.
+    pub(crate) fn take_ended(&mut self, unwatch: Serial) -> Vec<Event> {
+        let Some((token, mut known)) = self.ended.remove(&unwatch) else { return Vec::new() };
+        std::iter::from_fn(|| known.take(&token)).collect()
     }
 
     /// Takes every watch out.
     pub(crate) fn clear(&mut self) -> Vec<LostWatch> {
         let watches = std::mem::take(&mut self.watches).into_iter();
         watches
-            .filter(|(_, known)| !known.ended)
             .map(|(token, known)| LostWatch { path: known.path, token, depth: known.depth })
             .collect()
     }
 
-    pub(crate) fn is_set(&self, token: &Token) -> bool {
-        self.watches.get(token).is_some_and(|known| !known.ended)
+    pub(crate) fn is_set(&self, token: &Token, serial: Serial) -> bool {
+        self.watches.get(token).is_some_and(|known| known.serial == serial)
     }
 
     /// Whether the first event of a watch has come.
@@ -131,7 +131,7 @@ impl WatchRegistry {
 
     pub(crate) fn deliver(&mut self, event: WatchEvent, statistics: &mut Statistics) {
         statistics.events += 1;
-        let Some(known) = self.watches.get_mut(&event.token).filter(|known| !known.ended) else {
+        let Some(known) = self.watches.get_mut(&event.token) else {
             // Events of a watch may be on their way when it is unset.
             statistics.events_unknown += 1;
             tracing::trace!(path = %event.path, token = %event.token, "event of no watch of ours");
@@ -161,8 +161,9 @@ impl WatchRegistry {
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn waiters_of(&mut self, token: &Token) -> Option<&mut Waiters> {
-        self.watches.get_mut(token).map(|known| &mut known.waiters)
+    pub(crate) fn waiters_of(&mut self, token: &Token, serial: Serial) -> Option<&mut Waiters> {
+        let known = self.watches.get_mut(token).filter(|known| known.serial == serial);
+        known.map(|known| &mut known.waiters)
     }
 
     #[cfg(feature = "tokio")]
@@ -170,20 +171,36 @@ impl WatchRegistry {
         &mut self.waiters
     }
 
-    fn end(&mut self, token: &Token) {
-        if let Some(known) = self.watches.get_mut(token) {
-            known.ended = true;
+    fn end(&mut self, token: &Token, unwatch: Serial) {
+        let ended = self.take_out_if(token, |known| known.serial.is_before(unwatch));
+        if let Some(mut known) = ended {
             known.waiters.wake_all();
+            self.ended.insert(unwatch, (token.clone(), known));
         }
+    }
+
+    fn reset(&mut self, reset: Serial) {
+        self.watches.retain(|_, known| reset.is_before(known.serial));
+        // Whoever raises a fence waits here for events that will not come.
+        self.waiters.wake_all();
+    }
+
+    fn take_out_if(
+        &mut self,
+        token: &Token,
+        condition: impl FnOnce(&Subscription) -> bool,
+    ) -> Option<Subscription> {
+        self.watches.get(token).filter(|known| condition(known))?;
+        self.watches.remove(token)
     }
 
     pub(crate) fn take(&mut self, token: &Token) -> Option<Event> {
         self.watches.get_mut(token)?.take(token)
     }
 
-    /// The event of any watch that came first.
+    /// The event that came first of any watch but those of fences, whose events are to be found when the fence is lowered.
     pub(crate) fn take_any(&mut self) -> Option<Event> {
-        let waiting = self.watches.iter_mut().filter(|(_, known)| !known.ended);
+        let waiting = self.watches.iter_mut().filter(|(_, known)| !known.of_fence);
         let (token, known) = waiting
             .filter_map(|entry| entry.1.queue.front().map(|front| front.0).map(|at| (at, entry)))
             .min_by_key(|(at, _)| *at)

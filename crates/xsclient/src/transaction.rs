@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use xenstore_proto::{Errno, Name, Path, Reply, Request, TxId};
 
 use crate::batch::{Batch, Replies, Slot};
-use crate::carrier::{Carrier, ask, ask_for, at_once};
+use crate::carrier::{Carrier, ask, ask_for, ask_serial, at_once, reply_for};
 use crate::client::Client;
 use crate::directory::directory;
 use crate::error::{Failure, OperationError};
 use crate::nodes::Nodes;
 use crate::run::run;
-use crate::session::{Epoch, Opened};
+use crate::session::{Opened, Serial};
 use crate::waiting::WaitFor;
 
 /// An open transaction. What it does is seen by nobody else until [`Transaction::commit`]; dropping it aborts.
@@ -23,6 +23,7 @@ use crate::waiting::WaitFor;
 pub struct Transaction<'c> {
     client: &'c mut Client,
     tx_id: TxId,
+    serial: Serial,
     open: bool,
 }
 
@@ -39,8 +40,9 @@ pub enum Commit {
 /// A transaction without its client, for callers that cannot hold a borrow. Does not abort when dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DetachedTransaction {
-    epoch: Epoch,
     tx_id: TxId,
+    /// The request that started it.
+    serial: Serial,
 }
 
 impl Client {
@@ -50,8 +52,9 @@ impl Client {
     ///
     /// If the server refuses (ENOSPC or EQUOTA: too many are open).
     pub fn transaction(&mut self) -> Result<Transaction<'_>, OperationError> {
-        let tx_id = self.ask_for::<TxId>(&Request::TransactionStart)?;
-        Ok(Transaction { client: self, tx_id, open: true })
+        let (carrier, deadline) = self.call();
+        let (tx_id, serial) = at_once(start(carrier, deadline))?;
+        Ok(Transaction { client: self, tx_id, serial, open: true })
     }
 
     /// Starts a transaction in the same round trip as a batch of requests outside of it.
@@ -65,8 +68,8 @@ impl Client {
     ) -> Result<(Transaction<'_>, Replies), OperationError> {
         let started = batch.push::<TxId>(Request::TransactionStart);
         let mut replies = self.run(batch)?;
-        let tx_id = replies.take(started)?;
-        Ok((Transaction { client: self, tx_id, open: true }, replies))
+        let (tx_id, serial) = replies.take_serial(started)?;
+        Ok((Transaction { client: self, tx_id, serial, open: true }, replies))
     }
 
     /// Takes a detached transaction up again.
@@ -78,10 +81,11 @@ impl Client {
         &mut self,
         detached: DetachedTransaction,
     ) -> Result<Transaction<'_>, OperationError> {
-        if detached.epoch != self.epoch() {
+        let DetachedTransaction { tx_id, serial } = detached;
+        if !self.is_current(serial) {
             return Err(OperationError::new(&Request::TransactionStart, Failure::StaleHandle));
         }
-        Ok(Transaction { client: self, tx_id: detached.tx_id, open: true })
+        Ok(Transaction { client: self, tx_id, serial, open: true })
     }
 
     /// Runs `body` in a transaction and commits, again from the start if another change got in between.
@@ -154,7 +158,7 @@ impl Transaction<'_> {
     /// Lets go of the client without ending the transaction; [`Client::attach`] takes it up again.
     pub fn detach(mut self) -> DetachedTransaction {
         self.open = false;
-        DetachedTransaction { epoch: self.client.epoch(), tx_id: self.tx_id }
+        DetachedTransaction { tx_id: self.tx_id, serial: self.serial }
     }
 
     fn end(&mut self, commit: bool) -> Result<(), OperationError> {
@@ -199,6 +203,16 @@ impl Commit {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Starts a transaction. Also gives what tells it from those that a reset has ended.
+pub(crate) async fn start<C: Carrier>(
+    carrier: &mut C,
+    deadline: Instant,
+) -> Result<(TxId, Serial), OperationError> {
+    let request = Request::TransactionStart;
+    let (reply, serial) = ask_serial(carrier, &request, TxId::NONE, deadline).await?;
+    Ok((reply_for(&request, Ok(reply))?, serial))
 }
 
 /// Adds the end of a batch's transaction to it.

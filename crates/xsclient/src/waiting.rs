@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use xenstore_proto::Token;
 
-use crate::session::ExchangeId;
+use crate::session::{ExchangeId, Serial};
 
 /// What somebody waits for.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub(crate) enum WaitFor {
     /// That all requests of an exchange are answered.
     Exchange(ExchangeId),
     /// An event of one watch.
-    EventOf(Token),
+    EventOf(Token, Serial),
     /// An event of any watch.
     AnyEvent,
     /// Nothing but the deadline.

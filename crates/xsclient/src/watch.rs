@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use xenstore_proto::{PathOrSpecial, Request, Token, TxId};
 
-use crate::carrier::{Carrier, Closing, ask_for, at_once};
+use crate::carrier::{Carrier, Closing, ask_for, ask_serial, at_once, reply_for};
 use crate::client::{Client, after};
 use crate::error::{Failure, OperationError};
-use crate::session::{Epoch, Opened, Session};
+use crate::session::{Opened, Serial, Session};
 use crate::waiting::WaitFor;
 
 /// Events of one watch that wait to be taken. A guest may cause any number of events on what it can write (XSA-349), so
@@ -23,7 +23,8 @@ pub struct Watch {
     pub(crate) path: PathOrSpecial,
     pub(crate) token: Token,
     pub(crate) depth: Option<u32>,
-    pub(crate) epoch: Epoch,
+    /// The request that set it: another watch may have the same token later.
+    pub(crate) serial: Serial,
 }
 
 impl Watch {
@@ -42,9 +43,10 @@ impl Watch {
         self.depth
     }
 
-    pub(crate) fn request(&self) -> Request {
-        let Self { path, token, depth, .. } = self;
-        Request::Watch { path: path.clone(), token: token.clone(), depth: *depth }
+    /// The watch that a WATCH has set.
+    pub(crate) fn set_by(request: &Request, serial: Serial) -> Option<Self> {
+        let Request::Watch { path, token, depth } = request else { return None };
+        Some(Self { path: path.clone(), token: token.clone(), depth: *depth, serial })
     }
 
     pub(crate) fn end_request(&self) -> Request {
@@ -106,9 +108,8 @@ impl Client {
         token: Token,
         depth: Option<u32>,
     ) -> Result<Watch, OperationError> {
-        let watch = Watch { path: path.into(), token, depth, epoch: self.epoch() };
-        self.ask_for::<()>(&watch.request())?;
-        Ok(watch)
+        let (carrier, deadline) = self.call();
+        at_once(set(carrier, path.into(), token, depth, deadline))
     }
 
     /// Ends a watch. Events of it that wait are dropped, and the watch is no more whatever the outcome.
@@ -136,7 +137,8 @@ impl Client {
         at_once(next_event(self.call().0, watch, deadline))
     }
 
-    /// The next event of any watch, the one that came first; waited for at most `timeout`. `None` if there was none.
+    /// The next event of any watch, the one that came first; waited for at most `timeout`. `None` if there was none. Those of
+    /// fences are not among them.
     ///
     /// # Errors
     ///
@@ -177,11 +179,24 @@ impl Iterator for Events<'_> {
 impl Session {
     /// Whether a watch is one of this session and set.
     pub(crate) fn check_watch(&self, watch: &Watch) -> Result<(), OperationError> {
-        if watch.epoch == self.epoch && self.watches.is_set(&watch.token) {
+        if self.watches.is_set(&watch.token, watch.serial) {
             return Ok(());
         }
         Err(OperationError::of_watch(watch.path.as_str(), Failure::StaleHandle))
     }
+}
+
+pub(crate) async fn set<C: Carrier>(
+    carrier: &mut C,
+    path: PathOrSpecial,
+    token: Token,
+    depth: Option<u32>,
+    deadline: Instant,
+) -> Result<Watch, OperationError> {
+    let request = Request::Watch { path: path.clone(), token: token.clone(), depth };
+    let (reply, serial) = ask_serial(carrier, &request, TxId::NONE, deadline).await?;
+    reply_for::<()>(&request, Ok(reply))?;
+    Ok(Watch { path, token, depth, serial })
 }
 
 pub(crate) async fn unwatch<C: Carrier>(
@@ -193,7 +208,7 @@ pub(crate) async fn unwatch<C: Carrier>(
     let closing = Closing::new(carrier, vec![Opened::Watch(watch.clone())]);
     let request = watch.end_request();
     let unwatched = ask_for(&mut *closing.carrier, &request, TxId::NONE, deadline).await;
-    let still_set = closing.carrier.with(|session| session.watches.is_set(&watch.token));
+    let still_set = closing.carrier.with(|session| session.check_watch(watch).is_ok());
     if still_set && unwatched.as_ref().is_err_and(OperationError::is_timeout) {
         // It was not sent in time, and is now.
         return Err(OperationError::new(&request, Failure::Timeout { sent: true }));
@@ -206,7 +221,7 @@ pub(crate) async fn next_event<C: Carrier>(
     watch: &Watch,
     deadline: Instant,
 ) -> Result<Option<Event>, OperationError> {
-    let on = WaitFor::EventOf(watch.token.clone());
+    let on = WaitFor::EventOf(watch.token.clone(), watch.serial);
     let event = carrier.wait_for(on, deadline, |session| match session.check_watch(watch) {
         Ok(()) => session.watches.take(&watch.token).map(Ok),
         Err(stale) => Some(Err(stale)),

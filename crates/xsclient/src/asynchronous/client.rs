@@ -159,7 +159,7 @@ impl Client {
     }
 
     /// The next event of any watch, whoever set it, the one that came first; waited for at most `timeout`. `None` if there
-    /// was none. Cancel-safe: dropped, it takes none.
+    /// was none. Those of fences are not among them. Cancel-safe: dropped, it takes none.
     ///
     /// # Errors
     ///
@@ -177,9 +177,8 @@ impl Client {
         &self,
         paths: impl IntoIterator<Item = PathOrSpecial>,
     ) -> Result<Fence, OperationError> {
-        let epoch = self.handle.with(|session| session.epoch);
-        let fence = fence::Fence::around(paths, epoch);
-        let fence = fence::raise(&mut &*self.handle, fence, self.deadline()).await?;
+        let requests = fence::watch_requests(paths);
+        let fence = fence::raise(&mut &*self.handle, requests, self.deadline()).await?;
         Ok(Fence::new(self, fence))
     }
 
@@ -251,9 +250,8 @@ impl Client {
         token: Token,
         depth: Option<u32>,
     ) -> Result<Watch, OperationError> {
-        let epoch = self.handle.with(|session| session.epoch);
-        let watch = watch::Watch { path, token, depth, epoch };
-        self.ask_for::<()>(&watch.request()).await?;
+        let deadline = self.deadline();
+        let watch = watch::set(&mut &*self.handle, path, token, depth, deadline).await?;
         Ok(Watch::new(self, watch))
     }
 }

@@ -10,8 +10,8 @@ use crate::carrier::ask;
 use crate::directory::directory;
 use crate::error::{Failure, OperationError};
 use crate::run::run;
-use crate::session::{Epoch, Opened};
-use crate::transaction::{Commit, RetryPolicy, Tries, end, push_commit};
+use crate::session::{Opened, Serial};
+use crate::transaction::{Commit, RetryPolicy, Tries, end, push_commit, start};
 
 /// An open transaction. What it does is seen by nobody else until [`Transaction::commit`]; dropping it aborts, without
 /// waiting for the answer.
@@ -23,7 +23,8 @@ use crate::transaction::{Commit, RetryPolicy, Tries, end, push_commit};
 pub struct Transaction {
     client: Client,
     tx_id: TxId,
-    epoch: Epoch,
+    /// The request that started it.
+    serial: Serial,
     open: bool,
 }
 
@@ -34,8 +35,8 @@ impl Client {
     ///
     /// If the server refuses (ENOSPC or EQUOTA: too many are open).
     pub async fn transaction(&self) -> Result<Transaction, OperationError> {
-        let tx_id = self.ask_for::<TxId>(&Request::TransactionStart).await?;
-        Ok(self.opened(tx_id))
+        let (tx_id, serial) = start(&mut &*self.handle, self.deadline()).await?;
+        Ok(Transaction { client: self.clone(), tx_id, serial, open: true })
     }
 
     /// Starts a transaction in the same round trip as a batch of requests outside of it. Cancel-safe: dropped, it leaves
@@ -50,8 +51,8 @@ impl Client {
     ) -> Result<(Transaction, Replies), OperationError> {
         let started = batch.push::<TxId>(Request::TransactionStart);
         let mut replies = self.run(batch).await?;
-        let tx_id = replies.take(started)?;
-        Ok((self.opened(tx_id), replies))
+        let (tx_id, serial) = replies.take_serial(started)?;
+        Ok((Transaction { client: self.clone(), tx_id, serial, open: true }, replies))
     }
 
     /// Runs `body` in a transaction and commits, again from the start if another change got in between:
@@ -81,11 +82,6 @@ impl Client {
             }
             tries.after_conflict(&mut &*self.handle).await?;
         }
-    }
-
-    fn opened(&self, tx_id: TxId) -> Transaction {
-        let epoch = self.handle.with(|session| session.epoch);
-        Transaction { client: self.clone(), tx_id, epoch, open: true }
     }
 }
 
@@ -143,7 +139,7 @@ impl Transaction {
     /// Whether the transaction has not ended by a reset of the connection: what is asked in it would be answered as if there
     /// were no nodes.
     fn check(&self) -> Result<(), OperationError> {
-        if self.client.handle.with(|session| session.epoch) == self.epoch {
+        if self.client.handle.with(|session| session.is_current(self.serial)) {
             return Ok(());
         }
         Err(OperationError::new(&Request::TransactionStart, Failure::StaleHandle))

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what cannot go on fails its test")]
 
 mod cancelling;
+mod resets;
 mod sharing;
 mod under_test;
 

@@ -1,6 +1,8 @@
 //! One connection for many tasks: what they ask at once, how it ends, and what handles leave when they are dropped.
 
+use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use xsclient::*;
 use crate::support::{Asked, LONG, Peer, SHORT, Store, path};
 
 /// A client on a socket pair, whose other end `server` plays in a thread.
-fn client_of<T: Send + 'static>(
+pub(crate) fn client_of<T: Send + 'static>(
     server: impl FnOnce(Peer) -> T + Send + 'static,
 ) -> (Client, JoinHandle<T>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -28,7 +30,7 @@ fn client_of_store(mut store: Store) -> (Client, JoinHandle<Store>) {
 }
 
 /// What a server's thread gives, without holding up the runtime.
-async fn joined<T: Send + 'static>(server: JoinHandle<T>) -> T {
+pub(crate) async fn joined<T: Send + 'static>(server: JoinHandle<T>) -> T {
     tokio::task::spawn_blocking(|| server.join().unwrap()).await.unwrap()
 }
 
@@ -222,6 +224,69 @@ async fn a_watch_that_another_task_ends_is_stale_for_whoever_waits_for_it() {
     ending.run(batch).await.unwrap();
     let error = waiting.await.unwrap().unwrap_err();
     assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+}
+
+#[tokio::test]
+async fn the_handle_of_an_ended_watch_does_not_end_another_that_has_its_token() {
+    let (client, server) = client_of_store(Store::with(&[]));
+    let token = Token::from_octets(*b"t").unwrap();
+    let mut watch = client.watch_with_token(path("/a"), token.clone(), None).await.unwrap();
+    client.unwatch(&watch).await.unwrap();
+    // The old handle is dropped when the new watch is set already.
+    watch = client.watch_with_token(path("/b"), token, None).await.unwrap();
+    client.write(&path("/b/c"), b"").await.unwrap();
+    for wanted in ["/b", "/b/c"] {
+        assert_eq!(watch.next_event(LONG).await.unwrap().unwrap().path.as_str(), wanted);
+    }
+    drop((client, watch));
+    let unwatched = |asked: &&Asked| matches!(asked.request, Request::Unwatch { .. });
+    let seen = joined(server).await.seen;
+    assert!(seen.iter().filter(unwatched).count() <= 2, "one for each watch at most: {seen:?}");
+}
+
+#[tokio::test]
+async fn who_waited_for_an_ended_watch_leaves_those_who_wait_for_another_with_its_token() {
+    let (client, _server) = client_of_store(Store::with(&[]));
+    let token = Token::from_octets(*b"t").unwrap();
+    let ended = client.watch_with_token(path("/a"), token.clone(), None).await.unwrap();
+    assert!(ended.next_event(LONG).await.unwrap().unwrap().first);
+    let mut waited = Box::pin(ended.next_event(LONG));
+    assert!(poll_fn(|context| Poll::Ready(waited.as_mut().poll(context))).await.is_pending());
+    client.unwatch(&ended).await.unwrap();
+    let other = client.watch_with_token(path("/b"), token, None).await.unwrap();
+    assert!(other.next_event(LONG).await.unwrap().unwrap().first);
+    let waiting = tokio::spawn(async move { other.next_event(LONG).await });
+    tokio::task::yield_now().await;
+    drop(waited);
+    client.write(&path("/b/c"), b"").await.unwrap();
+    let event = tokio::time::timeout(LONG / 3, waiting).await.unwrap().unwrap();
+    assert_eq!(event.unwrap().unwrap().path.as_str(), "/b/c");
+}
+
+#[tokio::test]
+async fn a_task_that_takes_any_event_does_not_hide_a_change_from_a_fenced_batch() {
+    let (client, server) = client_of(|mut peer| {
+        let watch = peer.expect();
+        peer.reply(&watch, &Reply::Ok);
+        peer.event("/a", &token_of(&watch));
+        peer.event("/a/b", &token_of(&watch));
+        // Time for the other task to take what it should not.
+        std::thread::sleep(2 * SHORT);
+        let read = peer.expect();
+        peer.reply(&read, &Reply::Value(Vec::new()));
+        let unwatch = peer.expect();
+        peer.reply(&unwatch, &Reply::Ok);
+    });
+    let mut batch = Batch::new();
+    let fence = batch.fence(path("/a"));
+    batch.read(path("/a/b"));
+    let (replies, any) = tokio::join!(client.run(batch), client.next_event_any(SHORT));
+    assert_eq!(any.unwrap(), None);
+    let replies = replies.unwrap();
+    let changed = replies.disturbances(fence).unwrap();
+    assert_eq!(changed.len(), 1);
+    assert_eq!(changed[0].path.as_str(), "/a/b");
+    joined(server).await;
 }
 
 #[tokio::test]

@@ -56,6 +56,24 @@ fn two_watches_cannot_have_one_token() {
 }
 
 #[test]
+fn an_ended_watch_is_stale_though_another_has_its_token() {
+    let (mut client, server) = client_of_store(Store::with(&[]));
+    let ended = client.watch_with_token(path("/a"), token("t"), None).unwrap();
+    client.unwatch(&ended).unwrap();
+    let other = client.watch_with_token(path("/b"), token("t"), None).unwrap();
+    for error in
+        [client.next_event(&ended, SHORT).unwrap_err(), client.unwatch(&ended).unwrap_err()]
+    {
+        assert!(matches!(error.failure(), Failure::StaleHandle), "{error}");
+    }
+    let first = client.next_event(&other, LONG).unwrap().unwrap();
+    assert_eq!((first.path.as_str(), first.first), ("/b", true));
+    client.unwatch(&other).unwrap();
+    drop(client);
+    assert_eq!(server.join().unwrap().watch_count(), 0);
+}
+
+#[test]
 fn a_refused_watch_is_not_set_and_its_token_free_again() {
     let (mut client, server) = client_of(LONG, |mut peer| {
         let asked = peer.expect();
@@ -296,6 +314,20 @@ fn a_fence_over_several_batches_tells_of_changes_at_the_very_path_too() {
     assert!(!happened[0].first);
     drop(client);
     assert_eq!(server.join().unwrap().watch_count(), 0);
+}
+
+#[test]
+fn who_takes_the_events_of_all_watches_does_not_take_those_of_a_fence() {
+    let (mut client, _server) = client_of_store(Store::with(&[("/a/b", "1")]));
+    let watch = client.watch(path("/a"), None).unwrap();
+    let fence = client.fence([path("/a").into()]).unwrap();
+    client.write(&path("/a/b"), b"2").unwrap();
+    let any: Vec<Event> = std::iter::from_fn(|| client.next_event_any(SHORT).unwrap()).collect();
+    assert_eq!(any.len(), 2);
+    assert!(any.iter().all(|event| event.token == *watch.token()), "{any:?}");
+    let happened = client.lower(fence).unwrap();
+    assert_eq!(happened.len(), 1, "{happened:?}");
+    assert_eq!(happened[0].path.as_str(), "/a/b");
 }
 
 #[test]
