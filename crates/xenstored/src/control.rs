@@ -37,8 +37,8 @@ impl Server {
         match *words.map_err(|_| Errno::EINVAL)? {
             ["help"] => Ok(text(self.help())),
             ["check"] => self.check().map(|()| Reply::Ok),
-            ["domain-state", domid] => self.domain_state_page(domid, "0"),
-            ["domain-state", domid, offset] => self.domain_state_page(domid, offset),
+            ["domain-state", domid] => self.domain_state_page(from, domid, "0"),
+            ["domain-state", domid, offset] => self.domain_state_page(from, domid, offset),
             ["domain-state-set", domid, total] => self.begin_domain_state(from, domid, total),
             ["domain-state-set", domid, offset, page] => {
                 self.take_domain_state_page(from, domid, offset, page)

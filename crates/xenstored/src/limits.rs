@@ -42,8 +42,8 @@ pub const OUTPUT_MAX_PRIVILEGED: usize = 32 << 20;
 /// spare.
 pub const TEXT_LINE_MAX: usize = 64 << 10;
 
-/// Most octets of one domain's state, told or taken by CONTROL: what its quota of memory allows by default, several times over. A
-/// page of it costs a look at all of it.
+/// Most octets of one domain's state, told or taken by CONTROL: what its quota of memory allows by default, several times over. As
+/// much is kept for a client that has not asked for the last page.
 pub const DOMAIN_STATE_MAX: usize = 4 << 20;
 
 /// Octets of a page of a domain's state: twice as many digits and some numbers fit a message.

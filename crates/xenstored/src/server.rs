@@ -13,7 +13,7 @@ use crate::access::{AccessPolicy, Actor, Standard, Subject};
 use crate::accounts::Accounts;
 use crate::backend::{Backend, KeptWatch, MemoryBackend};
 use crate::control::LIVE_UPDATE;
-use crate::domain_state::Upload;
+use crate::domain_state::{Download, Upload};
 use crate::domains::Domains;
 use crate::interner::Interner;
 use crate::limits::{OUTPUT_HIGH_WATER, OUTPUT_MAX_PRIVILEGED, PAYLOAD_MAX, TRANSACTION_OPEN_MAX};
@@ -106,6 +106,8 @@ pub(crate) struct Connection {
     pub(crate) output: Output,
     /// What CONTROL `domain-state-set` has brought so far.
     pub(crate) upload: Option<Upload>,
+    /// What CONTROL `domain-state` has not told to the end.
+    pub(crate) download: Option<Download>,
 }
 
 impl Server {
@@ -161,6 +163,7 @@ impl Server {
             last_transaction: TxId::NONE,
             output: Output::default(),
             upload: None,
+            download: None,
         };
         self.connections.insert(id, connection);
         id

@@ -96,7 +96,7 @@ fn take(connection: &mut ConnectionState, record: &Record<'_>) -> Option<()> {
         Record::Node(node) => {
             let open = connection.transactions.last_mut()?;
             let (path, pending) = pending_node(node)?;
-            // One that was read and removed is told twice. That it is removed says both.
+            // Each node is told once: of one that was read and removed, that it is removed says both.
             open.nodes.insert(path, pending);
         }
         _ => return None,

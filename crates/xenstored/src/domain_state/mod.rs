@@ -32,21 +32,53 @@ pub(crate) struct Upload {
     octets: Vec<u8>,
 }
 
+/// A stream of one domain on its way out, until its last page is told.
+#[derive(Debug)]
+pub(crate) struct Download {
+    /// The domain's connection, of which it is: another one has another state.
+    of: ConnectionId,
+    generation: u64,
+    octets: Vec<u8>,
+}
+
 impl Server {
     /// One page of a domain's state: `GENERATION TOTAL HEX`. The generation says which state the page is of: no two
     /// states share one, unless by a chance of one in 2^64.
-    pub(crate) fn domain_state_page(&self, domid: &str, offset: &str) -> Result<Reply, Errno> {
+    ///
+    /// The state is taken with the first page and kept for the others: to take it can cost as much as a domain has on its
+    /// connection, and there are as many pages.
+    pub(crate) fn domain_state_page(
+        &mut self,
+        from: ConnectionId,
+        domid: &str,
+        offset: &str,
+    ) -> Result<Reply, Errno> {
         let domid: DomId = domid.parse().map_err(|_| Errno::EINVAL)?;
         let offset: usize = offset.parse().map_err(|_| Errno::EINVAL)?;
-        let stream = stream(&self.domain_state(domid)?)?;
-        if stream.len() > DOMAIN_STATE_MAX {
+        let kept = self.connections.get_mut(&from).and_then(|state| state.download.take());
+        let of = self.connection_of_domain(domid)?;
+        let told = match kept.filter(|kept| offset > 0 && kept.of == of) {
+            Some(kept) => kept,
+            None => self.download(domid, of)?,
+        };
+        let total = told.octets.len();
+        let rest = told.octets.get(offset..).unwrap_or_default();
+        let page = &rest[..rest.len().min(DOMAIN_STATE_PAGE)];
+        let text = format!("{:016x} {total} {}", told.generation, HEXLOWER.encode(page));
+        let is_last = rest.len() == page.len();
+        if let Some(state) = self.connections.get_mut(&from).filter(|_| !is_last) {
+            state.download = Some(told);
+        }
+        Ok(Reply::Text(text.into_bytes()))
+    }
+
+    /// A domain's state as it is now.
+    fn download(&self, domid: DomId, of: ConnectionId) -> Result<Download, Errno> {
+        let octets = stream(&self.domain_state(domid)?)?;
+        if octets.len() > DOMAIN_STATE_MAX {
             return Err(Errno::E2BIG);
         }
-        let rest = stream.get(offset..).unwrap_or_default();
-        let page = &rest[..rest.len().min(DOMAIN_STATE_PAGE)];
-        let generation = self.generations.hash_one(&stream);
-        let text = format!("{generation:016x} {} {}", stream.len(), HEXLOWER.encode(page));
-        Ok(Reply::Text(text.into_bytes()))
+        Ok(Download { of, generation: self.generations.hash_one(&octets), octets })
     }
 
     /// Begins to take a domain's state of so many octets from this connection, in place of one that it has not

@@ -1,5 +1,7 @@
 //! Open transactions: as records, and from them.
 
+use std::collections::HashSet;
+
 use xenstore_migration::{
     ConnectionId as StreamId, NodeAccess, NodeData, NodeScope, Record, TransactionData,
 };
@@ -34,10 +36,8 @@ pub(crate) fn write<E>(
             node("/", NodeAccess::READ, None, b"")?;
             continue;
         };
-        for path in &reads {
-            if changes.iter().any(|(changed, _)| changed == path) {
-                continue;
-            }
+        let changed: HashSet<&Path> = changes.iter().map(|(path, _)| path).collect();
+        for path in reads.iter().filter(|path| !changed.contains(path)) {
             let now = server.store.get(path);
             let (perms, value) =
                 now.map_or((None, &[][..]), |now| (Some(&**now.perms()), now.value()));

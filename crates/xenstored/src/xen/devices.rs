@@ -50,6 +50,8 @@ const PORTS_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub struct XenDevices {
     evtchn: Arc<OwnedFd>,
+    /// Whether a predecessor has left `evtchn`.
+    inherited: bool,
     gntdev: Arc<OwnedFd>,
     hypercalls: Hypercalls,
     domctl: u32,
@@ -57,9 +59,10 @@ pub struct XenDevices {
 }
 
 impl XenDevices {
-    /// Whether this looks like a Xen host: its event channels have a device.
+    /// Whether this looks like a Xen host's control domain, also where the drivers of event channels are modules that nobody has loaded:
+    /// then it cannot be opened, and must not be taken for a host without domains.
     pub fn are_here() -> bool {
-        Path::new(EVTCHN).exists()
+        [EVTCHN, XENBUS_BACKEND].iter().any(|device| Path::new(device).exists())
     }
 
     /// Opens the devices.
@@ -69,7 +72,7 @@ impl XenDevices {
     /// [`XenError::Open`] on what is no Xen host, [`XenError::Version`] on one that is too old or too new.
     pub fn open() -> Result<Self, XenError> {
         let evtchn = open(EVTCHN)?;
-        Self::with_events(evtchn.into())
+        Self::with_events(evtchn.into(), false)
     }
 
     /// Opens the devices, but for that of event channels, which was inherited: ports that it has bound are bound still.
@@ -81,10 +84,10 @@ impl XenDevices {
         let prepared = rustix::io::fcntl_setfd(&evtchn, rustix::io::FdFlags::CLOEXEC)
             .and_then(|()| rustix::io::ioctl_fionbio(&evtchn, true));
         prepared.map_err(|error| failed_events("inherit")(error.into()))?;
-        Self::with_events(evtchn)
+        Self::with_events(evtchn, true)
     }
 
-    fn with_events(evtchn: OwnedFd) -> Result<Self, XenError> {
+    fn with_events(evtchn: OwnedFd, inherited: bool) -> Result<Self, XenError> {
         let gntdev = open(GNTDEV)?;
         let hypercall = open(HYPERCALL)?;
         let mut hypercalls = Hypercalls::new(open(PRIVCMD)?, &hypercall)
@@ -97,7 +100,7 @@ impl XenDevices {
         })?;
         tracing::info!(domctl, sysctl, "Xen's interfaces found");
         let gntdev = Arc::new(gntdev.into());
-        Ok(Self { evtchn: Arc::new(evtchn), gntdev, hypercalls, domctl, sysctl })
+        Ok(Self { evtchn: Arc::new(evtchn), inherited, gntdev, hypercalls, domctl, sysctl })
     }
 
     fn channel(&self, port: u32) -> Box<dyn EventChannel> {
@@ -147,6 +150,10 @@ impl Hypervisor for XenDevices {
         let local = raw::bind_interdomain(self.evtchn.as_fd(), domid.get(), port.0)
             .map_err(|source| XenError::Bind { domid, port, source })?;
         Ok(self.channel(local))
+    }
+
+    fn has_inherited(&self) -> bool {
+        self.inherited
     }
 
     fn adopt(&mut self, port: LocalPort) -> Box<dyn EventChannel> {

@@ -129,18 +129,26 @@ impl Server {
         if port == 0 {
             return None;
         }
-        // Where the predecessor has died before it could leave its event channels, the domain waits for a server.
-        let ring = match rings.waits_for_server(domid, hint) {
-            Ok(Some(waiting)) if domid == DomId::DOM0 => {
-                tracing::warn!(%domid, port = waiting.0, "event channel not left by the predecessor: bound anew");
-                rings.connect_own(offered).map(|(ring, port)| (ring, Some(port)))
+        let ring = if rings.hypervisor.has_inherited() {
+            rings.adopt(domid, LocalPort(port), offered).map(|ring| (ring, None))
+        } else {
+            // Where the predecessor has died before it could leave its event channels, the domain waits for a server. By
+            // the predecessor's number it is not to be found: that may be another's port by now.
+            match rings.waits_for_server(domid, hint) {
+                Ok(Some(waiting)) => {
+                    tracing::warn!(%domid, port = waiting.0, "event channel not left by the predecessor: bound anew");
+                    if domid == DomId::DOM0 {
+                        rings.connect_own(offered).map(|(ring, port)| (ring, Some(port)))
+                    } else {
+                        rings.connect(domid, waiting, offered).map(|ring| (ring, Some(waiting)))
+                    }
+                }
+                Ok(None) => {
+                    tracing::error!(%domid, "ring not taken over: its event channel was not left by the predecessor, and the domain has none that waits for a server");
+                    return None;
+                }
+                Err(error) => Err(error),
             }
-            Ok(Some(waiting)) => {
-                tracing::warn!(%domid, port = waiting.0, "event channel not left by the predecessor: bound anew");
-                rings.connect(domid, waiting, offered).map(|ring| (ring, Some(waiting)))
-            }
-            Ok(None) => rings.adopt(domid, LocalPort(port), offered).map(|ring| (ring, None)),
-            Err(error) => Err(error),
         };
         match ring {
             Ok((mut ring, port)) => {

@@ -22,7 +22,11 @@ pub trait Hypervisor: AsFd + Send {
     /// Binds a port that a domain has made for this one. A port has one other end: it cannot be bound twice.
     fn bind(&mut self, domid: DomId, port: RemotePort) -> Result<Box<dyn EventChannel>, XenError>;
 
-    /// Takes over a port that is bound already, in a process that has inherited the descriptor.
+    /// Whether the descriptor was inherited: ports that a predecessor has bound are bound still, under their numbers. With
+    /// another descriptor such a number means nothing, or somebody else's port.
+    fn has_inherited(&self) -> bool;
+
+    /// Takes over a port that is bound already, where [`Hypervisor::has_inherited`].
     fn adopt(&mut self, port: LocalPort) -> Box<dyn EventChannel>;
 
     /// Binds what tells that some domain was shut down or has died. One process of a host can: it is to be dropped
@@ -115,7 +119,7 @@ pub enum PortState {
 #[non_exhaustive]
 pub enum XenError {
     /// This host is not Xen's, or this process may not use it.
-    #[error("cannot open {}", path.display())]
+    #[error("cannot open {} (modprobe -a xen-evtchn xen-gntdev xen-privcmd)", path.display())]
     Open {
         /// A device or file.
         path: PathBuf,

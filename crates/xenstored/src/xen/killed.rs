@@ -466,7 +466,7 @@ fn a_domain_of_the_same_number_has_nothing_of_the_one_before() {
 
 #[test]
 fn what_does_not_go_with_the_ring_is_not_used() {
-    // The first three are the ring's, the last is the file's.
+    // The first four are the ring's, the last is the file's.
     for spoilt in 0..5 {
         let (mut life, _) = in_the_middle();
         let page = life.guest.page();

@@ -140,7 +140,8 @@ impl Rings {
         }
     }
 
-    /// Maps a ring whose port a predecessor has bound.
+    /// Maps a ring whose port a predecessor has bound: only with the predecessor's event channels, see
+    /// [`Hypervisor::has_inherited`].
     pub(crate) fn adopt(
         &mut self,
         domid: DomId,

@@ -42,6 +42,7 @@ pub struct SimulatedHypervisor {
     host: Arc<Mutex<Host>>,
     /// The host's own, so that it can be given out without the lock.
     events: Arc<OwnedFd>,
+    inherited: bool,
 }
 
 struct Host {
@@ -65,6 +66,8 @@ struct Domain {
     state: DomainState,
     mapped: usize,
     mappable: bool,
+    /// Ports for something else, which nobody has bound.
+    offered: BTreeSet<RemotePort>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +94,12 @@ impl SimulatedXen {
     /// The host as a server sees it.
     pub fn hypervisor(&self) -> SimulatedHypervisor {
         let events = Arc::clone(&lock(&self.host).events);
-        SimulatedHypervisor { host: Arc::clone(&self.host), events }
+        SimulatedHypervisor { host: Arc::clone(&self.host), events, inherited: false }
+    }
+
+    /// The host as a successor sees it that has inherited the event channels of its predecessor.
+    pub fn inherited_hypervisor(&self) -> SimulatedHypervisor {
+        SimulatedHypervisor { inherited: true, ..self.hypervisor() }
     }
 
     /// Creates a domain, with an empty ring, and gives its kernel.
@@ -141,6 +149,11 @@ impl SimulatedXen {
     /// Whether a domain is there, be it dying.
     pub fn exists(&self, domid: DomId) -> bool {
         lock(&self.host).domains.contains_key(&domid)
+    }
+
+    /// The domain makes one more port for domain 0, which is for something else than Xenstore.
+    pub fn offer_port(&self, domid: DomId, port: RemotePort) {
+        lock(&self.host).domain_mut(domid).offered.insert(port);
     }
 
     /// Whether the server has mapped the page of a domain.
@@ -228,6 +241,7 @@ impl Domain {
             state: DomainState::Running,
             mapped: 0,
             mappable: true,
+            offered: BTreeSet::new(),
         }
     }
 }
@@ -284,6 +298,10 @@ impl Hypervisor for SimulatedHypervisor {
         Ok(self.channel(local))
     }
 
+    fn has_inherited(&self) -> bool {
+        self.inherited
+    }
+
     fn adopt(&mut self, port: LocalPort) -> Box<dyn EventChannel> {
         self.channel(port)
     }
@@ -322,11 +340,14 @@ impl Hypervisor for SimulatedHypervisor {
     fn port_state(&mut self, domid: DomId, port: RemotePort) -> Result<PortState, XenError> {
         let host = lock(&self.host);
         let bound = || host.ports.values().any(|end| *end == End::Domain(domid));
+        let offered =
+            || host.domains.get(&domid).is_some_and(|domain| domain.offered.contains(&port));
         Ok(match port {
             _ if !host.domains.contains_key(&domid) => PortState::Closed,
             CONSOLE_PORT => PortState::Bound(DomId::DOM0),
             STORE_PORT if bound() => PortState::Bound(DomId::DOM0),
             STORE_PORT => PortState::Unbound(DomId::DOM0),
+            _ if offered() => PortState::Unbound(DomId::DOM0),
             _ => PortState::Closed,
         })
     }

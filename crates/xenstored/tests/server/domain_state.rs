@@ -15,7 +15,7 @@ use xenstored::{ConnectionId, Quota, Server, Store};
 
 use crate::driver::{Driver, directory, mkdir, path, read, rm, set_perms, value, watch, write};
 
-const FROM: DomId = DomId::new(7);
+pub(crate) const FROM: DomId = DomId::new(7);
 const TO: DomId = DomId::new(12);
 
 /// What both servers hold, in the tree of one domain.
@@ -28,11 +28,15 @@ fn nodes(domid: DomId) -> String {
     own.iter().fold(shared.to_owned(), |text, (below, value)| text + &node(below, value))
 }
 
-fn host(domid: DomId) -> Driver {
+pub(crate) fn host(domid: DomId) -> Driver {
     Driver::of(Server::new(Store::from_text(nodes(domid)).unwrap()))
 }
 
-fn control(driver: &mut Driver, from: ConnectionId, words: &[&str]) -> Result<String, Errno> {
+pub(crate) fn control(
+    driver: &mut Driver,
+    from: ConnectionId,
+    words: &[&str],
+) -> Result<String, Errno> {
     let words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
     match driver.ask(from, TxId::NONE, &Request::Control(words)) {
         Reply::Text(text) => Ok(String::from_utf8(text).unwrap()),
@@ -42,7 +46,7 @@ fn control(driver: &mut Driver, from: ConnectionId, words: &[&str]) -> Result<St
 }
 
 /// One page: generation, octets of all, octets from the offset on.
-fn page(
+pub(crate) fn page(
     driver: &mut Driver,
     dom0: ConnectionId,
     domid: DomId,
@@ -58,7 +62,7 @@ fn page(
     (generation.to_owned(), total.parse().unwrap(), octets)
 }
 
-fn all_pages(driver: &mut Driver, dom0: ConnectionId, domid: DomId) -> (Vec<u8>, usize) {
+pub(crate) fn all_pages(driver: &mut Driver, dom0: ConnectionId, domid: DomId) -> (Vec<u8>, usize) {
     let (generation, total, mut octets) = page(driver, dom0, domid, 0);
     let mut pages = 1;
     while octets.len() < total {
@@ -71,20 +75,20 @@ fn all_pages(driver: &mut Driver, dom0: ConnectionId, domid: DomId) -> (Vec<u8>,
     (octets, pages)
 }
 
-fn told(driver: &mut Driver, dom0: ConnectionId, domid: DomId) -> DomainState {
+pub(crate) fn told(driver: &mut Driver, dom0: ConnectionId, domid: DomId) -> DomainState {
     let (octets, _) = all_pages(driver, dom0, domid);
     let mut reader = StreamReader::open(&*octets, ReadOptions::default().strict()).unwrap();
     DomainState::from_stream(&mut reader).unwrap().state
 }
 
-fn octets(state: &DomainState) -> Vec<u8> {
+pub(crate) fn octets(state: &DomainState) -> Vec<u8> {
     let preamble = Preamble::new(Version::V2, ByteOrder::Big);
     let mut writer = StreamWriter::create(Vec::new(), preamble, Peer::Specification).unwrap();
     state.to_stream(&mut writer).unwrap();
     writer.finish().unwrap()
 }
 
-fn give(
+pub(crate) fn give(
     driver: &mut Driver,
     dom0: ConnectionId,
     to: DomId,
@@ -102,14 +106,14 @@ fn give(
 }
 
 /// The watches whatever their order, and the transactions.
-fn essence(state: &DomainState) -> (BTreeSet<String>, Vec<TransactionState>) {
+pub(crate) fn essence(state: &DomainState) -> (BTreeSet<String>, Vec<TransactionState>) {
     let connection = state.connection.clone().unwrap();
     let watches =
         connection.watches.iter().map(|watch: &WatchState| format!("{watch:?}")).collect();
     (watches, connection.transactions)
 }
 
-fn without_messages(mut state: DomainState) -> DomainState {
+pub(crate) fn without_messages(mut state: DomainState) -> DomainState {
     let connection = state.connection.take().unwrap();
     let (input, output) = (Vec::new(), Vec::new());
     state.connection = Some(ConnectionState { input, output, output_rest: 0, ..connection });
@@ -322,36 +326,6 @@ fn a_transaction_goes_on_unless_what_it_has_read_has_changed() {
         let store = driver.server.store();
         assert_eq!(store.exists(&path("/local/domain/7/e/f/g")), committed, "{disturbance:?}");
     }
-}
-
-#[test]
-fn a_state_of_many_pages_is_put_together_and_one_that_changes_has_another_generation() {
-    let mut driver = host(FROM);
-    let (dom0, guest) = (driver.connect(0), driver.connect(7));
-    for number in 0..100 {
-        let at = format!("a/{}", "long".repeat(20));
-        assert_eq!(
-            driver.ask(guest, TxId::NONE, &watch(&at, &number.to_string(), None)),
-            Reply::Ok
-        );
-    }
-    driver.events(guest);
-    let (stream, pages) = all_pages(&mut driver, dom0, FROM);
-    assert!(pages > 4, "{pages}");
-    let before = page(&mut driver, dom0, FROM, 0);
-    assert_eq!(page(&mut driver, dom0, FROM, 0), before, "it has not changed");
-    assert_eq!(driver.ask(guest, TxId::NONE, &watch("a", "another", None)), Reply::Ok);
-    driver.events(guest);
-    assert_ne!(page(&mut driver, dom0, FROM, 2000).0, before.0);
-    let (_, total, rest) = page(&mut driver, dom0, FROM, stream.len() + 5000);
-    assert!(total > stream.len() && rest.is_empty());
-
-    // All of it goes back in as many pages.
-    let state = without_messages(told(&mut driver, dom0, FROM));
-    driver.server.disconnect(guest);
-    let _again = driver.connect(7);
-    assert_eq!(give(&mut driver, dom0, FROM, &octets(&state)), Ok("set".to_owned()));
-    assert_eq!(essence(&told(&mut driver, dom0, FROM)), essence(&state));
 }
 
 #[test]

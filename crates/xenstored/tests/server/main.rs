@@ -9,6 +9,7 @@ mod as_stock;
 mod backends;
 mod control;
 mod domain_state;
+mod domain_state_pages;
 mod driver;
 mod histories;
 mod model;
