@@ -156,23 +156,52 @@ pub(super) fn records(
     mut each: impl FnMut(Fields) -> Result<(), DocumentError>,
 ) -> Result<(), DocumentError> {
     let Form::Lines { end } = form else { return records_of_document(text, &mut each) };
-    // From the first line on, which has been read before, so that errors name the right line.
-    let mut json = serde_json::Deserializer::from_slice(&text[..end]);
-    IgnoredAny::deserialize(&mut json)
-        .map_err(|reason| DocumentError::Json { at: ".".to_owned(), reason })?;
+    let text = &text[..end];
+    let mut at = after_value(text).map_err(|reason| wrong_at(".".to_owned(), reason))?;
     let mut index = 0_u64;
-    while json.end().is_err() {
-        let mut track = Track::new();
-        let wrapped = serde_path_to_error::Deserializer::new(&mut json, &mut track);
-        let fields = Fields::deserialize(wrapped).map_err(|reason| {
-            let path = track.path().to_string();
-            let at = if path == "." { String::new() } else { format!(".{path}") };
-            DocumentError::Json { at: format!("records[{index}]{at}"), reason }
-        })?;
+    while !text[at..].trim_ascii_start().is_empty() {
+        let mut json = serde_json::Deserializer::from_slice(&text[at..]);
+        let Ok(fields) = Fields::deserialize(&mut json) else {
+            return Err(wrong_record(text, index));
+        };
+        // Asked for an end, serde_json would count the lines from the beginning, after every record.
+        at += json.into_iter::<IgnoredAny>().byte_offset();
         each(fields)?;
         index += 1;
     }
     Ok(())
+}
+
+/// Where the first value ends.
+fn after_value(text: &[u8]) -> Result<usize, serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    IgnoredAny::deserialize(&mut json)?;
+    Ok(json.into_iter::<IgnoredAny>().byte_offset())
+}
+
+/// What is wrong with a record, read once more from the first line on, so that the error names the line and the field.
+fn wrong_record(text: &[u8], index: u64) -> DocumentError {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    for _ in 0..=index {
+        if let Err(reason) = IgnoredAny::deserialize(&mut json) {
+            return wrong_at(".".to_owned(), reason);
+        }
+    }
+    let mut track = Track::new();
+    let wrapped = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+    match Fields::deserialize(wrapped) {
+        Err(reason) => {
+            let path = track.path().to_string();
+            let field = if path == "." { String::new() } else { format!(".{path}") };
+            wrong_at(format!("records[{index}]{field}"), reason)
+        }
+        // The same octets were refused a moment ago.
+        Ok(_) => wrong_at(".".to_owned(), Error::custom("a record is refused")),
+    }
+}
+
+fn wrong_at(at: String, reason: serde_json::Error) -> DocumentError {
+    DocumentError::Json { at, reason }
 }
 
 fn records_of_document(

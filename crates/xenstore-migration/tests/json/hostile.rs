@@ -310,3 +310,24 @@ fn octets_that_are_no_text_are_no_json() {
     let lone = good.to_string().replacen("\"/local/", "\"\\ud800/", 1);
     assert!(json::encode(lone.as_bytes(), UNCHECKED()).is_err());
 }
+
+/// The end of the lines was looked for after each record by counting all octets before it: some hours for this text.
+#[test]
+fn many_lines_do_not_cost_a_look_at_all_before_each_of_them() {
+    const RECORDS: usize = 200_000;
+    let (stream, _) = everything();
+    let good = lines(&stream);
+    let node = r#"{"type":"NODE_DATA","perms":"n0","path":"/a","value":"v"}"#;
+    let text = format!("{}\n{}", good[0], format!("{node}\n").repeat(RECORDS));
+    let last = format!(r#"{{"records":{RECORDS},"peer":"specification"}}"#);
+    let encoded = json::encode(format!("{text}{last}\n").as_bytes(), UNCHECKED()).unwrap();
+    assert_eq!(encoded.len(), 16 + 32 * RECORDS + 8, "a preamble, the nodes, an end");
+    // An error names its line, however many are before it.
+    let wrong = format!("{text}{{\"type\":\n\"NODE_DATA\",\"domid\":[]}}\n{last}\n");
+    let error = json::encode(wrong.as_bytes(), UNCHECKED()).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("records[{RECORDS}].domid: invalid type: sequence")),
+        "{error}"
+    );
+    assert!(error.contains(&format!(" at line {} column ", RECORDS + 3)), "{error}");
+}
