@@ -33,7 +33,7 @@ typedef enum {
   DK_STATUS_NOT_FOUND = -3,
   // There is one already.
   DK_STATUS_EXISTS = -4,
-  // It was looked at and is not possible; dk_error_details() has every reason. Nothing was done.
+  // It was looked at and is not possible. Where there can be several reasons dk_error_details() has all. Nothing was done.
   DK_STATUS_REFUSED = -5,
   // Somebody else holds it, or has changed it meanwhile.
   DK_STATUS_BUSY = -6,
@@ -47,7 +47,7 @@ typedef enum {
   DK_STATUS_IO = -10,
   // What is there is not what was saved; dk_error_details() has every difference.
   DK_STATUS_DIFFERENT = -11,
-  // Anything else. What is left of it is in dk_error_details().
+  // Anything else. What may be left of it is in dk_error_details().
   DK_STATUS_FAILED = -12,
   // For callbacks: this cannot be done here, as streaming the memory of a running domain.
   DK_STATUS_UNSUPPORTED = -13,
@@ -247,6 +247,16 @@ typedef struct {
   bool force;
 } dk_plugging;
 
+// A disk and the image that it is on by now.
+typedef struct {
+  // The disk: "xvda", "d0p0", "51712".
+  const char *vdev;
+  // The image's absolute path, as the domain with the backend sees it.
+  const char *path;
+  // The image's format, as in a configuration: "raw", "qcow", "qcow2", "vhd", "qed".
+  const char *format;
+} dk_image;
+
 // How far a call is.
 typedef struct {
   // What it does: "plan", "verify", "prepare", "freeze", "suspend", "memory", "capture", "sync", "name", "pivot", "configure",
@@ -265,7 +275,7 @@ typedef struct {
   // sizeof(dk_observer), so that later versions can have more.
   size_t size;
   // Told of progress, in the thread that made the call, between two pieces of work: while the guest is suspended it waits for
-  // this as well. Returns false to cancel the call. May be NULL.
+  // this as well. Returns false to cancel this call, and no other that has the same `cancel`. May be NULL.
   bool (*progress)(void *user, const dk_progress *progress);
   // What `progress` is given.
   void *user;
@@ -361,7 +371,9 @@ dk_status dk_ctx_serve(const dk_ctx *ctx,
                        const char *socket,
                        dk_error **error);
 
-// How long a call on this context may take, in milliseconds, waiting for locks included. 0 is an error of every call.
+// How long a step of a call on this context may wait for Xenstore, or for a lock, in milliseconds. A call of several steps may take
+// several times that; devices, by their dk_plugging, and snapshots, by their requests, have times of their own beside it. With 0
+// nothing is waited for, so that whatever asks Xenstore fails.
 void dk_ctx_set_timeout(const dk_ctx *ctx,
                         uint32_t milliseconds);
 
@@ -395,7 +407,8 @@ dk_status dk_control_new(dk_control **control,
                          void *user,
                          dk_error **error);
 
-// The domains of this host, through its libxl, which is loaded now: `library` is a path, or NULL for libxenlight.so.4.17.
+// The domains of this host, through its libxl, which is loaded now: `library` is a path, or NULL for that of the Xen
+// that runs, 4.16 to 4.21.
 //
 // The process ignores SIGPIPE from then on, unless it handles it. `*control` is freed with dk_control_free().
 //
@@ -432,8 +445,8 @@ dk_status dk_control_list(const dk_control *control,
 // Suspends a running domain, writes its memory to `fd` as a libxl stream, and leaves it suspended. With `fd` -1 only suspends it.
 // `cancel` may be NULL.
 //
-// This and the calls below act on `domain` only if it is the domain with that id *and* uuid. dk_error_details() of a failure is a
-// JSON object with "state": what the domain was found to be afterwards, null if that could not be found out.
+// This and the calls below that take a `domain` act on it only if it is the domain with that id *and* uuid. dk_error_details() of
+// their failures is a JSON object with "state": what the domain was found to be afterwards, null if that could not be found out.
 dk_status dk_control_suspend(const dk_control *control,
                              const dk_domain *domain,
                              int fd,
@@ -498,8 +511,8 @@ dk_status dk_control_rename(const dk_control *control,
 //
 // DK_STATUS_REFUSED: dk_error_details() has a JSON array of everything that speaks against it. DK_STATUS_EXISTS: there is such a
 // device. DK_STATUS_BUSY: somebody else is plugging it, or held the lock. After these and other errors nothing has changed, but after
-// DK_STATUS_FAILED and DK_STATUS_TIMED_OUT: then the message says whether it was undone or is left half attached, for
-// dk_repair_devices().
+// DK_STATUS_FAILED and DK_STATUS_TIMED_OUT: then dk_error_details() has a JSON object whose "left" is null if it was undone, and says
+// why not if the device is left half attached, for dk_repair_devices().
 //
 // Pointers: Texts end with a NUL; `plugging` is NULL or has its size. `attached` and `error` are NULL or can be written.
 dk_status dk_attach_device(const dk_ctx *ctx,
@@ -513,7 +526,8 @@ dk_status dk_attach_device(const dk_ctx *ctx,
 // Detaches a device from a running domain, in both views. One that only one view has is taken out of that.
 //
 // `name` is a vdev or its number for a disk, a devid or a MAC address for a nic, a devid or a tag for a share. `*detached`, which
-// may be left out, becomes a JSON object with "id", "was_in_xenstore", "was_in_template" and "revision". It is freed with free().
+// may be left out, becomes a JSON object with "id", "was_in_xenstore", "was_in_template", "revision", and "script_error" if the
+// hotplug script failed: then a loop device or a port of a bridge may be left on the host. It is freed with free().
 //
 // DK_STATUS_NOT_FOUND: there is no such device. DK_STATUS_TIMED_OUT: the guest has not let it go; it is reported half detached, and
 // the call can be made again, or with `force`.
@@ -612,6 +626,27 @@ dk_status dk_hotplug_commit(dk_hotplug *hotplug, dk_error **error);
 // Releases the lock and leaves the template as it was. Afterwards `hotplug` is no more. NULL is nothing to abort.
 void dk_hotplug_abort(dk_hotplug *hotplug);
 
+// Says where disks are that QEMU or tapdisk has moved to other images while their domain runs: in Xenstore, in one transaction, and in
+// the template. Without it a domain that is saved and restored by xl opens the images from before, and loses what was written since.
+//
+// It does not move the disks, and does not look at the images. Views that name them already are left alone, so that a call whose
+// process died is completed by the same call.
+//
+// `*replaced`, which may be left out, becomes a JSON object: "before" and "after", the template's revisions, and "disks", each with
+// "vdev" and the images "template", "live" (both from before) and "image". It is freed with free().
+//
+// DK_STATUS_REFUSED: dk_error_details() has a JSON array of every reason. After other failures it has a JSON object, which says of each
+// view, "live" and "template", which images it names: "old", "new", "changed by somebody else" or "not known". docs/replace-image.md
+// has all cases.
+//
+// Pointers: `images` has `count` entries, whose texts end with a NUL. `replaced` and `error` are NULL or can be written.
+dk_status dk_replace_images(const dk_ctx *ctx,
+                            uint32_t domid,
+                            const dk_image *images,
+                            size_t count,
+                            char **replaced,
+                            dk_error **error);
+
 // Has `log` called with each line that the library logs, of this level (a dk_log_level) and above. The line is valid during the
 // callback, which may come from any thread, also at the same time, and must not call this library.
 //
@@ -633,7 +668,7 @@ void dk_cancel_now(const dk_cancel *cancel);
 // Frees a cancel that no call uses any more. NULL is nothing to free.
 void dk_cancel_free(dk_cancel *cancel);
 
-// The way in which the call failed, which is also what the call returned. DK_OK if the error is NULL.
+// The way in which the call failed, which is also what the call returned. DK_STATUS_OK if the error is NULL.
 dk_status dk_error_status(const dk_error *error);
 
 // The function that failed, such as "dk_retrieve_domain_configuration". Valid as long as the error; NULL if that is NULL.
@@ -692,7 +727,8 @@ dk_status dk_list_domain_configurations(const dk_ctx *ctx,
                                         char **list,
                                         dk_error **error);
 
-// The id of the domain with this name. DK_STATUS_NOT_FOUND if there is none, DK_STATUS_REFUSED if there are several.
+// The id of the domain with this name. DK_STATUS_NOT_FOUND if there is none, DK_STATUS_REFUSED if there are several, whose ids
+// dk_error_details() has as a JSON array.
 //
 // Pointers: `name` ends with a NUL. `domid` can be written; `error` is NULL or can be written.
 dk_status dk_find_domain(const dk_ctx *ctx,
@@ -726,7 +762,8 @@ dk_status dk_snapshot_plan_save(const dk_ctx *ctx,
 // snapshot is whole, and nothing else tells where the domain's disks are now. Otherwise everything was undone.
 //
 // dk_error_details() of a failed save is a JSON object: "phase", "domain" (its state), "disks" (in which image each is), "removed",
-// "left", "journal" (if there is something for dk_snapshot_recover() to do).
+// "left", "still_frozen" (why the guest's file systems may be), "journal" (if there is something for dk_snapshot_recover() to do),
+// "reasons" (every one, if it was refused).
 //
 // Pointers: As dk_snapshot_plan_save(); `observer` is NULL or a dk_observer.
 dk_status dk_snapshot_save(const dk_ctx *ctx,
@@ -778,7 +815,7 @@ dk_status dk_snapshot_plan_restore(const dk_ctx *ctx,
 // call fails**, when the domain is built and only its name or its start is missing. Otherwise everything was undone.
 //
 // dk_error_details() of a failed restore is a JSON object: "phase", "domain", "state", "replaced" (the state of the domain that was to
-// be replaced), "removed", "left", "journal".
+// be replaced), "removed", "left", "journal", "reasons" (every one, if it was refused, and every difference from what was saved).
 //
 // Pointers: As dk_snapshot_save().
 dk_status dk_snapshot_restore(const dk_ctx *ctx,
@@ -795,14 +832,20 @@ dk_status dk_snapshot_restore(const dk_ctx *ctx,
 // The journal is the caller's to remove afterwards.
 //
 // `*recovered` becomes a JSON object: "recovered" is "nothing-done", "rolled-back", "saved" or "restored", and "rolled_back", "snapshot"
-// or "restored" tell the rest. It is freed with free(). `observer` may be NULL.
+// or "restored" tell the rest. `*manifest`, which may be left out, becomes what dk_snapshot_save() would have given if the save is
+// complete now, else NULL. Both are freed with free(). `observer` may be NULL.
 //
-// Pointers: `journal` ends with a NUL; `observer` is NULL or a dk_observer. `recovered` can be written; `error` is NULL or can be written.
+// DK_STATUS_BUSY: what the journal is of is still going on, or its guardian is at work. DK_STATUS_INVALID_DATA: the journal is none,
+// or is broken. After any failure the call can be made again.
+//
+// Pointers: `journal` ends with a NUL; `observer` is NULL or a dk_observer. `recovered` can be written; `manifest` and `error` are NULL or can
+// be written.
 dk_status dk_snapshot_recover(const dk_ctx *ctx,
                               const dk_control *control,
                               const char *journal,
                               const dk_observer *observer,
                               char **recovered,
+                              char **manifest,
                               dk_error **error);
 
 // An xenstore-migration stream, of either version and byte order, as JSON: "version", "byte_order", "records", each with its "type"

@@ -73,11 +73,20 @@ impl Answer {
     }
 
     fn io(self) -> io::Error {
-        if self.errnum != 0 {
-            io::Error::from_raw_os_error(self.errnum)
-        } else {
-            io::Error::other(self.said)
+        let system = || io::Error::from_raw_os_error(self.errnum);
+        match self.said {
+            Said::Words { message, .. } if self.errnum != 0 => {
+                let system = system();
+                io::Error::new(system.kind(), format!("{message}: {system}"))
+            }
+            _ if self.errnum != 0 => system(),
+            said => io::Error::other(said),
         }
+    }
+
+    /// Keeps in the log what has no place in the failure that is told by its status alone.
+    fn logged(&self) {
+        tracing::info!(said = %self.said, "a callback has not done it");
     }
 
     pub(crate) fn of_query(self, about: Queried) -> QueryError {
@@ -89,6 +98,7 @@ impl Answer {
     }
 
     pub(crate) fn of_suspend(self) -> SuspendFailure {
+        self.logged();
         match () {
             () if self.is(Status::Unsupported) => SuspendFailure::LiveUnsupported,
             () if self.is(Status::Refused) => SuspendFailure::NotAcknowledged,
@@ -100,6 +110,7 @@ impl Answer {
     }
 
     pub(crate) fn of_build(self, configuration: &DomainConfig) -> BuildFailure {
+        self.logged();
         match () {
             () if self.is(Status::InvalidArgument) => {
                 BuildFailure::Configuration { source: self.said() }

@@ -87,6 +87,35 @@ pub(crate) unsafe fn values<'a, T>(
     Ok(unsafe { slice::from_raw_parts(pointer, count) })
 }
 
+/// A struct whose callers say how long the one is that they know.
+///
+/// # Safety
+///
+/// Its first member, as C lays it out, is its size as a `usize`.
+pub(crate) unsafe trait HasSize {}
+
+/// A struct of this version of the library, or none.
+///
+/// # Safety
+///
+/// NULL, or as many octets as its size says, which do not change for `'a`.
+pub(crate) unsafe fn sized<'a, T: HasSize>(
+    pointer: *const T,
+    name: &str,
+) -> Result<Option<&'a T>, Problem> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: it is not NULL, and begins with its size. There is no reference to the whole before it is known to be there.
+    let size = unsafe { pointer.cast::<usize>().read() };
+    let known = size_of::<T>();
+    if size != known {
+        return Err(invalid(format!("`{name}->size` is {size}, and this library knows {known}")));
+    }
+    // SAFETY: it has all its octets, and the contract says the rest.
+    Ok(unsafe { pointer.as_ref() })
+}
+
 /// Copies of descriptors: the caller's stay the caller's.
 ///
 /// # Safety

@@ -34,7 +34,7 @@ pub struct Ctx {
     hypervisor: Mutex<Hypervisor>,
     xenctrl: Mutex<Option<Arc<Xenctrl>>>,
     guardian: Mutex<Option<GuardianProgram>>,
-    idle: Mutex<VecDeque<Client>>,
+    idle: Mutex<VecDeque<(Duration, Client)>>,
 }
 
 enum Xenstore {
@@ -150,11 +150,15 @@ pub unsafe extern "C" fn dk_ctx_serve(
     })
 }
 
-/// How long a call on this context may take, in milliseconds, waiting for locks included. 0 is an error of every call.
+/// How long a step of a call on this context may wait for Xenstore, or for a lock, in milliseconds. A call of several steps may take
+/// several times that; devices, by their dk_plugging, and snapshots, by their requests, have times of their own beside it. With 0
+/// nothing is waited for, so that whatever asks Xenstore fails.
 #[unsafe(no_mangle)]
 pub extern "C" fn dk_ctx_set_timeout(ctx: Option<&Ctx>, milliseconds: u32) {
     if let Some(ctx) = ctx {
         ctx.timeout_ms.store(milliseconds, Ordering::Relaxed);
+        // Each connection has its time from when it was made.
+        ctx.forget_idle();
     }
 }
 
@@ -271,14 +275,15 @@ impl Ctx {
         self.guardian.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A connection to Xenstore for one call, that ends within the context's time.
+    /// A connection to Xenstore for one call, whose requests wait no longer than the context says.
     pub(crate) fn client(&self) -> Result<Lease<'_>, Problem> {
+        let timeout = self.timeout();
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let client = match idle {
-            Some(client) => client,
-            None => self.connect(self.timeout())?,
+            Some((made_for, client)) if made_for == timeout => client,
+            _ => self.connect(timeout)?,
         };
-        Ok(Lease { ctx: self, client: Some(client) })
+        Ok(Lease { ctx: self, timeout, client: Some(client) })
     }
 
     /// A new connection.
@@ -315,10 +320,13 @@ impl Ctx {
         Ok(xenctrl.clone())
     }
 
-    fn keep(&self, client: Client) {
+    /// Keeps a connection for the next call. Where one is lost the others are: the daemon was started again.
+    fn keep(&self, timeout: Duration, client: Client) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if client.lost().is_none() && idle.len() < IDLE_MAX {
-            idle.push_front(client);
+        if client.lost().is_some() {
+            idle.clear();
+        } else if idle.len() < IDLE_MAX {
+            idle.push_front((timeout, client));
         }
     }
 
@@ -338,7 +346,6 @@ impl Ctx {
         let mut lease = self.client()?;
         let answer = read(&mut lease);
         if answer.is_err() && lease.lost().is_some() {
-            self.forget_idle();
             drop(lease);
             return Ok(read(&mut *self.client()?)?);
         }
@@ -349,6 +356,7 @@ impl Ctx {
 /// A connection that is used by one call, and kept for the next one if it is still there.
 pub(crate) struct Lease<'c> {
     ctx: &'c Ctx,
+    timeout: Duration,
     client: Option<Client>,
 }
 
@@ -371,7 +379,7 @@ impl DerefMut for Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if let Some(client) = self.client.take() {
-            self.ctx.keep(client);
+            self.ctx.keep(self.timeout, client);
         }
     }
 }

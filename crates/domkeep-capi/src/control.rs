@@ -8,7 +8,7 @@ use snapshot::control::DomainControl;
 use snapshot::simulated::SimulatedDomain;
 use xsclient::Endpoint;
 
-use crate::arguments::{empty, invalid, optional_text, required, text};
+use crate::arguments::{HasSize, empty, optional_text, required, sized, text};
 use crate::boundary::{call, guarded};
 use crate::callbacks::Callbacks;
 use crate::observer::Cancel;
@@ -176,6 +176,9 @@ pub struct ControlOps {
     pub free: Option<unsafe extern "C" fn(user: *mut c_void)>,
 }
 
+// SAFETY: `size` is its first.
+unsafe impl HasSize for ControlOps {}
+
 /// A control made of callbacks. All but `settle`, `free` and the guardian's must be there. `*control` is freed with
 /// dk_control_free(), which calls `free`; if this call fails, `free` is not called.
 ///
@@ -192,14 +195,7 @@ pub unsafe extern "C" fn dk_control_new(
     call("dk_control_new", error, || {
         let place = empty(control, "control")?;
         // SAFETY: as this function's own contract.
-        let ops = required(unsafe { ops.as_ref() }, "ops")?;
-        if ops.size != size_of::<ControlOps>() {
-            return Err(invalid(format!(
-                "`ops->size` is {}, and this library knows {}",
-                ops.size,
-                size_of::<ControlOps>()
-            )));
-        }
+        let ops = required(unsafe { sized(ops, "ops") }?, "ops")?;
         // SAFETY: as this function's own contract.
         let guardian = unsafe {
             let control = optional_text(ops.guardian_control, "ops->guardian_control")?;
@@ -212,7 +208,8 @@ pub unsafe extern "C" fn dk_control_new(
     })
 }
 
-/// The domains of this host, through its libxl, which is loaded now: `library` is a path, or NULL for libxenlight.so.4.17.
+/// The domains of this host, through its libxl, which is loaded now: `library` is a path, or NULL for that of the Xen
+/// that runs, 4.16 to 4.21.
 ///
 /// The process ignores SIGPIPE from then on, unless it handles it. `*control` is freed with dk_control_free().
 ///

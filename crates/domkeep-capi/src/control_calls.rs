@@ -1,5 +1,6 @@
 //! What a control can do, one call at a time: for callers that put something of their own around it, or drive domains with it.
 
+use std::error::Error as StdError;
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::time::Instant;
@@ -7,9 +8,8 @@ use std::time::Instant;
 use libxl_config::{DomainConfig, Mode};
 use serde_json::json;
 use snapshot::control::{
-    BuildError, BuildFailure, CancelToken, ChangeError, ChangeFailure, DomainState as Found,
-    Failed, QueryError, Refusal, RenameError, RenameFailure, ResumeError, ResumeFailure,
-    SuspendError, SuspendFailure, Until,
+    BuildError, BuildFailure, CancelToken, ChangeFailure, Failed, QueryError, Refusal,
+    RenameFailure, ResumeFailure, SuspendFailure, Until,
 };
 
 use crate::arguments::{descriptor, domid, empty, milliseconds, required, text};
@@ -17,7 +17,7 @@ use crate::boundary::call;
 use crate::control::{Control, Domain};
 use crate::observer::Cancel;
 use crate::outcome::give_values;
-use crate::problem::{Error, Problem};
+use crate::problem::{Error, Problem, as_one};
 use crate::status::Status;
 
 /// Describes the domain that has this id now. DK_STATUS_NOT_FOUND if none has.
@@ -69,8 +69,8 @@ pub extern "C" fn dk_control_list(
 /// Suspends a running domain, writes its memory to `fd` as a libxl stream, and leaves it suspended. With `fd` -1 only suspends it.
 /// `cancel` may be NULL.
 ///
-/// This and the calls below act on `domain` only if it is the domain with that id *and* uuid. dk_error_details() of a failure is a
-/// JSON object with "state": what the domain was found to be afterwards, null if that could not be found out.
+/// This and the calls below that take a `domain` act on it only if it is the domain with that id *and* uuid. dk_error_details() of
+/// their failures is a JSON object with "state": what the domain was found to be afterwards, null if that could not be found out.
 #[unsafe(no_mangle)]
 pub extern "C" fn dk_control_suspend(
     control: Option<&Control>,
@@ -217,11 +217,6 @@ fn until(timeout_ms: u32, cancel: Option<&Cancel>) -> Until<'_> {
     Until { deadline: deadline(timeout_ms), cancel: token }
 }
 
-fn of_failed<R: std::error::Error + 'static>(status: Status, failed: &Failed<R>) -> Problem {
-    let state: Option<Found> = failed.state;
-    Problem::of(status, failed).about(failed.domid).details(&json!({ "state": state }))
-}
-
 fn of_refusal(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::NoSuchDomain => Status::NotFound,
@@ -230,77 +225,107 @@ fn of_refusal(refusal: &Refusal) -> Status {
     }
 }
 
-impl From<SuspendError> for Problem {
-    fn from(error: SuspendError) -> Self {
-        let status = match &error.reason {
-            SuspendFailure::Refused(refusal) => of_refusal(refusal),
-            SuspendFailure::LiveUnsupported => Status::Unsupported,
-            SuspendFailure::NotAcknowledged => Status::Refused,
-            SuspendFailure::Stream { .. } => Status::Io,
-            SuspendFailure::Cancelled => Status::Cancelled,
-            SuspendFailure::DeadlinePassed => Status::TimedOut,
-            _ => Status::Failed,
-        };
-        of_failed(status, &error)
+/// What a failure of a control tells of the way in which it failed; `None` if that is for its cause to tell.
+trait Way {
+    fn status(&self) -> Option<Status>;
+}
+
+impl Way for SuspendFailure {
+    fn status(&self) -> Option<Status> {
+        match self {
+            Self::Refused(refusal) => Some(of_refusal(refusal)),
+            Self::LiveUnsupported => Some(Status::Unsupported),
+            Self::NotAcknowledged => Some(Status::Refused),
+            Self::Stream { .. } => Some(Status::Io),
+            Self::Cancelled => Some(Status::Cancelled),
+            Self::DeadlinePassed => Some(Status::TimedOut),
+            _ => None,
+        }
     }
 }
 
-impl From<ResumeError> for Problem {
-    fn from(error: ResumeError) -> Self {
-        let status = match &error.reason {
-            ResumeFailure::Refused(refusal) => of_refusal(refusal),
-            ResumeFailure::StillStreaming => Status::Busy,
-            ResumeFailure::DeadlinePassed => Status::TimedOut,
-            _ => Status::Failed,
-        };
-        of_failed(status, &error)
+impl Way for ResumeFailure {
+    fn status(&self) -> Option<Status> {
+        match self {
+            Self::Refused(refusal) => Some(of_refusal(refusal)),
+            Self::StillStreaming => Some(Status::Busy),
+            Self::DeadlinePassed => Some(Status::TimedOut),
+            _ => None,
+        }
     }
 }
 
-impl From<ChangeError> for Problem {
-    fn from(error: ChangeError) -> Self {
-        let status = match &error.reason {
-            ChangeFailure::Refused(refusal) => of_refusal(refusal),
-            ChangeFailure::DeadlinePassed => Status::TimedOut,
-            _ => Status::Failed,
-        };
-        of_failed(status, &error)
+impl Way for ChangeFailure {
+    fn status(&self) -> Option<Status> {
+        match self {
+            Self::Refused(refusal) => Some(of_refusal(refusal)),
+            Self::DeadlinePassed => Some(Status::TimedOut),
+            _ => None,
+        }
     }
 }
 
-impl From<RenameError> for Problem {
-    fn from(error: RenameError) -> Self {
-        let status = match &error.reason {
-            RenameFailure::Refused(refusal) => of_refusal(refusal),
-            RenameFailure::NameTaken { .. } => Status::Exists,
-            RenameFailure::DeadlinePassed => Status::TimedOut,
-            _ => Status::Failed,
-        };
-        of_failed(status, &error)
+impl Way for RenameFailure {
+    fn status(&self) -> Option<Status> {
+        match self {
+            Self::Refused(refusal) => Some(of_refusal(refusal)),
+            Self::NameTaken { .. } => Some(Status::Exists),
+            Self::DeadlinePassed => Some(Status::TimedOut),
+            _ => None,
+        }
+    }
+}
+
+impl Way for BuildFailure {
+    fn status(&self) -> Option<Status> {
+        match self {
+            Self::Configuration { .. } => Some(Status::InvalidArgument),
+            Self::NameTaken { .. } => Some(Status::Exists),
+            Self::InvalidStream { .. } => Some(Status::InvalidData),
+            Self::Stream { .. } => Some(Status::Io),
+            Self::Cancelled => Some(Status::Cancelled),
+            Self::DeadlinePassed => Some(Status::TimedOut),
+            _ => None,
+        }
+    }
+}
+
+/// The way in which a query failed, whatever the cause: nobody answered.
+pub(crate) fn of_query(error: &QueryError) -> Status {
+    match error {
+        QueryError::DeadlinePassed { .. } => Status::TimedOut,
+        _ => Status::Unreachable,
+    }
+}
+
+/// The way in which a call of a control failed, if that is what failed.
+pub(crate) fn of_control(error: &(dyn StdError + 'static)) -> Option<Status> {
+    fn of<R: Way + StdError + 'static>(error: &(dyn StdError + 'static)) -> Option<Status> {
+        as_one::<Failed<R>>(error)?.reason.status()
+    }
+    of::<SuspendFailure>(error)
+        .or_else(|| of::<ResumeFailure>(error))
+        .or_else(|| of::<ChangeFailure>(error))
+        .or_else(|| of::<RenameFailure>(error))
+        .or_else(|| as_one::<BuildError>(error)?.reason.status())
+}
+
+impl<R: Way + StdError + 'static> From<Failed<R>> for Problem {
+    fn from(error: Failed<R>) -> Self {
+        let status = error.reason.status().unwrap_or(Status::Failed);
+        Self::of(status, &error).about(error.domid).details(&json!({ "state": error.state }))
     }
 }
 
 impl From<BuildError> for Problem {
     fn from(error: BuildError) -> Self {
-        let status = match &error.reason {
-            BuildFailure::Configuration { .. } => Status::InvalidArgument,
-            BuildFailure::NameTaken { .. } => Status::Exists,
-            BuildFailure::InvalidStream { .. } => Status::InvalidData,
-            BuildFailure::Stream { .. } => Status::Io,
-            BuildFailure::Cancelled => Status::Cancelled,
-            BuildFailure::DeadlinePassed => Status::TimedOut,
-            _ => Status::Failed,
-        };
+        let status = error.reason.status().unwrap_or(Status::Failed);
         Self::of(status, &error).details(&json!({ "left": error.left }))
     }
 }
 
 impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
-        let status = match &error {
-            QueryError::DeadlinePassed { .. } => Status::TimedOut,
-            _ => Status::Unreachable,
-        };
-        Self::of(status, &error)
+        Self::by_cause(&error)
     }
 }

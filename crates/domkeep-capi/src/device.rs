@@ -6,15 +6,15 @@ use std::ptr;
 
 use libxl_config::hotplug::spec::{self, SpecError};
 use libxl_config::hotplug::{
-    AttachError, DetachError, Device, DeviceId, DeviceName, Hotplug, Mend, RepairOutcome, Repaired,
-    StepError, Timeouts,
+    AttachError, DetachError, Device, DeviceId, DeviceName, Hotplug, Left, Mend, RepairOutcome,
+    Repaired, StepError, Timeouts,
 };
 use libxl_config::model::Nic;
 use libxl_config::retrieve::DeviceClass as Class;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::arguments::{domid, empty, invalid, milliseconds, optional_text, required, text};
+use crate::arguments::{HasSize, domid, empty, milliseconds, optional_text, required, sized, text};
 use crate::boundary::call;
 use crate::context::Ctx;
 use crate::hotplug::{of_begin, of_domain};
@@ -49,6 +49,9 @@ pub struct Plugging {
     pub force: bool,
 }
 
+// SAFETY: `size` is its first.
+unsafe impl HasSize for Plugging {}
+
 /// Attaches a device to a running domain: all its nodes in one Xenstore transaction, the template with it, then the hotplug script.
 ///
 /// `class` is one of DK_DEVICE_CLASS_DISK, DK_DEVICE_CLASS_NIC and DK_DEVICE_CLASS_P9. `device` is the device's entry in a
@@ -60,8 +63,8 @@ pub struct Plugging {
 ///
 /// DK_STATUS_REFUSED: dk_error_details() has a JSON array of everything that speaks against it. DK_STATUS_EXISTS: there is such a
 /// device. DK_STATUS_BUSY: somebody else is plugging it, or held the lock. After these and other errors nothing has changed, but after
-/// DK_STATUS_FAILED and DK_STATUS_TIMED_OUT: then the message says whether it was undone or is left half attached, for
-/// dk_repair_devices().
+/// DK_STATUS_FAILED and DK_STATUS_TIMED_OUT: then dk_error_details() has a JSON object whose "left" is null if it was undone, and says
+/// why not if the device is left half attached, for dk_repair_devices().
 ///
 /// # Safety
 ///
@@ -92,7 +95,8 @@ pub unsafe extern "C" fn dk_attach_device(
 /// Detaches a device from a running domain, in both views. One that only one view has is taken out of that.
 ///
 /// `name` is a vdev or its number for a disk, a devid or a MAC address for a nic, a devid or a tag for a share. `*detached`, which
-/// may be left out, becomes a JSON object with "id", "was_in_xenstore", "was_in_template" and "revision". It is freed with free().
+/// may be left out, becomes a JSON object with "id", "was_in_xenstore", "was_in_template", "revision", and "script_error" if the
+/// hotplug script failed: then a loop device or a port of a bridge may be left on the host. It is freed with free().
 ///
 /// DK_STATUS_NOT_FOUND: there is no such device. DK_STATUS_TIMED_OUT: the guest has not let it go; it is reported half detached, and
 /// the call can be made again, or with `force`.
@@ -124,13 +128,12 @@ pub unsafe extern "C" fn dk_detach_device(
     })
 }
 
+/// What became of one device.
 #[derive(Serialize)]
-struct OneRepaired {
-    id: DeviceId,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    repaired: Option<Repaired>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+#[serde(untagged)]
+enum OneRepaired {
+    Done(Repaired),
+    Not { id: DeviceId, error: String },
 }
 
 /// Finishes, or with `undo` undoes, what is left half attached or half detached of a domain's devices, whoever began it. Safe to
@@ -167,10 +170,8 @@ pub unsafe extern "C" fn dk_repair_devices(
 
 fn one((id, outcome): RepairOutcome) -> OneRepaired {
     match outcome {
-        Ok(repaired) => OneRepaired { id, repaired: Some(repaired), error: None },
-        Err(error) => {
-            OneRepaired { id, repaired: None, error: Some(Problem::from(error).in_words()) }
-        }
+        Ok(repaired) => OneRepaired::Done(repaired),
+        Err(error) => OneRepaired::Not { id, error: Problem::from(error).in_words() },
     }
 }
 
@@ -226,14 +227,7 @@ impl How {
     unsafe fn of(plugging: *const Plugging) -> Result<Self, Problem> {
         let mut how = Self { timeouts: Timeouts::default(), scripts: None, force: false };
         // SAFETY: as this function's own contract.
-        let Some(plugging) = (unsafe { plugging.as_ref() }) else { return Ok(how) };
-        if plugging.size != size_of::<Plugging>() {
-            return Err(invalid(format!(
-                "`plugging->size` is {}, and this library knows {}",
-                plugging.size,
-                size_of::<Plugging>()
-            )));
-        }
+        let Some(plugging) = unsafe { sized(plugging, "plugging") }? else { return Ok(how) };
         if plugging.wait_ms > 0 {
             how.timeouts.connect = milliseconds(plugging.wait_ms);
             how.timeouts.let_go = milliseconds(plugging.wait_ms);
@@ -292,6 +286,13 @@ impl From<AttachError> for Problem {
                 problem.details(&words)
             }
             AttachError::Occupied { path, .. } => problem.at(path),
+            AttachError::Failed { id, left, .. } => {
+                let why = match left {
+                    Left::Some { why } => Some(why),
+                    _ => None,
+                };
+                problem.details(&json!({ "id": id, "left": why }))
+            }
             _ => problem,
         }
     }

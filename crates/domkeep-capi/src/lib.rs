@@ -27,6 +27,7 @@ pub mod control_calls;
 pub mod device;
 mod domain;
 pub mod hotplug;
+pub mod images;
 pub mod log;
 pub mod observer;
 mod outcome;

@@ -1,12 +1,13 @@
 //! How far a call is, and ending it early.
 
 use std::ffi::{CString, c_char, c_void};
+use std::io;
 use std::mem::MaybeUninit;
 
 use snapshot::Progress as Told;
 use snapshot::control::CancelToken;
 
-use crate::arguments::{empty, invalid};
+use crate::arguments::{HasSize, empty, sized};
 use crate::boundary::{call, guarded};
 use crate::problem::{Error, Problem};
 use crate::status::Status;
@@ -34,7 +35,7 @@ pub struct Observer {
     /// sizeof(dk_observer), so that later versions can have more.
     pub size: usize,
     /// Told of progress, in the thread that made the call, between two pieces of work: while the guest is suspended it waits for
-    /// this as well. Returns false to cancel the call. May be NULL.
+    /// this as well. Returns false to cancel this call, and no other that has the same `cancel`. May be NULL.
     pub progress:
         Option<unsafe extern "C" fn(user: *mut c_void, progress: *const Progress) -> bool>,
     /// What `progress` is given.
@@ -42,6 +43,9 @@ pub struct Observer {
     /// Cancels the call from another thread. May be NULL. It must not be freed before the call has returned.
     pub cancel: *const Cancel,
 }
+
+// SAFETY: `size` is its first.
+unsafe impl HasSize for Observer {}
 
 /// Makes a cancel. It is freed with dk_cancel_free().
 #[unsafe(no_mangle)]
@@ -51,7 +55,7 @@ pub extern "C" fn dk_cancel_new(
 ) -> Status {
     call("dk_cancel_new", error, || {
         let place = empty(cancel, "cancel")?;
-        *place = Box::into_raw(Box::new(Cancel(new_token()?)));
+        *place = Box::into_raw(Box::new(Cancel(CancelToken::new().map_err(no_token)?)));
         Ok(())
     })
 }
@@ -70,8 +74,8 @@ pub extern "C" fn dk_cancel_free(cancel: Option<Box<Cancel>>) {
     guarded(|| drop(cancel));
 }
 
-fn new_token() -> Result<CancelToken, Problem> {
-    CancelToken::new().map_err(|error| Problem::of(Status::Io, &error))
+fn no_token(error: io::Error) -> Problem {
+    Problem::of(Status::Io, &error)
 }
 
 /// Runs something under the eyes of an observer.
@@ -84,20 +88,13 @@ pub(crate) unsafe fn observed<T>(
     act: impl FnOnce(&mut snapshot::Observer<'_>) -> Result<T, Problem>,
 ) -> Result<T, Problem> {
     // SAFETY: as this function's own contract.
-    let Some(asked) = (unsafe { observer.as_ref() }) else {
+    let Some(asked) = unsafe { sized(observer, "observer") }? else {
         return act(&mut snapshot::Observer::none());
     };
-    if asked.size != size_of::<Observer>() {
-        return Err(invalid(format!(
-            "`observer->size` is {}, and this library knows {}",
-            asked.size,
-            size_of::<Observer>()
-        )));
-    }
     // SAFETY: as this function's own contract.
     let token = match unsafe { asked.cancel.as_ref() } {
-        Some(cancel) => cancel.0.clone(),
-        None => new_token()?,
+        Some(cancel) => cancel.0.child().map_err(no_token)?,
+        None => CancelToken::new().map_err(no_token)?,
     };
     let mut tell = |told: &Told| {
         let Some(progress) = asked.progress else { return };

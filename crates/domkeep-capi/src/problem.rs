@@ -5,9 +5,12 @@ use std::ffi::{CString, c_char};
 use std::io;
 
 use serde::Serialize;
+use snapshot::control::QueryError;
 use xsclient::{DomId, Failure, OpenError, OperationError, on_one_line};
 
+use crate::control_calls::{of_control, of_query};
 use crate::outcome::text_of;
+use crate::snapshot::of_journal;
 use crate::status::Status;
 
 /// Why a call failed. It belongs to the caller, who frees it with dk_error_free(). It may be read by any thread.
@@ -21,7 +24,7 @@ pub struct Error {
     details: Option<CString>,
 }
 
-/// The way in which the call failed, which is also what the call returned. DK_OK if the error is NULL.
+/// The way in which the call failed, which is also what the call returned. DK_STATUS_OK if the error is NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn dk_error_status(error: Option<&Error>) -> Status {
     error.map_or(Status::Ok, |error| error.status)
@@ -156,13 +159,22 @@ fn path_of(error: &(dyn StdError + 'static)) -> Option<String> {
     subject.starts_with(['/', '@']).then(|| subject.to_owned())
 }
 
-/// What the causes tell of the way in which something failed: the innermost that tells something.
+/// What the causes tell of the way in which something failed: the innermost that tells something, unless it is what the hypervisor
+/// was asked in vain.
 pub(crate) fn status_of(error: &(dyn StdError + 'static)) -> Option<Status> {
-    chain(error).filter_map(status_of_one).last()
+    let query = chain(error).find_map(as_one::<QueryError>).map(of_query);
+    query.or_else(|| chain(error).filter_map(status_of_one).last())
+}
+
+/// An error of this type, also where it is a source in a box.
+pub(crate) fn as_one<'e, E: StdError + 'static>(
+    error: &'e (dyn StdError + 'static),
+) -> Option<&'e E> {
+    error.downcast_ref::<E>().or_else(|| error.downcast_ref::<Box<E>>().map(AsRef::as_ref))
 }
 
 fn status_of_one(error: &(dyn StdError + 'static)) -> Option<Status> {
-    if let Some(error) = error.downcast_ref::<OperationError>() {
+    if let Some(error) = as_one::<OperationError>(error) {
         return match error.failure() {
             Failure::Timeout { .. } => Some(Status::TimedOut),
             Failure::Lost(_) => Some(Status::Unreachable),
@@ -171,8 +183,11 @@ fn status_of_one(error: &(dyn StdError + 'static)) -> Option<Status> {
             _ => None,
         };
     }
-    if error.is::<OpenError>() {
+    if as_one::<OpenError>(error).is_some() {
         return Some(Status::Unreachable);
+    }
+    if let Some(status) = of_control(error).or_else(|| of_journal(error)) {
+        return Some(status);
     }
     error.downcast_ref::<io::Error>().map(|error| match error.kind() {
         io::ErrorKind::TimedOut => Status::TimedOut,

@@ -64,8 +64,8 @@ pub extern "C" fn dk_retrieve_domain_configuration(
     error: Option<&mut MaybeUninit<*mut Error>>,
 ) -> Status {
     call("dk_retrieve_domain_configuration", error, || {
-        let place = empty(configuration, "configuration")?;
         let report = report.map(|report| report.write(std::ptr::null_mut()));
+        let place = empty(configuration, "configuration")?;
         let ctx = required(ctx, "ctx")?;
         let domid = crate::arguments::domid(domid)?;
         let policy = merge_of(policy)?;
@@ -154,7 +154,8 @@ pub extern "C" fn dk_list_domain_configurations(
     })
 }
 
-/// The id of the domain with this name. DK_STATUS_NOT_FOUND if there is none, DK_STATUS_REFUSED if there are several.
+/// The id of the domain with this name. DK_STATUS_NOT_FOUND if there is none, DK_STATUS_REFUSED if there are several, whose ids
+/// dk_error_details() has as a JSON array.
 ///
 /// # Safety
 ///
@@ -180,10 +181,11 @@ pub unsafe extern "C" fn dk_find_domain(
                 Ok(())
             }
             [] => Err(Problem::new(Status::NotFound, format!("no domain is called \"{name}\""))),
-            _ => Err(Problem::new(
-                Status::Refused,
-                format!("{} domains are called \"{name}\"", found.len()),
-            )),
+            _ => {
+                let message = format!("{} domains are called \"{name}\"", found.len());
+                let domids: Vec<_> = found.iter().map(|domid| domid.get()).collect();
+                Err(Problem::new(Status::Refused, message).details(&domids))
+            }
         }
     })
 }
@@ -214,6 +216,7 @@ impl From<RetrieveError> for Problem {
             RetrieveError::ReservedDomId { .. } => Status::InvalidArgument,
             RetrieveError::Refused { .. } => Status::Refused,
             RetrieveError::Template { source: LoadError::Locked { .. }, .. } => Status::Busy,
+            RetrieveError::Template { .. } | RetrieveError::Templates { .. } => Status::Unreachable,
             _ => status_of(&error).unwrap_or(Status::Unreachable),
         };
         Self::of(status, &error)

@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use ::snapshot::disk::qemu_img::QemuImg;
 use ::snapshot::manifest::ManifestError;
-use ::snapshot::recover::RecoverError;
+use ::snapshot::recover::{RecoverError, Recovered};
 use ::snapshot::request_json::{REQUEST_MAX, RequestError};
 use ::snapshot::restore::{
     Depth as Thoroughly, PlanRestoreError, RestoreCause, RestoreFailure, RestoreRequest, Source,
 };
 use ::snapshot::save::{PlanSaveError, SaveCause, SaveFailure, SaveRequest};
 use ::snapshot::verify::{Sources, VerifyError};
-use ::snapshot::{HostAccess, Snapshot, plan_restore, plan_save};
+use ::snapshot::{HostAccess, JournalError, Snapshot, plan_restore, plan_save};
 use libxl_config::retrieve::HypervisorView;
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,7 @@ use crate::context::Ctx;
 use crate::control::Control;
 use crate::observer::{Observer, observed};
 use crate::outcome::{give_json, give_text};
-use crate::problem::{Error, Problem, status_of};
+use crate::problem::{Error, Problem, as_one, status_of};
 use crate::status::Status;
 
 /// How thoroughly what was saved is compared with what is there.
@@ -81,7 +81,8 @@ pub unsafe extern "C" fn dk_snapshot_plan_save(
 /// snapshot is whole, and nothing else tells where the domain's disks are now. Otherwise everything was undone.
 ///
 /// dk_error_details() of a failed save is a JSON object: "phase", "domain" (its state), "disks" (in which image each is), "removed",
-/// "left", "journal" (if there is something for dk_snapshot_recover() to do).
+/// "left", "still_frozen" (why the guest's file systems may be), "journal" (if there is something for dk_snapshot_recover() to do),
+/// "reasons" (every one, if it was refused).
 ///
 /// # Safety
 ///
@@ -207,7 +208,7 @@ pub unsafe extern "C" fn dk_snapshot_plan_restore(
 /// call fails**, when the domain is built and only its name or its start is missing. Otherwise everything was undone.
 ///
 /// dk_error_details() of a failed restore is a JSON object: "phase", "domain", "state", "replaced" (the state of the domain that was to
-/// be replaced), "removed", "left", "journal".
+/// be replaced), "removed", "left", "journal", "reasons" (every one, if it was refused, and every difference from what was saved).
 ///
 /// # Safety
 ///
@@ -251,11 +252,16 @@ pub unsafe extern "C" fn dk_snapshot_restore(
 /// The journal is the caller's to remove afterwards.
 ///
 /// `*recovered` becomes a JSON object: "recovered" is "nothing-done", "rolled-back", "saved" or "restored", and "rolled_back", "snapshot"
-/// or "restored" tell the rest. It is freed with free(). `observer` may be NULL.
+/// or "restored" tell the rest. `*manifest`, which may be left out, becomes what dk_snapshot_save() would have given if the save is
+/// complete now, else NULL. Both are freed with free(). `observer` may be NULL.
+///
+/// DK_STATUS_BUSY: what the journal is of is still going on, or its guardian is at work. DK_STATUS_INVALID_DATA: the journal is none,
+/// or is broken. After any failure the call can be made again.
 ///
 /// # Safety
 ///
-/// `journal` ends with a NUL; `observer` is NULL or a dk_observer. `recovered` can be written; `error` is NULL or can be written.
+/// `journal` ends with a NUL; `observer` is NULL or a dk_observer. `recovered` can be written; `manifest` and `error` are NULL or can
+/// be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dk_snapshot_recover(
     ctx: Option<&Ctx>,
@@ -263,15 +269,20 @@ pub unsafe extern "C" fn dk_snapshot_recover(
     journal: *const c_char,
     observer: *const Observer,
     recovered: Option<&mut MaybeUninit<*mut c_char>>,
+    manifest: Option<&mut MaybeUninit<*mut c_char>>,
     error: Option<&mut MaybeUninit<*mut Error>>,
 ) -> Status {
     call("dk_snapshot_recover", error, || {
+        let manifest = manifest.map(|manifest| manifest.write(ptr::null_mut()));
         let place = empty(recovered, "recovered")?;
         // SAFETY: as this function's own contract.
         let journal = unsafe { text(journal, "journal") }?;
         let recover = |observer: &mut snapshot::Observer<'_>| {
             with_host(ctx, control, |access| {
                 let recovered = snapshot::recover(access, journal.as_ref(), observer)?;
+                if let (Recovered::Saved(snapshot), Some(manifest)) = (&recovered, manifest) {
+                    give_text(manifest, &snapshot.to_json()?)?;
+                }
                 give_json(place, &recovered)
             })
         };
@@ -393,11 +404,20 @@ impl From<VerifyError> for Problem {
 
 impl From<SaveFailure> for Problem {
     fn from(failure: SaveFailure) -> Self {
+        let mut reasons = Vec::new();
         let status = match &failure.cause {
             SaveCause::Cancelled => Status::Cancelled,
+            SaveCause::DeadlinePassed => Status::TimedOut,
             SaveCause::StalePlan { .. } => Status::Busy,
-            SaveCause::Plan(PlanSaveError::Refused { .. }) => Status::Refused,
-            cause => status_of(cause).unwrap_or(Status::Failed),
+            SaveCause::Plan(PlanSaveError::Refused { refusals }) => {
+                reasons = in_words(refusals);
+                Status::Refused
+            }
+            SaveCause::Suspend(error) => by_cause(error),
+            SaveCause::Query(error) => by_cause(error),
+            SaveCause::Resume(error) => by_cause(error),
+            SaveCause::Change(error) => by_cause(error),
+            cause => by_cause(cause),
         };
         let details = json!({
             "phase": failure.phase,
@@ -407,6 +427,7 @@ impl From<SaveFailure> for Problem {
             "left": in_words(&failure.left),
             "still_frozen": failure.thaw.as_ref().map(ToString::to_string),
             "journal": failure.journal,
+            "reasons": reasons,
         });
         Self::of(status, &failure).details(&details)
     }
@@ -414,10 +435,23 @@ impl From<SaveFailure> for Problem {
 
 impl From<RestoreFailure> for Problem {
     fn from(failure: RestoreFailure) -> Self {
+        let mut reasons = Vec::new();
         let status = match failure.cause.as_ref() {
             RestoreCause::Cancelled => Status::Cancelled,
+            RestoreCause::DeadlinePassed => Status::TimedOut,
             RestoreCause::StalePlan => Status::Busy,
-            cause => status_of(cause).unwrap_or(Status::Failed),
+            RestoreCause::Refused { source: PlanRestoreError::Refused { refusals } } => {
+                reasons = in_words(refusals);
+                Status::Refused
+            }
+            RestoreCause::Verify { source: VerifyError::Cancelled } => Status::Cancelled,
+            RestoreCause::Verify { source } => {
+                reasons = in_words(source.problems());
+                Status::Different
+            }
+            RestoreCause::OtherContent { .. } => Status::Different,
+            RestoreCause::Build(error) => by_cause(error),
+            cause => by_cause(cause),
         };
         let details = json!({
             "phase": failure.phase,
@@ -427,6 +461,7 @@ impl From<RestoreFailure> for Problem {
             "removed": failure.removed,
             "left": in_words(&failure.left),
             "journal": failure.journal,
+            "reasons": reasons,
         });
         Self::of(status, &failure).details(&details)
     }
@@ -434,6 +469,29 @@ impl From<RestoreFailure> for Problem {
 
 impl From<RecoverError> for Problem {
     fn from(error: RecoverError) -> Self {
-        Self::by_cause(&error)
+        let status = match &error {
+            RecoverError::Cancelled => Status::Cancelled,
+            RecoverError::Journal(error) => by_cause(error),
+            RecoverError::Query(error) => by_cause(error),
+            RecoverError::Resume(error) => by_cause(error),
+            RecoverError::Change(error) => by_cause(error),
+            RecoverError::Rename(error) => by_cause(error),
+            error => by_cause(error),
+        };
+        Self::of(status, &error)
+    }
+}
+
+/// A cause's own status, or what its causes tell. What is transparent is not among them, and is passed itself.
+fn by_cause(error: &(dyn StdError + 'static)) -> Status {
+    status_of(error).unwrap_or(Status::Failed)
+}
+
+/// The way in which a journal cannot be used, if that is what failed.
+pub(crate) fn of_journal(error: &(dyn StdError + 'static)) -> Option<Status> {
+    match as_one::<JournalError>(error)? {
+        JournalError::InUse { .. } => Some(Status::Busy),
+        JournalError::Io { .. } => None,
+        _ => Some(Status::InvalidData),
     }
 }

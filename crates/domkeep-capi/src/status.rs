@@ -14,7 +14,7 @@ pub enum Status {
     NotFound = -3,
     /// There is one already.
     Exists = -4,
-    /// It was looked at and is not possible; dk_error_details() has every reason. Nothing was done.
+    /// It was looked at and is not possible. Where there can be several reasons dk_error_details() has all. Nothing was done.
     Refused = -5,
     /// Somebody else holds it, or has changed it meanwhile.
     Busy = -6,
@@ -28,7 +28,7 @@ pub enum Status {
     Io = -10,
     /// What is there is not what was saved; dk_error_details() has every difference.
     Different = -11,
-    /// Anything else. What is left of it is in dk_error_details().
+    /// Anything else. What may be left of it is in dk_error_details().
     Failed = -12,
     /// For callbacks: this cannot be done here, as streaming the memory of a running domain.
     Unsupported = -13,

@@ -84,7 +84,8 @@ pub unsafe extern "C" fn dk_xenstore_change(
         let mut client = ctx.client()?;
         let deadline = ctx.deadline();
         let mut client = client.with_deadline(deadline);
-        client.transact(&RetryPolicy::default(), |transaction| {
+        let patient = RetryPolicy { attempts: u32::MAX, ..RetryPolicy::default() };
+        client.transact(&patient, |transaction| {
             let mut batch = Batch::new();
             let mut slots = Vec::new();
             for (path, value) in &changes {

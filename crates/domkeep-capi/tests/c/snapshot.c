@@ -3,7 +3,12 @@
  * HOST is the directory of a simulated host, NAME its running domain with the raw disks xvda and xvdb. */
 #include "check.h"
 
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define TIMEOUT_MS 60000
@@ -11,8 +16,9 @@
 /* What stands for the caller's hypervisor, and what it is to do wrong. */
 static struct {
     dk_control *real;
-    enum { NOTHING, REFUSES, LIES, BREAKS, SAYS_NOTHING, FINDS_ANOTHER } fault;
+    enum { NOTHING, REFUSES, LIES, BREAKS, SAYS_NOTHING, FINDS_NONSENSE, FINDS_ANOTHER, WAITS, DIES } fault;
     dk_cancel *cancel;
+    atomic_bool waits;
     int freed;
 } stand;
 
@@ -29,8 +35,10 @@ static int find(void *user, uint32_t domid, dk_domain *domain, dk_call *call)
     CHECK(user == &stand && call->left_ms > 0);
     dk_error *error;
     dk_status status = dk_control_find(stand.real, domid, TIMEOUT_MS, domain, &error);
-    if (stand.fault == FINDS_ANOTHER)
+    if (stand.fault == FINDS_NONSENSE)
         domain->state = 99;
+    if (stand.fault == FINDS_ANOTHER)
+        domain->domid++;
     return done(status, error, call);
 }
 
@@ -72,7 +80,16 @@ static int suspend(void *user, uint32_t domid, int fd, bool live, dk_call *call)
         /* Suspended, and then the stream ends. */
         DONE(dk_control_suspend(stand.real, &domain, -1, false, TIMEOUT_MS, NULL, &error));
         call->errnum = 28; /* ENOSPC */
+        snprintf(call->message, call->message_size, "the export web-3 has gone");
         return DK_STATUS_IO;
+    case WAITS: {
+        /* Until it is cancelled, by another thread or by the observer. */
+        struct pollfd cancelled = { .fd = call->cancel_fd, .events = POLLIN };
+        stand.waits = true;
+        CHECK(poll(&cancelled, 1, TIMEOUT_MS) == 1);
+        EXPECT(DK_STATUS_CANCELLED, dk_control_suspend(stand.real, &domain, fd, live, TIMEOUT_MS, call->cancel, &error));
+        return DK_STATUS_CANCELLED;
+    }
     default:
         break;
     }
@@ -86,6 +103,8 @@ static int suspend(void *user, uint32_t domid, int fd, bool live, dk_call *call)
         (void)user;                                                                                  \
         dk_domain domain = of(domid);                                                                \
         dk_error *error;                                                                             \
+        if (stand.fault == DIES)                                                                     \
+            raise(SIGKILL);                                                                          \
         dk_status status = dk_control_##name(stand.real, &domain, TIMEOUT_MS, &error);               \
         return done(status, error, call);                                                            \
     }
@@ -138,8 +157,8 @@ static dk_control *control;
 static const char *host;
 static dk_domain domain;
 
-/* A request that saves the memory to a new file, and copies the disks. */
-static const char *saving(const char *name)
+/* A request that saves the memory to a new file, and copies the disks; with more members. */
+static const char *saving_with(const char *name, const char *more)
 {
     static char request[4096];
     char uuid[37];
@@ -155,19 +174,31 @@ static const char *saving(const char *name)
              " \"disks\": [{\"vdev\": \"xvda\", \"action\": {\"copy\": {\"destination\": {\"path\": \"%s/%s-a\"},"
              "   \"method\": \"sparse\", \"digest\": true}}},"
              "  {\"vdev\": \"xvdb\", \"action\": {\"copy\": {\"destination\": {\"path\": \"%s/%s-b\"},"
-             "   \"method\": \"sparse\", \"digest\": true}}}]}",
-             domain.domid, uuid, host, name, host, name, host, name);
+             "   \"method\": \"sparse\", \"digest\": true}}}]%s}",
+             domain.domid, uuid, host, name, host, name, host, name, more);
     return request;
+}
+
+static const char *saving(const char *name)
+{
+    return saving_with(name, "");
+}
+
+static const char *journaled(const char *name)
+{
+    char more[2048];
+    snprintf(more, sizeof more, ", \"journal\": {\"path\": \"%s/%s.journal\"}", host, name);
+    return saving_with(name, more);
 }
 
 static const char *restoring(const char *name, const char *as)
 {
     static char request[4096];
     snprintf(request, sizeof request,
-             "{\"identity\": {\"name\": \"%s\", \"uuid\": {\"new\": \"0c7a63d1-4f1e-4a51-8b6d-7d1c2a90f3b4\"}},"
+             "{\"verify\": \"full\", \"identity\": {\"name\": \"%s\", \"uuid\": {\"new\": \"0c7a63d1-4f1e-4a51-8b6d-7d1c2a90f3%02x\"}},"
              " \"disks\": {\"xvda\": {\"image\": {\"path\": \"%s/%s-a\", \"format\": \"raw\", \"verify\": true}},"
              "  \"xvdb\": {\"image\": {\"path\": \"%s/%s-b\", \"format\": \"raw\", \"verify\": true}}}}",
-             as, host, name, host, name);
+             as, *as, host, name, host, name);
     return request;
 }
 
@@ -197,8 +228,9 @@ static void callbacks_that_fail(void)
         { REFUSES, DK_STATUS_FAILED, "the guest is busy" },
         { SAYS_NOTHING, DK_STATUS_FAILED, "returned -1234" },
         { LIES, DK_STATUS_FAILED, "it was reported as suspended, and is not" },
-        { BREAKS, DK_STATUS_IO, "No space left on device" },
-        { FINDS_ANOTHER, DK_STATUS_UNREACHABLE, "99 is no dk_domain_state" },
+        { BREAKS, DK_STATUS_IO, "the export web-3 has gone: No space left on device" },
+        { FINDS_NONSENSE, DK_STATUS_UNREACHABLE, "99 is no dk_domain_state" },
+        { FINDS_ANOTHER, DK_STATUS_UNREACHABLE, "id is" },
     };
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         char *manifest;
@@ -221,9 +253,12 @@ static void callbacks_that_fail(void)
     }
 }
 
+/* Once the call is under way. */
 static void *cancels(void *unused)
 {
     (void)unused;
+    while (!stand.waits)
+        usleep(1000);
     dk_cancel_now(stand.cancel);
     return NULL;
 }
@@ -232,19 +267,35 @@ static void cancelled(void)
 {
     char *manifest;
     char phase[] = "memory";
-    dk_observer observer = { .size = sizeof observer, .progress = never_mind, .user = phase };
+    DONE(dk_cancel_new(&stand.cancel, &error));
+    dk_observer observer = { .size = sizeof observer, .progress = never_mind, .user = phase, .cancel = stand.cancel };
     EXPECT(DK_STATUS_CANCELLED,
            dk_snapshot_save(ctx, control, saving("cancelled"), NULL, 0, &observer, &manifest, &error));
     CHECK(manifest == NULL && !exists("cancelled", ".memory"));
     CHECK(of(domain.domid).state == DK_DOMAIN_STATE_RUNNING);
 
-    pthread_t thread;
-    DONE(dk_cancel_new(&stand.cancel, &error));
-    CHECK(pthread_create(&thread, NULL, cancels, NULL) == 0 && pthread_join(thread, NULL) == 0);
+    /* That was this call alone: the same cancel serves others. */
     dk_observer other = { .size = sizeof other, .cancel = stand.cancel };
+    DONE(dk_snapshot_save(ctx, control, saving("goes-on"), NULL, 0, &other, &manifest, &error));
+    free(manifest);
+
+    pthread_t thread;
+    stand.fault = WAITS;
+    CHECK(pthread_create(&thread, NULL, cancels, NULL) == 0);
+    EXPECT(DK_STATUS_CANCELLED,
+           dk_snapshot_save(ctx, control, saving("cancelled"), NULL, 0, &other, &manifest, &error));
+    CHECK(pthread_join(thread, NULL) == 0);
+    stand.fault = NOTHING;
+    CHECK(manifest == NULL && !exists("cancelled", ".memory"));
+    CHECK(of(domain.domid).state == DK_DOMAIN_STATE_RUNNING);
     EXPECT(DK_STATUS_CANCELLED,
            dk_snapshot_save(ctx, control, saving("cancelled"), NULL, 0, &other, &manifest, &error));
     dk_cancel_free(stand.cancel);
+
+    const char *late =
+        saving_with("late", ", \"deadlines\": {\"suspend_ms\": 60000, \"disks_ms\": 30000, \"total_ms\": 1}");
+    EXPECT(DK_STATUS_TIMED_OUT, dk_snapshot_save(ctx, control, late, NULL, 0, NULL, &manifest, &error));
+    CHECK(manifest == NULL && !exists("late", ".memory"));
     dk_observer wrong = { .size = 1 };
     EXPECT(DK_STATUS_INVALID_ARGUMENT,
            dk_snapshot_save(ctx, control, saving("cancelled"), NULL, 0, &wrong, &manifest, &error));
@@ -269,8 +320,11 @@ static void requests_that_are_wrong(void)
     EXPECT(DK_STATUS_INVALID_DATA, dk_snapshot_plan_restore(ctx, control, "{}", "[]", NULL, 0, &text, &error));
     char journal[4096];
     snprintf(journal, sizeof journal, "%s/no-journal", host);
-    EXPECT(DK_STATUS_IO, dk_snapshot_recover(ctx, control, journal, NULL, &text, &error));
+    EXPECT(DK_STATUS_IO, dk_snapshot_recover(ctx, control, journal, NULL, &text, NULL, &error));
     CHECK(text == NULL);
+    FILE *file = fopen(journal, "w");
+    CHECK(file && fputs("not one\nat all\n", file) >= 0 && fclose(file) == 0);
+    EXPECT(DK_STATUS_INVALID_DATA, dk_snapshot_recover(ctx, control, journal, NULL, &text, NULL, &error));
 }
 
 static void copied(const char *from, const char *to)
@@ -302,6 +356,8 @@ static void saved_and_restored(void)
     /* What is frozen is not written: a new guest gets a copy of it. */
     copied("saved-a", "new-a");
     copied("saved-b", "new-b");
+    copied("saved-a", "late-a");
+    copied("saved-b", "late-b");
 
     /* A build that loses its domain leaves none, and one that names another domain does not pass. */
     size_t before = domains();
@@ -332,12 +388,41 @@ static void saved_and_restored(void)
     CHECK(report == NULL);
     CONTAINS(dk_error_details(error), "[");
     dk_error_free(error);
+    dk_status status =
+        dk_snapshot_restore(ctx, control, manifest, restoring("late", "differs"), NULL, 0, NULL, &restored, &error);
+    CONTAINS(dk_error_message(error), "what was saved is not what is there");
+    CHECK(status == DK_STATUS_DIFFERENT);
+    CONTAINS(dk_error_details(error), "\"reasons\":[\"");
+    dk_error_free(error);
+    CHECK(restored == NULL && domains() == before + 1);
+    free(manifest);
+}
+
+/* Another process saves, and is killed when it lets the guest go on: the snapshot is whole, and only the journal tells. */
+static void recovered(char *program, char *name)
+{
+    extern char **environ;
+    char journal[4096], die[] = "die", *const arguments[] = { program, (char *)host, name, die, NULL };
+    char *recovered, *manifest, *report;
+    pid_t child;
+    int ended;
+    CHECK(posix_spawn(&child, program, NULL, NULL, arguments, environ) == 0);
+    CHECK(waitpid(child, &ended, 0) == child && WIFSIGNALED(ended) && WTERMSIG(ended) == SIGKILL);
+    CHECK(of(domain.domid).state == DK_DOMAIN_STATE_SUSPENDED);
+
+    snprintf(journal, sizeof journal, "%s/killed.journal", host);
+    DONE(dk_snapshot_recover(ctx, control, journal, NULL, &recovered, &manifest, &error));
+    CONTAINS(recovered, "\"recovered\":\"saved\"");
+    free(recovered);
+    CHECK(of(domain.domid).state == DK_DOMAIN_STATE_RUNNING);
+    DONE(dk_snapshot_verify(manifest, DK_DEPTH_FULL, -1, -1, NULL, &report, &error));
+    free(report);
     free(manifest);
 }
 
 int main(int argc, char **argv)
 {
-    CHECK(argc == 3);
+    CHECK(argc == 3 || (argc == 4 && strcmp(argv[3], "die") == 0));
     host = argv[1];
     char xenstore[4096], templates[4096], socket[4096];
     snprintf(xenstore, sizeof xenstore, "%s/xenstore", host);
@@ -357,6 +442,12 @@ int main(int argc, char **argv)
     CHECK(count == 1 && strcmp(all[0].name, argv[2]) == 0);
     domain = all[0];
     free(all);
+    if (argc == 4) {
+        char *manifest;
+        stand.fault = DIES;
+        dk_snapshot_save(ctx, control, journaled("killed"), NULL, 0, NULL, &manifest, NULL);
+        return 1;
+    }
     dk_domain other = domain;
     other.uuid[0] ^= 1;
     EXPECT(DK_STATUS_REFUSED, dk_control_suspend(control, &other, -1, false, TIMEOUT_MS, NULL, &error));
@@ -367,6 +458,7 @@ int main(int argc, char **argv)
     requests_that_are_wrong();
     callbacks_that_fail();
     cancelled();
+    recovered(argv[0], argv[2]);
     saved_and_restored();
 
     dk_control_free(control);

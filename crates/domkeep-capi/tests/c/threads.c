@@ -24,7 +24,7 @@ static void *reads(void *unused)
     return NULL;
 }
 
-/* Each adds a disk of its own and one to a common counter. */
+/* Each adds a disk of its own. */
 static void *plugs(void *number)
 {
     for (int i = 0; i < ROUNDS; i++) {

@@ -36,6 +36,9 @@ static void null_pointers(dk_ctx *ctx)
     WRONG(dk_retrieve_domain_configuration(none, 7, DK_POLICY_LIVE, &text, NULL, &error));
     CHECK(text == NULL);
     WRONG(dk_retrieve_domain_configuration(ctx, 7, DK_POLICY_LIVE, NULL, NULL, &error));
+    text = (char *)1;
+    WRONG(dk_retrieve_domain_configuration(ctx, 7, DK_POLICY_LIVE, NULL, &text, &error));
+    CHECK(text == NULL);
     WRONG(dk_list_domains(ctx, NULL, &count, &error));
     WRONG(dk_list_domains(ctx, &domids, NULL, &error));
     WRONG(dk_list_domains(NULL, &domids, &count, &error));
@@ -73,7 +76,7 @@ static void null_pointers(dk_ctx *ctx)
     WRONG(dk_snapshot_save(ctx, NULL, NULL, NULL, 0, NULL, &text, &error));
     WRONG(dk_snapshot_verify(NULL, DK_DEPTH_FULL, -1, -1, NULL, NULL, &error));
     WRONG(dk_snapshot_restore(ctx, NULL, NULL, NULL, NULL, 0, NULL, &text, &error));
-    WRONG(dk_snapshot_recover(ctx, NULL, NULL, NULL, &text, &error));
+    WRONG(dk_snapshot_recover(ctx, NULL, NULL, NULL, &text, NULL, &error));
     WRONG(dk_stream_decode(NULL, 1, &text, &error));
     WRONG(dk_stream_encode(NULL, &octets, &count, &error));
 

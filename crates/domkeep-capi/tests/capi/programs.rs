@@ -142,6 +142,14 @@ fn script_program() {
 }
 
 #[test]
+fn disks_are_on_their_new_images_in_both_views() {
+    let directory = tempfile::tempdir().unwrap();
+    let templates = format!("userdata:{}", directory.path().display());
+    let test = "disks_are_on_their_new_images_in_both_views";
+    run(test, "images", Linked::Shared, &[Path::new(&templates)]);
+}
+
+#[test]
 fn calls_from_several_threads_on_one_context() {
     let directory = tempfile::tempdir().unwrap();
     let templates = format!("userdata:{}", directory.path().display());
