@@ -115,7 +115,8 @@ impl Reach {
                 "Where the demonstration's own directory is made; /tmp without it.",
             ));
         }
-        variables.push(LOG_VARIABLE);
+        // Of options that every command takes.
+        variables.extend([TEMPLATES_VARIABLE, LOG_VARIABLE]);
         variables
     }
 }
@@ -143,8 +144,10 @@ const XENSTORE_FILES: [(&str, &str); 2] = [
     ("/dev/xen/xenbus", "The device that is tried where nobody serves the socket."),
 ];
 
-const TEMPLATE_FILES: (&str, &str) =
-    ("/var/lib/xen", "The templates, as libxl keeps them, where --templates names no other place.");
+const TEMPLATE_FILES: (&str, &str) = (
+    "/var/lib/xen",
+    "The templates, as libxl keeps them, where neither --templates nor a variable names another place.",
+);
 
 const SCRIPT_FILES: (&str, &str) =
     ("/etc/xen/scripts", "Hotplug scripts that are named without a path.");
@@ -169,6 +172,9 @@ const XENSTORE_VARIABLES: [(&str, &str); 2] = [
     ("XENSTORED_PATH", "The socket of the Xenstore."),
     ("XENSTORED_RUNDIR", "The directory of that socket, which is then called socket."),
 ];
+
+const TEMPLATES_VARIABLE: (&str, &str) =
+    ("DOMKEEP_TEMPLATES", "Where the templates are, as with --templates, which goes before it.");
 
 const LOG_VARIABLE: (&str, &str) =
     ("DOMKEEP_LOG", "How much is logged to stderr: error, warn, info, debug or trace.");
@@ -210,6 +216,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::manual_page::Entry;
 
     fn every_command() -> Vec<Command> {
         let root = defined();
@@ -287,6 +294,25 @@ mod tests {
                 assert_ne!(page, format!("{name}(1)"));
             }
         }
+    }
+
+    #[test]
+    fn every_variable_that_an_option_is_read_from_is_in_the_page() {
+        let root = defined();
+        let mut known = 0;
+        for command in every_command() {
+            let page = page_of(&root, &command);
+            let section = page.more.iter().find(|section| section.heading == "ENVIRONMENT");
+            let entries = &section.unwrap().entries;
+            for variable in command.get_arguments().filter_map(|argument| argument.get_env()) {
+                let told = entries
+                    .iter()
+                    .any(|entry| matches!(entry, Entry::Term(term, _) if variable == *term));
+                assert!(told, "{}: {}", name(&command), variable.display());
+                known += 1;
+            }
+        }
+        assert!(known > 0, "clap does not tell");
     }
 
     #[test]

@@ -59,7 +59,7 @@ const FILES: [(&str, &str); 4] = [
     ),
     ("/dev/xen/evtchn, gntdev, privcmd, hypercall", "How domains are reached on a Xen host."),
     (
-        "/usr/share/doc/domkeep/xenstored-guide.md",
+        "/usr/share/doc/domkeep/docs/xenstored-guide.md",
         "Changing over on a host with running guests, and back; xenstored-behaviour.md beside it says what is different \
          from the stock daemon.",
     ),
@@ -85,7 +85,8 @@ const EXAMPLES: [(&str, &str); 3] = [
     ),
     (
         "systemctl enable domkeep-xenstored",
-        "From the next boot on, in the place of the stock daemon. Installing the package does not do that.",
+        "From the next boot on, in the place of the stock daemon; on Debian not without the lines in /etc/default/xen that the \
+         guide has. Installing the package does not do that.",
     ),
 ];
 
