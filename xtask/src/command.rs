@@ -19,6 +19,23 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// The target that this machine's compiler builds for unless it is told another, as rustc names it.
+pub(crate) fn host_tuple() -> Result<String, Failure> {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "host-tuple"]).current_dir(root());
+    let output = rustc.output().map_err(|error| format!("cannot run rustc: {error}"))?;
+    let tuple = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+    if output.status.success() && !tuple.is_empty() {
+        return Ok(tuple);
+    }
+    Err(format!(
+        "{} failed ({}): {}",
+        describe(&rustc),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    ))
+}
+
 /// Runs to the end; an exit status other than 0 is a failure.
 pub(crate) fn execute(mut command: Command) -> Result<(), Failure> {
     println!("$ {}", describe(&command));

@@ -67,3 +67,14 @@ fn the_readme_lists_every_task_and_no_other() {
     let tasks = command.get_subcommands().map(|task| task.get_name().to_owned());
     assert_eq!(listed, tasks.collect::<BTreeSet<_>>());
 }
+
+#[test]
+fn the_pages_ask_for_the_rust_that_the_manifest_asks_for() {
+    let manifest = std::fs::read_to_string(project().join("Cargo.toml")).unwrap();
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = \"")).unwrap();
+    let asked = format!("Rust {} or later (rustup)", version.split('"').next().unwrap());
+    for page in ["README.md", "docs/operating.md", "docs/packaging.md"] {
+        let text = std::fs::read_to_string(project().join(page)).unwrap();
+        assert!(text.contains(&asked), "{page} does not ask for {asked}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::command::{Failure, cargo, execute, root};
+use crate::command::{Failure, cargo, execute, host_tuple, root};
 
 /// The coverage that libFuzzer steers by, as cargo-fuzz asks for it but without the sanitizer, which needs a nightly
 /// compiler: the crates fuzzed forbid unsafe code.
@@ -22,16 +22,16 @@ pub(crate) fn run(seconds: u32, names: &[String]) -> Result<(), Failure> {
     }
     let build_dir = root().join("target/fuzz");
     // A target of its own on the command line keeps the flags away from build scripts.
-    let mut build =
-        cargo(&["build", "--release", "--target", "x86_64-unknown-linux-gnu", "--bins"]);
+    let host = host_tuple()?;
+    let mut build = cargo(&["build", "--release", "--target", &host, "--bins"]);
     build.current_dir(&fuzz).env("CARGO_TARGET_DIR", &build_dir);
-    build.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", COVERAGE);
+    build.env(flags_of(&host), COVERAGE);
     execute(build)?;
     for name in known.iter().filter(|name| names.is_empty() || names.contains(name)) {
         let found = build_dir.join("corpus").join(name);
         std::fs::create_dir_all(&found)
             .map_err(|error| format!("cannot create {}: {error}", found.display()))?;
-        let program = build_dir.join("x86_64-unknown-linux-gnu/release").join(name);
+        let program = build_dir.join(&host).join("release").join(name);
         let mut command = std::process::Command::new(program);
         command.arg(&found).arg(fuzz.join("corpus").join(name)).current_dir(&build_dir);
         command.args([format!("-max_total_time={seconds}"), format!("-max_len={INPUT_MAX}")]);
@@ -39,6 +39,11 @@ pub(crate) fn run(seconds: u32, names: &[String]) -> Result<(), Failure> {
         execute(command)?;
     }
     Ok(())
+}
+
+/// The variable that cargo takes flags for a target from.
+fn flags_of(target: &str) -> String {
+    format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"))
 }
 
 fn targets(fuzz: &Path) -> Result<Vec<String>, Failure> {
@@ -52,4 +57,19 @@ fn targets(fuzz: &Path) -> Result<Vec<String>, Failure> {
         .collect();
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_those_of_the_machine_that_fuzzes() {
+        let host = host_tuple().expect("rustc is here");
+        assert_eq!(host.split('-').next(), Some(std::env::consts::ARCH));
+        assert_eq!(
+            flags_of("aarch64-unknown-linux-gnu"),
+            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS"
+        );
+    }
 }

@@ -2,51 +2,37 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Which crates of the workspace each may use. Dev-dependencies are free as long as there is no cycle, which cargo sees to.
-const ALLOWED: &[(&str, &[&str])] = &[
-    ("xenstore-proto", &[]),
-    ("xsclient", &["xenstore-proto"]),
-    ("xenstored", &["xenstore-proto", "xenstore-migration"]),
-    ("xenstore-migration", &["xenstore-proto"]),
-    ("libxl-config", &["xsclient"]),
-    ("snapshot", &["libxl-config", "xsclient", "xenstore-migration"]),
-    ("libxl-control", &["snapshot", "libxl-config", "xsclient"]),
-    ("stock-xenstore", &[]),
-    ("documents", &[]),
-    ("domkeep", LIBRARIES),
-    ("domkeep-capi", LIBRARIES),
-    ("domkeep-examples", LIBRARIES),
-    ("domkeep-bench", LIBRARIES_AND_PEERS),
-    ("domkeep-lab", LIBRARIES_AND_PEERS),
-    ("xtask", &[]),
-];
+/// What stands above the lines of ARCHITECTURE.md that say who may use whom.
+const HEADING: &str = "holds the manifests to them:\n\n";
+/// In such a line, all crates that the lines before it name.
+const ABOVE: &str = "any of the above";
 
-const LIBRARIES: &[&str] = &[
-    "xenstore-proto",
-    "xsclient",
-    "xenstored",
-    "xenstore-migration",
-    "libxl-config",
-    "snapshot",
-    "libxl-control",
-];
-
-const LIBRARIES_AND_PEERS: &[&str] = &[
-    "xenstore-proto",
-    "xsclient",
-    "xenstored",
-    "xenstore-migration",
-    "libxl-config",
-    "snapshot",
-    "libxl-control",
-    "stock-xenstore",
-    "documents",
-];
+/// Who may use whom, by the names of the crates' directories. Whoever is not in it uses none.
+fn table() -> BTreeMap<String, BTreeSet<String>> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../ARCHITECTURE.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, lines) = page.split_once(HEADING).unwrap();
+    let mut table = BTreeMap::<_, BTreeSet<_>>::new();
+    let mut above = BTreeSet::new();
+    for line in lines.lines().take_while(|line| line.starts_with("    ")) {
+        let (who, whom) = line.split_once("->").unwrap();
+        let names = |words: &str| words.split(',').map(|word| word.trim().to_owned()).collect();
+        let (who, whom): (BTreeSet<String>, BTreeSet<String>) =
+            (names(who), if whom.trim() == ABOVE { above.clone() } else { names(whom) });
+        for name in &who {
+            table.entry(name.clone()).or_default().extend(whom.clone());
+        }
+        above.extend(who.into_iter().chain(whom));
+    }
+    assert!(table.len() > 5, "{table:?}");
+    table
+}
 
 fn packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
@@ -63,31 +49,36 @@ fn name(value: &Value) -> &str {
     value["name"].as_str().unwrap()
 }
 
+/// `examples`, `xsclient`: as the page calls it.
+fn directory(package: &Value) -> String {
+    let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+    manifest.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned()
+}
+
 #[test]
-fn crates_depend_on_each_other_only_as_the_table_allows() {
-    let allowed: BTreeMap<_, _> = ALLOWED.iter().copied().collect();
+fn crates_depend_on_each_other_only_as_the_page_allows() {
+    let table = table();
     let packages = packages();
+    let directories: BTreeMap<_, _> =
+        packages.iter().map(|package| (name(package), directory(package))).collect();
     for package in &packages {
-        let may = allowed
-            .get(name(package))
-            .unwrap_or_else(|| panic!("{} is not in the table", name(package)));
+        let user = &directories[name(package)];
         for dependency in package["dependencies"].as_array().unwrap() {
-            let ours = packages.iter().any(|other| name(other) == name(dependency));
-            if ours && dependency["kind"].is_null() {
-                assert!(
-                    may.contains(&name(dependency)),
-                    "{} must not use {}",
-                    name(package),
-                    name(dependency)
-                );
+            let Some(used) = directories.get(name(dependency)) else { continue };
+            // Those of tests are free as long as there is no cycle, which cargo sees to.
+            if dependency["kind"] != "dev" {
+                let may = table.get(user).is_some_and(|may| may.contains(used));
+                assert!(may, "{user} must not use {used}");
             }
         }
     }
-    let missing: Vec<_> = allowed
-        .keys()
-        .filter(|row| !packages.iter().any(|package| name(package) == **row))
-        .collect();
-    assert!(missing.is_empty(), "rows of crates that are gone: {missing:?}");
+    let known: BTreeSet<_> = directories.values().collect();
+    for named in table.iter().flat_map(|(user, used)| used.iter().chain([user])) {
+        assert!(
+            known.contains(named),
+            "ARCHITECTURE.md says whom {named} may use: there is no such crate"
+        );
+    }
 }
 
 #[test]
@@ -119,22 +110,59 @@ fn the_server_has_unsafe_code_in_two_files_only() {
     assert_eq!(found, ["live_update/descriptors.rs", "xen/raw.rs"]);
 }
 
+/// The lines of a manifest's tables of dependencies, of whichever kind, that do not take them from the workspace.
+fn stated(manifest: &str) -> Vec<&str> {
+    let mut within = false;
+    let mut stated = Vec::new();
+    for line in manifest.lines() {
+        let told = line.split('#').next().unwrap_or_default().trim();
+        if told.starts_with('[') {
+            within = told.contains("dependencies");
+        } else if within && told.contains('=') && !told.contains("workspace = true") {
+            stated.push(line);
+        }
+    }
+    stated
+}
+
 #[test]
 fn versions_are_stated_in_the_workspace_manifest_only() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     for package in packages() {
         let manifest = std::fs::read_to_string(package["manifest_path"].as_str().unwrap()).unwrap();
-        let stated: Vec<_> = manifest
-            .lines()
-            .skip_while(|line| !line.starts_with("[dependencies]"))
-            .take_while(|line| !line.starts_with("[["))
-            .filter(|line| line.contains(" = ") && !line.contains("workspace = true"))
-            .filter(|line| !line.contains("features") && !line.starts_with('#'))
-            .collect();
+        let stated = stated(&manifest);
         assert!(
             stated.is_empty(),
             "{} states versions of its own: {stated:?} (see {root}/Cargo.toml)",
             name(&package)
         );
     }
+}
+
+#[test]
+fn a_version_of_a_crates_own_is_seen_in_every_table_of_dependencies() {
+    let manifest = "\
+[build-dependencies]
+cc = \"1\"
+[dependencies]
+# A word = about it.
+clap = { workspace = true, features = [\"env\"] }
+serde = { version = \"1\", features = [\"derive\"] }
+uuid.workspace = true
+[features]
+default = [\"sled\"]
+[target.'cfg(unix)'.dev-dependencies]
+tempfile = \"3\" # workspace = true
+[dependencies.zstd]
+version = \"0.14\"
+[[test]]
+name = \"json\"
+";
+    let expected = [
+        "cc = \"1\"",
+        "serde = { version = \"1\", features = [\"derive\"] }",
+        "tempfile = \"3\" # workspace = true",
+        "version = \"0.14\"",
+    ];
+    assert_eq!(stated(manifest), expected);
 }

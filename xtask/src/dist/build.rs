@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use super::failed;
 use super::programs::{answer, command};
@@ -18,6 +18,23 @@ const PROFILE: &str = "dist";
 
 /// How rustc tells what a program needs that is linked with the static library.
 const NATIVE_LIBRARIES: &str = "native-static-libs: ";
+
+/// What a build sees of the environment: where programs and their files are, and how to reach crates.io.
+const KEPT: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "CARGO_HOME",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
+/// The same, in upper or lower case.
+const KEPT_PROXIES: [&str; 4] = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"];
+/// The same, whatever follows.
+const KEPT_PREFIXES: [&str; 2] = ["CARGO_NET_", "CARGO_HTTP_"];
 
 /// What is built where.
 pub(super) struct Build {
@@ -41,12 +58,7 @@ impl Build {
         let mut build = cargo(&["build", "--locked", "--profile", PROFILE]);
         build.args(["--package", "domkeep", "--package", "domkeep-capi", "--target-dir"]);
         build.arg(&self.target).current_dir(&self.source);
-        // Of the environment nothing decides what is built but the flags given here.
-        for (name, _) in std::env::vars_os() {
-            if decides(&name.to_string_lossy()) {
-                build.env_remove(name);
-            }
-        }
+        confine(&mut build, std::env::vars_os());
         build.env("CARGO_ENCODED_RUSTFLAGS", self.flags()?).env("CARGO_INCREMENTAL", "0");
         execute(build)?;
         Ok(Built {
@@ -118,16 +130,17 @@ impl Build {
     }
 }
 
-/// Whether a variable of the environment changes what cargo or a C compiler builds.
-fn decides(name: &str) -> bool {
-    const NAMES: [&str; 8] =
-        ["RUSTFLAGS", "CFLAGS", "CXXFLAGS", "CC", "CXX", "AR", "RUSTC_WRAPPER", "RUSTDOCFLAGS"];
-    NAMES.contains(&name)
-        || name.starts_with("CARGO_PROFILE_")
-        || name.starts_with("CARGO_BUILD_")
-        || name.starts_with("CARGO_TARGET_")
-        || name.starts_with("CARGO_ENCODED_")
-        || name.starts_with("CARGO_PKG_")
+/// Takes from a command all variables but those that decide nothing of what it builds. Cargo, rustc and the crates that compile C
+/// read too many others to name them: `CFLAGS` alone is also `CFLAGS_x86_64_unknown_linux_gnu` and `TARGET_CFLAGS`.
+fn confine(build: &mut Command, variables: impl IntoIterator<Item = (OsString, OsString)>) {
+    let kept = variables.into_iter().filter(|(name, _)| name.to_str().is_some_and(is_kept));
+    build.env_clear().envs(kept).env("LC_ALL", "C.UTF-8");
+}
+
+fn is_kept(name: &str) -> bool {
+    KEPT.contains(&name)
+        || KEPT_PROXIES.iter().any(|kept| name == *kept || name == kept.to_uppercase())
+        || KEPT_PREFIXES.iter().any(|kept| name.starts_with(kept))
 }
 
 fn cargo_home() -> Result<PathBuf, Failure> {
@@ -159,12 +172,38 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_the_environment_do_not_get_into_the_package() {
-        for name in ["RUSTFLAGS", "CARGO_PROFILE_DEV_DEBUG", "CARGO_TARGET_DIR", "CFLAGS"] {
-            assert!(decides(name), "{name}");
-        }
-        for name in ["PATH", "HOME", "CARGO_HOME", "CARGO_NET_OFFLINE", "RUSTUP_TOOLCHAIN"] {
-            assert!(!decides(name), "{name}");
-        }
+    fn nothing_of_the_environment_gets_into_the_package() {
+        const DECIDING: [&str; 14] = [
+            "RUSTFLAGS",
+            "RUSTC",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "CARGO_PROFILE_DIST_DEBUG",
+            "CARGO_TARGET_DIR",
+            "CARGO_BUILD_RUSTC",
+            "CFLAGS",
+            "CFLAGS_x86_64_unknown_linux_gnu",
+            "CC_x86_64-unknown-linux-gnu",
+            "HOST_CC",
+            "TARGET_CFLAGS",
+            "CRATE_CC_NO_DEFAULTS",
+            "LC_ALL",
+        ];
+        const NEEDED: [&str; 6] = [
+            "HOME",
+            "CARGO_HOME",
+            "CARGO_NET_OFFLINE",
+            "RUSTUP_TOOLCHAIN",
+            "https_proxy",
+            "NO_PROXY",
+        ];
+        let path = std::env::var_os("PATH").expect("programs are found by it");
+        let set = |name: &&str| (OsString::from(*name), OsString::from("set"));
+        let variables = DECIDING.iter().chain(&NEEDED).map(set);
+        let mut env = Command::new("env");
+        confine(&mut env, variables.chain([("PATH".into(), path)]));
+        let seen = answer(env).expect("env prints what it sees");
+        let seen: BTreeSet<_> = seen.lines().filter_map(|line| line.strip_suffix("=set")).collect();
+        assert_eq!(seen, BTreeSet::from(NEEDED));
     }
 }

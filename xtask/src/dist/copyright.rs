@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::failed;
-use super::programs::{answer, command};
-use crate::command::{Failure, cargo};
+use super::programs::answer;
+use crate::command::{Failure, cargo, host_tuple};
 
 /// What the package's programs and library are made of.
 const LINKED: [&str; 2] = ["domkeep", "domkeep-capi"];
@@ -104,9 +104,8 @@ impl Linked {
 
 /// The crates from elsewhere, sorted by name; neither what only builds nor what only runs in the compiler.
 fn linked(source: &Path) -> Result<Vec<Linked>, Failure> {
-    let host = answer(command("rustc", &["--print", "host-tuple"]))?;
     let mut metadata = cargo(&["metadata", "--format-version", "1", "--locked"]);
-    metadata.args(["--filter-platform", host.trim_end()]).current_dir(source);
+    metadata.arg("--filter-platform").arg(host_tuple()?).current_dir(source);
     let metadata: Value = serde_json::from_str(&answer(metadata)?)
         .map_err(|error| format!("cargo metadata cannot be read: {error}"))?;
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();

@@ -30,6 +30,12 @@ const DEMONSTRATED: [&str; 6] = [
 /// A program of somebody who links with the library.
 const PROGRAM: &str = "#include <domkeep.h>\n#include <stdio.h>\n\nint main(void)\n{\n    puts(dk_version());\n    return 0;\n}\n";
 
+/// How it is linked, as docs/c-api.md says.
+const SHARED: &str = "$(pkg-config --cflags --libs domkeep)";
+/// All that the archive needs, and the archive by its name: the linker would take the shared one.
+const STATIC: &str = "$(pkg-config --cflags domkeep) -Wl,-Bstatic -ldomkeep -Wl,-Bdynamic \
+                      $(pkg-config --static --libs domkeep | sed s/-ldomkeep//)";
+
 /// Fails unless all that the check takes is there.
 pub(super) fn need_programs() -> Result<(), Failure> {
     need(&PROGRAMS)?;
@@ -146,16 +152,7 @@ fn programs_link(root: &Root, release: &Release) -> Result<(), Failure> {
     root.run(&format!("test -f /{HEADER}"))?;
     println!("pkg-config: {}", root.run("pkg-config --cflags --libs domkeep")?.trim());
     let strict = "gcc -Wall -Wextra -Werror -o /tmp/program /tmp/program.c";
-    for (how, link, linked) in [
-        ("shared", "$(pkg-config --cflags --libs domkeep)", true),
-        // All that the archive needs, and the archive by its name: the linker would take the shared one.
-        (
-            "static",
-            "$(pkg-config --cflags domkeep) -Wl,-Bstatic -ldomkeep -Wl,-Bdynamic \
-             $(pkg-config --static --libs domkeep | sed s/-ldomkeep//)",
-            false,
-        ),
-    ] {
+    for (how, link, linked) in [("shared", SHARED, true), ("static", STATIC, false)] {
         root.run(&format!("{strict} {link}"))?;
         let version = root.run("/tmp/program")?;
         let needs = root.run("objdump -p /tmp/program | grep -c libdomkeep.so.0 || true")?;
@@ -174,4 +171,18 @@ fn same(before: &[String], after: &[String]) -> Result<(), Failure> {
         return Ok(());
     }
     Err(format!("after it was removed there are {new:?}, and there are no more {gone:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::root;
+
+    #[test]
+    fn the_page_on_c_links_as_the_check_does() {
+        let page = fs::read_to_string(root().join("docs/c-api.md")).expect("it is in the sources");
+        for link in [SHARED, STATIC] {
+            assert!(page.contains(&format!("`gcc program.c {link}`")), "{link}");
+        }
+    }
 }

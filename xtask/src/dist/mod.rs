@@ -48,9 +48,15 @@ const PACKING: [Program; 5] = [
     Program { name: "sha256sum", package: "coreutils" },
 ];
 
+/// Tells the date of the last commit, and which files are sources.
+const GIT: Program = Program { name: "git", package: "git" };
+
 /// Makes the package, and checks it as asked for.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     need(&PACKING)?;
+    if options.check_reproducible || std::env::var_os("SOURCE_DATE_EPOCH").is_none() {
+        need(&[GIT])?;
+    }
     if options.install_check {
         install::need_programs()?;
     }

@@ -1,7 +1,7 @@
 //! What is in the package, and where.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::build::{Build, Built};
@@ -139,16 +139,27 @@ fn answer_of(program: &mut Command) -> Result<String, Failure> {
     answer(clean)
 }
 
-/// README and docs/ as they lie beside each other in the sources, so that their links hold.
-fn documentation(tree: &Tree, build: &Build, release: &Release) -> Result<(), Failure> {
-    tree.copy(&format!("{DOCUMENTATION}/README.md"), &build.source.join("README.md"))?;
-    let docs = build.source.join("docs");
+/// README, ARCHITECTURE.md and docs/, each as named in the package and where it is in the sources. They lie beside each other as
+/// there, so that their links to each other hold; those to sources, CONTRIBUTING.md and the licences' own files do not.
+fn pages(source: &Path) -> Result<Vec<(String, PathBuf)>, Failure> {
+    let mut pages = Vec::new();
+    for name in ["README.md", "ARCHITECTURE.md"] {
+        pages.push((format!("{DOCUMENTATION}/{name}"), source.join(name)));
+    }
+    let docs = source.join("docs");
     for entry in fs::read_dir(&docs).map_err(failed("read", &docs))? {
         let path = entry.map_err(failed("read", &docs))?.path();
         if path.extension().is_some_and(|extension| extension == "md") {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            tree.copy(&format!("{DOCUMENTATION}/docs/{name}"), &path)?;
+            pages.push((format!("{DOCUMENTATION}/docs/{name}"), path));
         }
+    }
+    Ok(pages)
+}
+
+fn documentation(tree: &Tree, build: &Build, release: &Release) -> Result<(), Failure> {
+    for (name, path) in pages(&build.source)? {
+        tree.copy(&name, &path)?;
     }
     tree.compressed(
         &format!("{DOCUMENTATION}/changelog.Debian"),
@@ -239,7 +250,10 @@ mod tests {
         let read = |name: &str| fs::read_to_string(root().join(name)).expect("it is shipped");
         let unit = read("packaging/systemd/domkeep-xenstored.service");
         let daemon = format!("/{DAEMON}");
-        let commands = unit.lines().filter(|line| line.starts_with("Exec"));
+        // What prepares the host before is about other programs.
+        let commands = unit
+            .lines()
+            .filter(|line| ["ExecStart=", "ExecReload="].iter().any(|key| line.starts_with(key)));
         for command in commands {
             let named = command.split(['=', ' ']).any(|word| word == daemon);
             assert!(named, "{command} is not about {daemon}");
@@ -250,6 +264,25 @@ mod tests {
         // That is another package's.
         for text in [&unit, &guide] {
             assert!(!text.contains(" /usr/sbin/xenstored\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_pages_that_the_unit_and_the_manual_name_are_in_the_package() {
+        let pages = pages(&root()).expect("the sources are here");
+        for file in [
+            "packaging/systemd/domkeep-xenstored.service",
+            "crates/domkeep/src/xenstored/manual.rs",
+        ] {
+            let text = fs::read_to_string(root().join(file)).expect("it is in the sources");
+            let mut named = text
+                .split(|end: char| end.is_whitespace() || end == '"')
+                .filter_map(|word| Some(&word[word.find(&format!("/{DOCUMENTATION}/"))? + 1..]))
+                .peekable();
+            assert!(named.peek().is_some(), "{file} names no page");
+            for name in named {
+                assert!(pages.iter().any(|(page, _)| page == name), "{file}: {name}");
+            }
         }
     }
 }
