@@ -55,7 +55,7 @@ pub extern "C" fn dk_cancel_new(
 ) -> Status {
     call("dk_cancel_new", error, || {
         let place = empty(cancel, "cancel")?;
-        *place = Box::into_raw(Box::new(Cancel(CancelToken::new().map_err(no_token)?)));
+        *place = Box::into_raw(Box::new(Cancel(made(CancelToken::new())?)));
         Ok(())
     })
 }
@@ -74,8 +74,8 @@ pub extern "C" fn dk_cancel_free(cancel: Option<Box<Cancel>>) {
     guarded(|| drop(cancel));
 }
 
-fn no_token(error: io::Error) -> Problem {
-    Problem::of(Status::Io, &error)
+fn made(token: io::Result<CancelToken>) -> Result<CancelToken, Problem> {
+    token.map_err(|error| Problem::of(Status::Io, &error))
 }
 
 /// Runs something under the eyes of an observer.
@@ -93,8 +93,8 @@ pub(crate) unsafe fn observed<T>(
     };
     // SAFETY: as this function's own contract.
     let token = match unsafe { asked.cancel.as_ref() } {
-        Some(cancel) => cancel.0.child().map_err(no_token)?,
-        None => CancelToken::new().map_err(no_token)?,
+        Some(cancel) => made(cancel.0.child())?,
+        None => made(CancelToken::new())?,
     };
     let mut tell = |told: &Told| {
         let Some(progress) = asked.progress else { return };
