@@ -59,12 +59,27 @@ impl Transaction {
                 }
                 continue;
             }
-            if matches!(change, Change::Remove { .. }) && now.is_some() && was.is_some() {
+            // A node that was removed and is there has lost what it had, or its place among its parent's children.
+            if matches!(change, Change::Remove { .. }) && now.is_some() {
                 return None;
             }
             // A node that came and went may have left others above it, and goes again if somebody else makes it.
             if now.is_none() && was.is_none() {
                 return None;
+            }
+            // What was written or permitted as it was before is not told from what was left alone, and somebody else may have changed it
+            // by the commit.
+            if let (Some(now), Some(was)) = (now, was) {
+                let same_perms = now.perms() == was.perms();
+                match change {
+                    Change::SetPerms { .. } if same_perms => return None,
+                    Change::Write { .. } if !same_perms && now.value() == was.value() => {
+                        return None;
+                    }
+                    _ => {}
+                }
+            } else if matches!(change, Change::SetPerms { .. }) {
+                reads.insert(path.clone());
             }
             // MKDIR lets others create the node first, and WRITE of no value does not: that nobody has is a condition then.
             if was.is_none() && now.is_some_and(|now| now.value().is_empty()) {
