@@ -383,3 +383,51 @@ impl Drop for Lease<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use xsclient::{Nodes, Path};
+
+    use super::*;
+
+    fn context(socket: &std::path::Path) -> Ctx {
+        let endpoint = Endpoint::UnixSocket(socket.to_owned());
+        Ctx::new(Xenstore::At(endpoint), Arc::new(MemoryStore::new()))
+    }
+
+    #[test]
+    fn after_a_restart_of_the_daemon_one_call_fails_and_not_one_for_each_kept_connection() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let root: Path = "/".parse().unwrap();
+        let ctx = context(&socket);
+        let (daemon, serving) = serve(&socket);
+        // All three before the first is given back.
+        for lease in [ctx.client(), ctx.client(), ctx.client()] {
+            lease.unwrap().read(&root).unwrap();
+        }
+        drop((serving, daemon));
+        let _again = serve(&socket);
+        assert!(ctx.client().unwrap().read(&root).is_err(), "its connection was closed");
+        assert!(ctx.client().unwrap().read(&root).is_ok());
+    }
+
+    #[test]
+    fn a_connection_of_another_timeout_is_not_used_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _serving = serve(&socket);
+        let ctx = context(&socket);
+        let lease = ctx.client().unwrap();
+        dk_ctx_set_timeout(Some(&ctx), 0);
+        drop(lease);
+        let read = ctx.client().map(|mut lease| lease.read(&Path::root()));
+        assert!(!matches!(read, Ok(Ok(_))), "nothing is waited for now: {read:?}");
+    }
+
+    fn serve(socket: &std::path::Path) -> (Embedded, UnixServer) {
+        let daemon = Embedded::new(Store::new());
+        let serving = daemon.serve_unix(socket).unwrap();
+        (daemon, serving)
+    }
+}
